@@ -1,0 +1,145 @@
+"""From a plan to a batch: places, budget and KV blocks are given out here and nowhere else.
+
+Order of service: decodes first (they are being read), then prefill in the plan's order. A decode that finds no block preempts
+by the plan's order; a request joins only if blocks for its whole prompt are there and a few are left for running ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from setpoint.engine.batch import Batch, BatchItem, make_batch
+from setpoint.engine.kv_blocks import BlockPool
+from setpoint.engine.sequence import Sequence
+from setpoint.policy.decisions import StepPlan
+
+
+@dataclass(slots=True)
+class Assembled:
+    """The batch, who joined from the waiting queue, and who was preempted back into it."""
+
+    batch: Batch
+    joined: list[Sequence] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
+
+
+def victims(plan: StepPlan, running: dict[int, Sequence]) -> list[Sequence]:
+    """Running sequences in the plan's preemption order; those it does not name come after, newest first."""
+    named = [running[i] for i in plan.preempt_order if i in running]
+    names = set(plan.preempt_order)
+    return named + [sequence for i, sequence in reversed(running.items()) if i not in names]
+
+
+class Assembler:
+    """Turns plans into batches over one block pool. Modifies sequences' block tables and the pool."""
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+
+    def assemble(self, plan: StepPlan, running: dict[int, Sequence], waiting: dict[int, Sequence]) -> Assembled:
+        """Make up the next step; the caller moves ``joined`` and ``preempted`` between its queues."""
+        result = Assembled(make_batch([]))
+        items = self._decodes(plan, running, result.preempted)
+        gone = {sequence.sequence_id for sequence in result.preempted}
+        items += self._prefills(plan, running, waiting, gone, result.joined)
+        result.batch = make_batch(items)
+        return result
+
+    def uncached_tokens(self, sequence: Sequence) -> int:
+        """Tokens of ``sequence`` that no cached block covers now; at least 1, the last is always computed."""
+        return len(sequence.tokens) - len(self._cached_prefix(sequence)) * self._pool.block_tokens
+
+    def release(self, sequence: Sequence) -> None:
+        """Give all blocks of ``sequence`` back."""
+        self._pool.release(sequence.forget_blocks())
+
+    def publish_computed(self, sequence: Sequence) -> None:
+        """Make the full blocks computed since the last call findable."""
+        full = sequence.computed // self._pool.block_tokens
+        if full > sequence.published:
+            hashes = sequence.hash_full_blocks(self._pool.block_tokens, sequence.computed)
+            for index in range(sequence.published, full):
+                self._pool.publish(sequence.blocks[index], hashes[index])
+            sequence.published = full
+
+    def _decodes(self, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> list[BatchItem]:
+        block_tokens = self._pool.block_tokens
+        items = []
+        for sequence in running.values():
+            if sequence.in_prefill or (preempted and sequence in preempted):
+                continue
+            if len(sequence.blocks) * block_tokens <= sequence.computed and not self._grow(
+                sequence, plan, running, preempted
+            ):
+                continue
+            items.append(BatchItem(sequence, sequence.computed, 1, emits=True))
+        return [item for item in items if item.sequence not in preempted] if preempted else items
+
+    def _grow(
+        self, sequence: Sequence, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]
+    ) -> bool:
+        """One more block for ``sequence``, preempting if there is none; False if that was ``sequence`` itself."""
+        if not self._pool.available:
+            for victim in victims(plan, running):
+                if not victim.blocks:
+                    continue
+                self.release(victim)
+                victim.preemptions += 1
+                preempted.append(victim)
+                if victim is sequence:
+                    return False
+                if self._pool.available:
+                    break
+        sequence.blocks += self._pool.allocate(1)
+        return True
+
+    def _prefills(
+        self,
+        plan: StepPlan,
+        running: dict[int, Sequence],
+        waiting: dict[int, Sequence],
+        gone: set[int],
+        joined: list[Sequence],
+    ) -> list[BatchItem]:
+        budget = plan.prefill_budget_tokens
+        places = plan.max_running - (len(running) - len(gone))
+        items: list[BatchItem] = []
+        for sequence_id in plan.order:
+            if budget <= 0:
+                break
+            sequence = running.get(sequence_id)
+            if sequence is None:
+                sequence = waiting.get(sequence_id)
+                # Nobody joins in a step that preempted, and nobody overtakes one that found no room.
+                if sequence is None or gone or places <= 0 or not self._join(sequence, len(running) + len(joined)):
+                    break
+                joined.append(sequence)
+                places -= 1
+            elif sequence_id in gone:
+                continue
+            count = min(budget, sequence.uncomputed)
+            items.append(
+                BatchItem(sequence, sequence.computed, count, emits=count == sequence.uncomputed)
+            )
+            budget -= count
+        return items
+
+    def _join(self, sequence: Sequence, running: int) -> bool:
+        """Give a waiting sequence its cached prefix and blocks for the rest; False (and no change) if they are not there."""
+        prefix = self._cached_prefix(sequence)
+        block_tokens = self._pool.block_tokens
+        needed = -(-len(sequence.tokens) // block_tokens) - len(prefix)
+        left = self._pool.available - self._pool.cached_among(prefix) - needed
+        # A block each for the running, so that a join does not at once preempt; a lone request may take everything.
+        if left < 0 or (running and left < running):
+            return False
+        self._pool.share(prefix)
+        sequence.blocks = prefix + self._pool.allocate(needed)
+        sequence.computed = len(prefix) * block_tokens
+        sequence.published = len(prefix)
+        if sequence.first_scheduled_s is None:
+            sequence.cached_tokens = sequence.computed
+        return True
+
+    def _cached_prefix(self, sequence: Sequence) -> list[int]:
+        return self._pool.find(sequence.hash_full_blocks(self._pool.block_tokens, len(sequence.tokens) - 1))

@@ -1,0 +1,50 @@
+"""Puts the embedded engine together: model, tokenizer, executor, policy, step loop, thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from setpoint.engine.executor import Executor
+from setpoint.engine.models import ResolvedModel
+from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
+from setpoint.engine.step_loop import StepLoop
+from setpoint.engine.threaded import ThreadedEngine
+from setpoint.engine.tokenizer import ModelTokenizer
+from setpoint.engine.warm_up import warm_up
+from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.modes import build_policy
+from setpoint.policy.step_time import StepTimeModel
+
+
+def embedded_engine(
+    model: ResolvedModel,
+    config: ServingConfig,
+    *,
+    served_name: str | None = None,
+    max_model_len: int | None = None,
+    options: ExecutorOptions | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> ThreadedEngine:
+    """An engine for ``model`` under ``config``, not started yet. Raises ``EngineFailed`` if its tokenizer is unreadable."""
+    tokenizer = ModelTokenizer(model.folder)
+    options = options or ExecutorOptions(threads=config.threads, kv_cache_tokens=config.kv_cache_tokens)
+    length = min(max_model_len or model.context_tokens, model.context_tokens, options.kv_cache_tokens)
+
+    def build() -> tuple[StepLoop, Executor]:
+        executor = OpenVinoExecutor(model.folder, options, clock)
+        step_time = StepTimeModel()
+        warm_up(executor, step_time, config)
+        loop = StepLoop(
+            build_policy(config, step_time),
+            executor,
+            clock,
+            max_model_len=length,
+            stop_token_ids=tokenizer.eos_ids,
+            model=step_time,
+        )
+        return loop, executor
+
+    return ThreadedEngine(
+        model_name=served_name or model.name, tokenizer=tokenizer, build=build, max_model_len=length, clock=clock
+    )

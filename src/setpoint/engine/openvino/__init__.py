@@ -1,0 +1,1 @@
+"""The executor over OpenVINO's PagedAttention kernels, and what it needs of the runtime."""

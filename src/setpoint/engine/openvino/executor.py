@@ -1,0 +1,155 @@
+"""Runs batches on OpenVINO: block tables in, tokens out. One infer request, inputs set by reference, cache allocated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from setpoint.engine.batch import Batch, BatchItem, StepOutput
+from setpoint.engine.openvino.graph import first_line, load_graph
+from setpoint.engine.openvino.runtime import ov
+from setpoint.engine.openvino.sampler import Sampler, wants_logits
+from setpoint.engine.request import EngineFailed
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorOptions:
+    """How to compile. ``precision``: ``f32``, ``bf16``, ``f16``, or ``None`` for the device's choice; ``cache_precision``
+    likewise (``u8`` is the CPU's default). ``threads``: ``None`` for every core."""
+
+    device: str = "CPU"
+    threads: int | None = None
+    precision: str | None = None
+    cache_precision: str | None = None
+    kv_cache_tokens: int = 32768
+
+    def properties(self) -> dict[str, Any]:
+        """As OpenVINO compile properties."""
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if self.device.startswith("CPU"):
+            # Pinned threads collapse when another process takes their core.
+            properties["ENABLE_CPU_PINNING"] = False
+            if self.threads is not None:
+                properties["INFERENCE_NUM_THREADS"] = self.threads
+        if self.precision is not None:
+            properties["INFERENCE_PRECISION_HINT"] = self.precision
+        if self.cache_precision is not None:
+            properties["KV_CACHE_PRECISION"] = self.cache_precision
+        return properties
+
+
+class OpenVinoExecutor:
+    """The model of ``folder`` compiled with a paged KV cache of ``options.kv_cache_tokens`` tokens."""
+
+    observation_lag = 0
+
+    def __init__(self, folder: Path, options: ExecutorOptions, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        model = load_graph(folder)
+        try:
+            compiled = ov.Core().compile_model(model, options.device, options.properties())
+        except RuntimeError as error:
+            raise EngineFailed(f"{folder}: cannot be compiled for {options.device}: {first_line(error)}") from error
+        self._request = compiled.create_infer_request()
+        self._input_index = {port.get_any_name(): index for index, port in enumerate(compiled.inputs)}
+        self._output_index = {port.get_any_name(): index for index, port in enumerate(compiled.outputs)}
+        self._buffers: dict[str, npt.NDArray[Any]] = {}
+        caches = [port for port in compiled.inputs if "cache" in port.get_any_name()]
+        self.block_tokens = _block_tokens(caches)
+        self.blocks = max(1, options.kv_cache_tokens // self.block_tokens)
+        self.kv_bytes = self._allocate(caches)
+        vocabulary = compiled.output("row_logits").partial_shape[-1].get_length()
+        self.vocabulary = int(vocabulary)
+        self._sampler = Sampler(self.vocabulary, options.threads)
+
+    def submit(self, batch: Batch) -> Batch:
+        """Set the block tables and start; the ticket is the batch."""
+        for name, array in _inputs(batch).items():
+            self._set(name, array)
+        self._start_s = self._clock()
+        self._request.start_async()
+        return batch
+
+    def _set(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Hand an input over. Its memory is shared with the runtime and written in place while the shape stays."""
+        buffer = self._buffers.get(name)
+        if buffer is not None and buffer.shape == array.shape:
+            buffer[...] = array
+        elif name in self._input_index:
+            self._buffers[name] = array
+            self._request.set_input_tensor(self._input_index[name], ov.Tensor(array, shared_memory=True))
+
+    def collect(self, ticket: Batch) -> StepOutput:
+        """Wait for the kernels, then choose tokens: arg-max came with them, the rest is sampled from logits rows."""
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise EngineFailed(f"the step failed: {first_line(error)}") from error
+        emitting = [item.sequence for item in ticket.items if item.emits]
+        tokens: list[int] = self._output("best_token").reshape(-1).tolist()
+        rows = [index for index, sequence in enumerate(emitting) if wants_logits(sequence)]
+        if rows:
+            logits = self._output("row_logits")
+            for index, token in zip(rows, self._sampler.choose(logits, [emitting[i] for i in rows]), strict=True):
+                tokens[index] = token
+        return StepOutput(self._start_s, self._clock(), tuple(tokens))
+
+    def _output(self, name: str) -> npt.NDArray[Any]:
+        data: npt.NDArray[Any] = self._request.get_output_tensor(self._output_index[name]).data
+        return data
+
+    def close(self) -> None:
+        """Drop the compiled model and the cache."""
+        self._buffers.clear()
+        self._caches.clear()
+        del self._request
+
+    def _allocate(self, ports: list[Any]) -> int:
+        self._caches: list[Any] = []
+        for port in ports:
+            shape = [self.blocks, *(d.get_length() for d in list(port.partial_shape)[1:])]
+            tensor = ov.Tensor(port.element_type, ov.Shape(shape))
+            # Touched now, so that no step pays for the page faults.
+            tensor.data.view(np.uint8)[...] = 0
+            self._request.set_tensor(port.get_any_name(), tensor)
+            self._caches.append(tensor)
+        return sum(tensor.byte_size for tensor in self._caches)
+
+
+def _block_tokens(caches: list[Any]) -> int:
+    """The CPU packs scales beside the keys, so the value cache's shape [blocks, heads, tokens, size] tells the truth."""
+    value = next(port for port in caches if port.get_any_name().startswith("value_cache"))
+    return int(value.partial_shape[2].get_length())
+
+
+def _inputs(batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    items = batch.items
+    counts = np.array([item.count for item in items], dtype=np.int32)
+    starts = np.array([item.start for item in items], dtype=np.int32)
+    ends = np.cumsum(counts, dtype=np.int32)
+    begins = ends - counts
+    tables = [item.sequence.blocks for item in items]
+    emits = np.array([item.emits for item in items], dtype=bool)
+    emitting = [item for item in items if item.emits]
+    total = int(ends[-1])
+    return {
+        "input_ids": np.fromiter(chain.from_iterable(map(_tokens, items)), dtype=np.int64, count=total),
+        "position_ids": np.arange(total, dtype=np.int64) + np.repeat(starts - begins, counts),
+        "past_lens": starts,
+        "subsequence_begins": np.concatenate(([0], ends)).astype(np.int32),
+        "block_indices": np.fromiter(chain.from_iterable(tables), dtype=np.int32),
+        "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
+        "max_context_len": np.array((starts + counts).max(), dtype=np.int32),
+        "sampled_positions": (ends - 1)[emits],
+        "logits_rows": np.array([i for i, item in enumerate(emitting) if wants_logits(item.sequence)], dtype=np.int32),
+    }
+
+
+def _tokens(item: BatchItem) -> list[int]:
+    return item.sequence.tokens[item.start : item.start + item.count]

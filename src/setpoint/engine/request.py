@@ -1,0 +1,104 @@
+"""What goes into the engine and what comes out: requests, sampling parameters, deltas, rejections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from setpoint.policy.views import INTERACTIVE, RequestLimits
+
+
+class FinishReason(StrEnum):
+    """Why a request ended. ``STOP`` and ``LENGTH`` are OpenAI's; the others never reach a finished answer."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    SHED = "shed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen. ``temperature`` 0 is greedy. Defaults follow the OpenAI API.
+
+    presence_penalty, frequency_penalty: as OpenAI defines them, over emitted tokens. repetition_penalty: as Hugging
+    Face defines it, over prompt and emitted tokens (1 is none). stop: strings that end the answer and are cut from it.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One request as the engine takes it. ``sent_s`` is on the engine's clock; ``None`` means on arrival."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    name: str = ""
+    streaming: bool = True
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    request_class: int = INTERACTIVE
+    sent_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What a request gained in a step. ``text`` never ends inside a character. The last delta has a ``finish_reason``.
+
+    token_ids: the new tokens (may be empty in the last delta; text may be empty while a character is incomplete).
+    message: words for an ``ERROR`` or ``SHED`` end. retry_after_s: with ``SHED``, when to try again.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+    message: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStats:
+    """What the engine knows of an ended request; times on the engine's clock, ``None`` where it never came so far."""
+
+    name: str
+    arrived_s: float
+    first_scheduled_s: float | None
+    first_token_s: float | None
+    ended_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    preemptions: int
+    finish_reason: FinishReason
+
+
+class Rejected(Exception):
+    """The policy did not admit the request. ``retry_after_s`` is its estimate of when asking again will succeed."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(ValueError):
+    """The request can never be served (too long, unknown token, impossible parameter); ``field`` names the culprit."""
+
+    def __init__(self, message: str, field_name: str) -> None:
+        super().__init__(message)
+        self.field_name = field_name
+
+
+class EngineFailed(RuntimeError):
+    """The engine stopped; requests in flight are lost."""

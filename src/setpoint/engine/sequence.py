@@ -1,0 +1,125 @@
+"""One request inside the engine: its tokens, its KV blocks, how far it is computed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from setpoint.engine.kv_blocks import ROOT_HASH, chain_hash
+from setpoint.engine.request import FinishReason, GenerationRequest
+from setpoint.policy.deadlines import next_deadline_s
+
+
+class Sequence:
+    """Mutable state of one request. ``tokens`` is prompt and output; ``computed`` of them have their KV in ``blocks``."""
+
+    __slots__ = (
+        "arrived_s",
+        "blocks",
+        "cached_tokens",
+        "computed",
+        "deadline_s",
+        "finish_reason",
+        "first_scheduled_s",
+        "first_token_s",
+        "generator",
+        "hashes",
+        "last_token_s",
+        "max_tokens",
+        "preemptions",
+        "prompt_tokens",
+        "published",
+        "request",
+        "sent_s",
+        "sequence_id",
+        "tokens",
+    )
+
+    def __init__(self, sequence_id: int, request: GenerationRequest, *, arrived_s: float, max_tokens: int) -> None:
+        self.sequence_id = sequence_id
+        self.request = request
+        self.arrived_s = arrived_s
+        self.sent_s = arrived_s if request.sent_s is None else request.sent_s
+        self.prompt_tokens = len(request.prompt_ids)
+        self.tokens: list[int] = list(request.prompt_ids)
+        self.max_tokens = max_tokens
+        self.computed = 0
+        self.cached_tokens = 0
+        self.blocks: list[int] = []
+        self.hashes: list[bytes] = []
+        self.published = 0
+        self.preemptions = 0
+        self.first_scheduled_s: float | None = None
+        self.first_token_s: float | None = None
+        self.last_token_s: float | None = None
+        self.finish_reason: FinishReason | None = None
+        self.generator: np.random.Generator | None = None
+        self.deadline_s = self._deadline_s()
+
+    @property
+    def emitted(self) -> int:
+        """Output tokens so far."""
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def uncomputed(self) -> int:
+        """Tokens whose KV is missing: 1 while decoding, more in prefill."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def in_prefill(self) -> bool:
+        """Whether more than the last token is missing (a prompt of one token counts as a decode)."""
+        return self.uncomputed > 1
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens to compute before the next can be emitted, as policies see them: 0 while decoding."""
+        missing = len(self.tokens) - self.computed
+        return missing if missing > 1 else 0
+
+    @property
+    def tokens_to_deadline(self) -> int:
+        """Tokens due by the deadline: 1 while streaming, else what the cap leaves."""
+        return 1 if self.request.streaming else max(1, self.max_tokens - self.emitted)
+
+    def hash_full_blocks(self, block_tokens: int, limit_tokens: int) -> list[bytes]:
+        """Chain hashes of the full blocks among the first ``limit_tokens`` tokens; computed once and kept."""
+        while (len(self.hashes) + 1) * block_tokens <= len(self.tokens):
+            start = len(self.hashes) * block_tokens
+            parent = self.hashes[-1] if self.hashes else ROOT_HASH
+            self.hashes.append(chain_hash(parent, self.tokens[start : start + block_tokens]))
+        return self.hashes[: limit_tokens // block_tokens]
+
+    def emit(self, token: int, now_s: float) -> None:
+        """Append an output token and move the deadline to the next."""
+        self.tokens.append(token)
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+        self.last_token_s = now_s
+        self.deadline_s = self._deadline_s()
+
+    def forget_blocks(self) -> list[int]:
+        """Drop the block table (the caller releases the blocks): everything is to be computed again."""
+        blocks, self.blocks = self.blocks, []
+        self.computed = 0
+        self.published = 0
+        return blocks
+
+    def _deadline_s(self) -> float:
+        return next_deadline_s(
+            self.request.limits,
+            streaming=self.request.streaming,
+            sent_s=self.sent_s,
+            first_token_s=self.first_token_s,
+            last_token_s=self.last_token_s,
+            emitted_tokens=self.emitted,
+        )
+
+    def check_integrity(self, block_tokens: int) -> None:
+        """Raise ``AssertionError`` if the sequence contradicts itself."""
+        assert 0 <= self.computed <= len(self.tokens)
+        assert len(self.blocks) * block_tokens >= self.computed, "computed tokens without blocks"
+        assert self.published <= len(self.blocks)
+        assert self.emitted <= self.max_tokens
+        assert all(a != b for a, b in pairwise(self.hashes)), "a block's hash repeats its parent's"

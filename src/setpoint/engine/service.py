@@ -1,0 +1,101 @@
+"""The engine as an asynchronous service: the step loop on its own thread, streams on the caller's event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from setpoint.engine.request import Delta, GenerationRequest, RequestStats
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGauges:
+    """The engine at one moment. Counters are totals since the start."""
+
+    now_s: float
+    waiting: int
+    running: int
+    kv_blocks: int
+    kv_used_blocks: int
+    steps_total: int
+    step_seconds_total: float
+    prefix_queries_total: int
+    prefix_hits_total: int
+    preemptions_total: int
+    shed_total: int
+    rejected_total: int
+    prompt_tokens_total: int
+    output_tokens_total: int
+
+
+class TokenStream(Protocol):
+    """One request's answer. Iterating ends after the delta that has a finish reason; ``cancel`` may come at any time."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def cached_tokens(self) -> int: ...
+
+    def __aiter__(self) -> AsyncIterator[Delta]: ...
+
+    def cancel(self) -> None:
+        """End the request; its KV blocks are free at the next step. Harmless after the end."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back, for the model being served."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(self, token_ids: list[int]) -> str: ...
+
+    def render_chat(self, messages: list[dict[str, object]], *, add_generation_prompt: bool = True) -> str:
+        """The prompt text of a conversation by the model's own template; raises ``InvalidRequest``."""
+        ...
+
+
+class EngineService(Protocol):
+    """What a server needs of an engine."""
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    async def start(self) -> None:
+        """Start the step loop; raises ``EngineFailed`` if the model cannot be run."""
+        ...
+
+    async def submit(self, request: GenerationRequest) -> TokenStream:
+        """Admit a request. Raises ``Rejected``, ``InvalidRequest`` or ``EngineFailed``."""
+        ...
+
+    async def stop(self, *, drain_s: float = 0.0) -> None:
+        """Take no more requests, let running ones end within ``drain_s``, cancel the rest, stop the thread."""
+        ...
+
+    def gauges(self) -> EngineGauges:
+        """A consistent snapshot, cheap enough for every scrape."""
+        ...
+
+    def ended_requests(self, since: int) -> tuple[list[RequestStats], int]:
+        """Ended requests with serial number from ``since`` (a bounded ring), and the next serial number."""
+        ...
+
+    def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
+        """Recorded steps from number ``since`` as columns named as in ``record.STEP_COLUMNS`` (a bounded ring)."""
+        ...

@@ -1,0 +1,63 @@
+"""An executor that only answers how long a step takes, on a virtual clock; tokens come from a caller's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from setpoint.engine.batch import Batch, StepOutput
+from setpoint.engine.sequence import Sequence
+from setpoint.policy.decisions import StepWork
+
+
+class VirtualClock:
+    """Time that moves only when told. Calling it gives the present moment in seconds."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s = now_s
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def advance_to(self, moment_s: float) -> None:
+        """Move forward; a moment that has passed already changes nothing."""
+        self._now_s = max(self._now_s, moment_s)
+
+
+def counting_tokens(sequence: Sequence) -> int:
+    """A token that depends on the whole text so far: any mix-up of sequences changes it."""
+    return (sum(sequence.tokens[-3:]) * 31 + len(sequence.tokens)) % 50_000 + 10
+
+
+class SimulatedExecutor:
+    """Steps take ``duration_s(work)`` on ``clock``; an emitting item gets ``next_token(sequence)``."""
+
+    observation_lag = 0
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        duration_s: Callable[[StepWork], float],
+        *,
+        blocks: int,
+        block_tokens: int = 32,
+        next_token: Callable[[Sequence], int] = counting_tokens,
+    ) -> None:
+        self.blocks = blocks
+        self.block_tokens = block_tokens
+        self._clock = clock
+        self._duration_s = duration_s
+        self._next_token = next_token
+
+    def submit(self, batch: Batch) -> Batch:
+        """The ticket is the batch."""
+        return batch
+
+    def collect(self, ticket: Batch) -> StepOutput:
+        """Advance the clock by the step's duration."""
+        start_s = self._clock()
+        end_s = start_s + self._duration_s(ticket.work)
+        self._clock.advance_to(end_s)
+        return StepOutput(start_s, end_s, tuple(self._next_token(i.sequence) for i in ticket.items if i.emits))
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,98 @@
+"""Text to token ids and back, and conversations to prompts, by what the model's own files say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from setpoint.engine.openvino.runtime import openvino_genai
+from setpoint.engine.request import EngineFailed, InvalidRequest
+
+BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
+SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}".encode()
+SAMPLE = "The quick brown fox, naïve café — 12,345 = x_y; \n\tdef f(a): return 'ok' 日本語 😀"
+
+
+class ModelTokenizer:
+    """The tokenizer in a model folder. ``token_bytes[i]``: bytes of token i in running text; specials give none."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._tokenizer = openvino_genai.Tokenizer(str(folder))
+        except RuntimeError as error:
+            raise EngineFailed(f"{folder}: no tokenizer that can be read: {error}") from error
+        vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
+        self.vocabulary_size = max(vocabulary.values()) + 1
+        self.special_ids = self._find_specials()
+        self.token_bytes = self._bytes_table(vocabulary)
+        self._check_bytes()
+        self.eos_ids = frozenset({self._tokenizer.get_eos_token_id()})
+        self._template = self._compile_template()
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of ``text``; special tokens written out in it are recognised."""
+        if not text:
+            return []
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).input_ids.data[0].tolist()
+        return ids
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Text of ``token_ids`` without special tokens; incomplete characters become U+FFFD."""
+        return b"".join(self.token_bytes[i] for i in token_ids).decode("utf-8", "replace")
+
+    def render_chat(self, messages: list[dict[str, object]], *, add_generation_prompt: bool = True) -> str:
+        """The conversation as the model's chat template writes it. Raises ``InvalidRequest`` where the template refuses."""
+        if self._template is None:
+            raise InvalidRequest("this model has no chat template: use /v1/completions", "messages")
+        try:
+            return self._template.render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self._tokenizer.get_bos_token(),
+                eos_token=self._tokenizer.get_eos_token(),
+            )
+        except jinja2.TemplateError as error:
+            raise InvalidRequest(f"the model's chat template refused the messages: {error}", "messages") from error
+
+    def _compile_template(self) -> jinja2.Template | None:
+        source = self._tokenizer.chat_template
+        if not source:
+            return None
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise_exception
+        try:
+            return environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise EngineFailed(f"the model's chat template cannot be read: {error}") from error
+
+    def _find_specials(self) -> frozenset[int]:
+        single = [[token] for token in range(self.vocabulary_size)]
+        shown: list[str] = self._tokenizer.decode(single, skip_special_tokens=False)
+        kept: list[str] = self._tokenizer.decode(single, skip_special_tokens=True)
+        return frozenset(i for i, (a, b) in enumerate(zip(shown, kept, strict=True)) if a and not b)
+
+    def _bytes_table(self, vocabulary: dict[bytes, int]) -> list[bytes]:
+        marks_spaces = sum(token.startswith(SPACE_MARK) for token in vocabulary) > len(vocabulary) // 20
+        table = [b""] * self.vocabulary_size
+        for token, index in vocabulary.items():
+            if index in self.special_ids:
+                continue
+            table[index] = token
+            if marks_spaces:
+                byte = BYTE_TOKEN.fullmatch(token)
+                table[index] = bytes([int(byte[1], 16)]) if byte else token.replace(SPACE_MARK, b" ")
+        return table
+
+    def _check_bytes(self) -> None:
+        ids = self.encode(SAMPLE, add_special_tokens=False)
+        ours, theirs = self.decode(ids).strip(), str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        if ours != theirs:
+            raise EngineFailed(f"the vocabulary does not spell what the tokenizer decodes: {ours!r}, not {theirs!r}")
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)

@@ -1,0 +1,53 @@
+"""The engine's state as a policy may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+
+import numpy as np
+
+from setpoint.engine.kv_blocks import BlockPool
+from setpoint.engine.sequence import Sequence
+from setpoint.policy.views import Columns, KvView, RequestView
+
+
+def columns(sequences: Collection[Sequence], most: int | None = None) -> Columns:
+    """``sequences`` (the first ``most`` of them) as columns, in their order."""
+    rows = [
+        (s.sequence_id, s.computed, s.prefill_tokens, s.emitted, s.tokens_to_deadline, s.request.request_class)
+        for s in islice(sequences, most)
+    ]
+    times = [(s.arrived_s, s.deadline_s) for s in islice(sequences, most)]
+    whole = np.array(rows, dtype=np.int64).reshape(len(rows), 6)
+    moments = np.array(times, dtype=np.float64).reshape(len(rows), 2)
+    return Columns(
+        ids=whole[:, 0],
+        arrived_s=moments[:, 0],
+        deadline_s=moments[:, 1],
+        context_tokens=whole[:, 1],
+        prefill_tokens=whole[:, 2],
+        emitted_tokens=whole[:, 3],
+        tokens_to_deadline=whole[:, 4],
+        request_class=whole[:, 5],
+    )
+
+
+def kv_view(pool: BlockPool) -> KvView:
+    """The pool in three numbers."""
+    return KvView(blocks=pool.blocks, free_blocks=pool.available, block_tokens=pool.block_tokens)
+
+
+def request_view(sequence: Sequence, uncached_tokens: int) -> RequestView:
+    """A sequence that asks for admission."""
+    return RequestView(
+        request_id=sequence.sequence_id,
+        arrived_s=sequence.arrived_s,
+        sent_s=sequence.sent_s,
+        prompt_tokens=sequence.prompt_tokens,
+        uncached_tokens=uncached_tokens,
+        max_output_tokens=sequence.max_tokens,
+        streaming=sequence.request.streaming,
+        limits=sequence.request.limits,
+        request_class=sequence.request.request_class,
+    )

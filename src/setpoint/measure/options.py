@@ -1,0 +1,75 @@
+"""How a load is put on a target: endpoint, limits of the client, sampling, drain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from setpoint.requirement import Slos
+
+_PLANNED_FIELDS = frozenset({"model", "prompt", "messages", "max_tokens", "stream"})
+
+
+class Endpoint(StrEnum):
+    """Which OpenAI endpoint takes the prompts. Completions take them as they are, so that token counts are exact."""
+
+    COMPLETIONS = "completions"
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """Options of one run; raises ``ValueError`` naming the field and what is allowed.
+
+    streaming: ask for server-sent events; without it only E2E can be measured.
+    drain_s: how long after the last phase answers may still come; what is still running then is unfinished.
+    max_in_flight: at most so many requests at the server; arrivals held back wait, counted from their intended time.
+    connections_max: bound of the connection pool, which grows with demand; arrivals beyond it wait in the same way.
+    request_timeout_s: from the moment the request is handed to a connection to the end of its answer.
+    idle_connection_s: connections idle for longer are not used again, so that a server's own keep-alive limit
+        (5 s is usual) does not turn into failures.
+    extra_body: more fields of the request body; they win over the sampling fields made here.
+    slos: only for the live figures; the verdict is made from the recorded rows.
+    run_id: first part of every request id; empty means random.
+    watch_server: scrape ``/metrics`` and setpoint's own records while the load runs.
+    """
+
+    endpoint: Endpoint = Endpoint.COMPLETIONS
+    streaming: bool = True
+    drain_s: float = 30.0
+    max_in_flight: int | None = None
+    connections_max: int = 2048
+    request_timeout_s: float = 600.0
+    connect_timeout_s: float = 10.0
+    idle_connection_s: float = 2.0
+    ignore_eos: bool = True
+    temperature: float = 0.0
+    seed: int | None = 0
+    extra_body: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    slos: Slos = field(default_factory=Slos)
+    run_id: str = ""
+    watch_server: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("request_timeout_s", "connect_timeout_s", "idle_connection_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: found {getattr(self, name)}; it must be more than 0 seconds")
+        if not self.drain_s >= 0:
+            raise ValueError(f"drain_s: found {self.drain_s}; it must be 0 seconds or more")
+        if self.max_in_flight is not None and self.max_in_flight < 1:
+            raise ValueError(f"max_in_flight: found {self.max_in_flight}; it must be at least 1, or left out")
+        if self.connections_max < 1:
+            raise ValueError(f"connections_max: found {self.connections_max}; it must be at least 1")
+        if not self.run_id.isascii() or any(mark.isspace() for mark in self.run_id):
+            raise ValueError(f"run_id: found {self.run_id!r}; use ASCII characters without spaces")
+        planned = sorted(_PLANNED_FIELDS & set(self.extra_body))
+        if planned:
+            raise ValueError(f"extra_body: {', '.join(planned)} come from the plan; leave them out")
+
+    @property
+    def in_flight_limit(self) -> int:
+        """The tighter of ``max_in_flight`` and ``connections_max``."""
+        return min(self.max_in_flight or self.connections_max, self.connections_max)

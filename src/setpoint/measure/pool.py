@@ -1,0 +1,186 @@
+"""Connections to one server: used again while fresh, opened on demand up to a bound; beyond it requests wait."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from time import monotonic
+
+from setpoint.measure.exchange import ErrorKind, Exchange
+from setpoint.measure.http import Connection
+from setpoint.measure.target import Target
+
+REQUEST_QUEUE_MAX = 10_000_000
+
+
+class ConnectionPool:
+    """At most ``limit`` connections, one exchange on each, so ``limit`` also bounds the requests in flight.
+
+    Exchanges beyond the bound wait in order of submission and are counted in ``held_back``. A connection that fails to
+    open ends its own exchange; nothing is sent twice.
+    """
+
+    def __init__(self, target: Target, *, limit: int, connect_timeout_s: float, idle_s: float) -> None:
+        self._address = target.address
+        self._tls: ssl.SSLContext | None = target.tls_context()
+        self._limit = limit
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_s = idle_s
+        self._host = self._address.host
+        self._idle: deque[Connection] = deque()
+        self._connections: set[Connection] = set()
+        self._connecting: dict[Exchange, asyncio.Task[None]] = {}
+        self._waiting: deque[Exchange] = deque()
+        self._closed = False
+        self.opened = 0
+        self.held_back = 0
+        self.in_flight_peak = 0
+
+    async def resolve(self) -> None:
+        """Look the host up once, so that no request pays for it; an unknown name fails later, in each request."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self._address.host, self._address.port, type=socket.SOCK_STREAM
+            )
+        except OSError:
+            return
+        for family, kind, protocol, _, place in found:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setblocking(False)
+                try:
+                    async with asyncio.timeout(self._connect_timeout_s):
+                        await asyncio.get_running_loop().sock_connect(trial, place)
+                except (OSError, TimeoutError):
+                    continue
+            self._host = str(place[0])
+            return
+
+    @property
+    def in_flight(self) -> int:
+        """Connections that carry an exchange or are being opened for one."""
+        return len(self._connections) + len(self._connecting) - len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Exchanges held back by the bound."""
+        return len(self._waiting)
+
+    def submit(self, exchange: Exchange) -> None:
+        """Send now, or open a connection and send, or wait for one."""
+        if self._waiting or self.in_flight >= self._limit:
+            assert len(self._waiting) < REQUEST_QUEUE_MAX
+            self._waiting.append(exchange)
+            self.held_back += 1
+        else:
+            self._start(exchange)
+
+    def prune(self) -> None:
+        """Close connections that have been idle for too long."""
+        oldest_s = monotonic() - self._idle_s
+        while self._idle and self._idle[0].idle_since_s < oldest_s:
+            self._idle.popleft().close()
+
+    def fail(self, exchange: Exchange, kind: ErrorKind, detail: str) -> None:
+        """End an exchange that is under way, with its connection."""
+        if exchange.connection is not None:
+            exchange.connection.abort()
+        elif exchange.connecting is not None:
+            exchange.connecting.cancel()
+        exchange.end(monotonic(), kind, detail)
+
+    def cut_off(self) -> None:
+        """Close everything at once; exchanges under way and waiting stay without an end."""
+        self._closed = True
+        self._waiting.clear()
+        for task in self._connecting.values():
+            task.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def close(self) -> None:
+        """Cut off and wait until every connection attempt is over."""
+        self.cut_off()
+        await asyncio.gather(*self._connecting.values(), return_exceptions=True)
+        await asyncio.sleep(0)
+
+    def _start(self, exchange: Exchange) -> None:
+        connection = self._take_idle()
+        if connection is not None:
+            connection.send(exchange)
+        else:
+            exchange.connect_started_s = monotonic()
+            task = asyncio.get_running_loop().create_task(self._open(exchange))
+            exchange.connecting = task
+            self._connecting[exchange] = task
+        self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
+
+    def _take_idle(self) -> Connection | None:
+        """The connection used last, if it is fresh enough."""
+        self.prune()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+        return None
+
+    async def _open(self, exchange: Exchange) -> None:
+        where = self._address.authority
+        try:
+            connection = await self._connect()
+        except TimeoutError:
+            detail = f"no connection to {where} within {self._connect_timeout_s:g} s"
+            exchange.end(monotonic(), ErrorKind.CONNECT_TIMEOUT, detail)
+        except ConnectionRefusedError:
+            exchange.end(monotonic(), ErrorKind.REFUSED, f"{where} refused the connection")
+        except OSError as error:
+            exchange.end(monotonic(), ErrorKind.UNREACHABLE, f"{where}: {error}")
+        else:
+            self._opened(connection, exchange)
+        finally:
+            self._connecting.pop(exchange, None)
+            self._serve_waiting()
+
+    async def _connect(self) -> Connection:
+        async with asyncio.timeout(self._connect_timeout_s):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._on_free, self._on_lost),
+                self._host,
+                self._address.port,
+                ssl=self._tls,
+                server_hostname=self._address.host if self._tls else None,
+            )
+        return connection
+
+    def _opened(self, connection: Connection, exchange: Exchange) -> None:
+        self.opened += 1
+        exchange.connecting = None
+        if self._closed or exchange.ended_s is not None:
+            connection.abort()
+            return
+        self._connections.add(connection)
+        exchange.connected_s = monotonic()
+        if connection.is_usable():
+            connection.send(exchange)
+        else:
+            exchange.end(monotonic(), ErrorKind.RESET, "the server closed the connection as soon as it was open")
+
+    def _on_free(self, connection: Connection) -> None:
+        if self._closed:
+            connection.close()
+            return
+        self._idle.append(connection)
+        self._serve_waiting()
+
+    def _on_lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        while not self._closed and self._waiting and self.in_flight < self._limit:
+            exchange = self._waiting.popleft()
+            if exchange.ended_s is None:
+                self._start(exchange)

@@ -1,0 +1,41 @@
+"""The rows of a run as the table that ``requests.parquet`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from setpoint.measure.outcome import RequestOutcome
+from setpoint.record import REQUEST_COLUMNS
+
+_AS_THEY_ARE = tuple(name for name in REQUEST_COLUMNS.names if name not in ("candidate", "token_times_s", "error"))
+
+
+def requests_table(rows: Sequence[RequestOutcome], candidate: str) -> pa.Table:
+    """One row a request, columns as ``record.REQUEST_COLUMNS``, in order of the intended send."""
+    rows = sorted(rows, key=lambda row: (row.intended_s, row.index))
+    columns: dict[str, pa.Array] = {
+        name: pa.array([getattr(row, name) for row in rows], REQUEST_COLUMNS.field(name).type) for name in _AS_THEY_ARE
+    }
+    columns["candidate"] = pa.array([candidate] * len(rows), pa.string())
+    columns["error"] = pa.array([row.error or None for row in rows], pa.string())
+    columns["token_times_s"] = _lists([row.token_times_s for row in rows])
+    return pa.Table.from_arrays([columns[name] for name in REQUEST_COLUMNS.names], schema=REQUEST_COLUMNS)
+
+
+def steps_table(steps: pa.Table | None, candidate: str) -> pa.Table | None:
+    """The server's steps with the candidate's name written in; ``None`` where the engine is not ours."""
+    if steps is None:
+        return None
+    place = steps.schema.get_field_index("candidate")
+    return steps.set_column(place, steps.schema.field(place), pa.array([candidate] * steps.num_rows, pa.string()))
+
+
+def _lists(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> pa.Array:
+    """A list column from one array of times a row, without making a Python object of each."""
+    offsets = np.zeros(len(arrays) + 1, dtype=np.int32)
+    np.cumsum([len(array) for array in arrays], out=offsets[1:])
+    values = np.concatenate(arrays) if arrays else np.empty(0)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.float64()))

@@ -1,0 +1,36 @@
+"""The serving configuration: the numbers a plan chooses and an engine obeys."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BatchingMode(StrEnum):
+    """How requests are put together into steps (DESIGN.md section 4)."""
+
+    IMMEDIATE = "immediate"
+    STATIC = "static"
+    CONTINUOUS = "continuous"
+    SETPOINT = "setpoint"
+
+
+class ServingConfig(BaseModel):
+    """One candidate configuration.
+
+    max_running: most requests in a step (the batch size B of ``static``). batch_wait_s: how long ``static`` waits to fill
+    a batch (W). token_budget: most new tokens in a step. max_waiting: bound of the queue. prefill_floor_tokens: least
+    prefill of a ``setpoint`` step that has any, so that prompts always progress.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: BatchingMode = BatchingMode.SETPOINT
+    max_running: int = Field(default=32, ge=1, le=1024)
+    token_budget: int = Field(default=512, ge=1, le=65536)
+    batch_wait_s: float = Field(default=0.2, ge=0)
+    max_waiting: int = Field(default=1024, ge=0)
+    prefill_floor_tokens: int = Field(default=16, ge=1)
+    kv_cache_tokens: int = Field(default=32768, ge=64)
+    threads: int | None = Field(default=None, ge=1)

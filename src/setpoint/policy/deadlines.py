@@ -1,0 +1,35 @@
+"""When the next token of a request is due: computed here, once, for everyone.
+
+First token: sent + TTFT. Next token: min(t_last + ITL, t_first + n * TPOT), each only if declared, n the tokens emitted so
+far. A request that does not stream has one deadline, sent + E2E, and its tokens have none; a streaming request with an
+E2E limit keeps the earlier of the two.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from setpoint.policy.views import RequestLimits
+
+
+def next_deadline_s(
+    limits: RequestLimits,
+    *,
+    streaming: bool,
+    sent_s: float,
+    first_token_s: float | None,
+    last_token_s: float | None,
+    emitted_tokens: int,
+) -> float:
+    """The moment (same clock as ``sent_s``) by which the next token is due; ``inf`` where no limit applies."""
+    end_s = inf if limits.e2e_s is None else sent_s + limits.e2e_s
+    if not streaming:
+        return end_s
+    if first_token_s is None or last_token_s is None:
+        return end_s if limits.ttft_s is None else min(end_s, sent_s + limits.ttft_s)
+    due_s = end_s
+    if limits.itl_s is not None:
+        due_s = min(due_s, last_token_s + limits.itl_s)
+    if limits.tpot_s is not None:
+        due_s = min(due_s, first_token_s + emitted_tokens * limits.tpot_s)
+    return due_s

@@ -1,0 +1,49 @@
+"""Slack-sized prefill: the largest prefill budget b with ``t(decodes, b) <= min over running of (deadline - now)``.
+
+Formula: DESIGN.md section 4. A request that does not stream must emit several tokens by its deadline; its slack for one
+step is what is left divided by those tokens. ``MARGIN`` of the slack is kept back for the error of the prediction.
+When it is wrong: the step-time model is a line; where a kernel has tiers the last tokens may cost more than predicted.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+
+from setpoint.policy.decisions import StepWork
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.views import StepView
+
+MARGIN = 0.15
+
+
+def step_slack_s(step: StepView) -> float:
+    """Seconds the next step may take before a decoding request misses its deadline; ``inf`` if none has one."""
+    decoding = step.running.prefill_tokens == 0
+    if not decoding.any():
+        return inf
+    left_s = step.running.deadline_s[decoding] - step.now_s
+    return float(np.min(left_s / step.running.tokens_to_deadline[decoding]))
+
+
+def decode_work(step: StepView) -> StepWork:
+    """The work of a step of the present decodes alone."""
+    decoding = step.running.prefill_tokens == 0
+    count = int(decoding.sum())
+    context = int(step.running.context_tokens[decoding].sum())
+    return StepWork(tokens=count, sequences=count, kv_tokens_read=context, attention_products=context)
+
+
+def prefill_budget(slack_s: float, decodes: StepWork, model: StepTimeModel, *, context_tokens: float) -> int:
+    """Largest prefill that keeps the step within the slack; 0 if none does.
+
+    ``context_tokens``: mean context the chunk will attend to (half its prompt, typically). ``slack_s`` must be finite.
+    """
+    allowed_s = slack_s * (1 - MARGIN)
+    _, per_token, per_sequence, per_read, per_product = model.coefficients
+    token_s = per_token + per_product * context_tokens
+    spare_s = allowed_s - model.predict_s(decodes) - per_sequence - per_read * context_tokens
+    if spare_s <= 0:
+        return 0
+    return int(min(spare_s / max(token_s, 1e-9), 1e9))

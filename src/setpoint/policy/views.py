@@ -1,0 +1,99 @@
+"""What a policy may see: columns of requests, the machine's KV state, and the time. Never a request's true output length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from setpoint.policy.decisions import StepPlan
+
+IntColumn = npt.NDArray[np.int64]
+FloatColumn = npt.NDArray[np.float64]
+
+INTERACTIVE: Final = 0
+BATCH: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The SLO of one request, in seconds; ``None`` where none is declared (the source is the requirement or a header)."""
+
+    ttft_s: float | None = None
+    itl_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """A request at admission. ``sent_s`` is the intended send time where the client told it, else the arrival."""
+
+    request_id: int
+    arrived_s: float
+    sent_s: float
+    prompt_tokens: int
+    uncached_tokens: int
+    max_output_tokens: int
+    streaming: bool = True
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    request_class: int = INTERACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class KvView:
+    """The KV block pool. ``free_blocks`` counts blocks that can be had now, cached but unreferenced ones included."""
+
+    blocks: int
+    free_blocks: int
+    block_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemView:
+    """The system at admission: how much is queued and running."""
+
+    now_s: float
+    waiting: int
+    waiting_uncached_tokens: int
+    running: int
+    running_prefill_tokens: int
+    running_context_tokens: int
+    kv: KvView
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Requests as columns of equal length, in arrival order.
+
+    ``context_tokens``: tokens whose KV is computed. ``prefill_tokens``: tokens still to be computed before the next
+    token can be emitted (0 while decoding; for a waiting request its uncached tokens). ``deadline_s``: deadline of the
+    next token (or of the end, for a request that does not stream), ``inf`` where none. ``tokens_to_deadline``: tokens
+    that have to be emitted by then (1 while streaming, else what the cap leaves). ``emitted_tokens``: so far.
+    """
+
+    ids: IntColumn
+    arrived_s: FloatColumn
+    deadline_s: FloatColumn
+    context_tokens: IntColumn
+    prefill_tokens: IntColumn
+    emitted_tokens: IntColumn
+    tokens_to_deadline: IntColumn
+    request_class: IntColumn
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """What the next step may be planned from. ``in_flight`` is the plan whose result has not been observed (lag 1)."""
+
+    now_s: float
+    waiting: Columns
+    running: Columns
+    kv: KvView
+    in_flight: StepPlan | None = None

@@ -1,0 +1,244 @@
+"""The record of a run: one report schema for tune, measure and simulate, and the columns of the Parquet files.
+
+A run is a folder: ``run.json``, ``requests.parquet``, ``steps.parquet`` (where the engine is ours), ``report.json`` and
+``report.html``. Everything here is data; nothing here measures or decides.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+
+class Verdict(StrEnum):
+    """The outcome of one check or of one run."""
+
+    MET = "met"
+    MISSED = "missed"
+    INCONCLUSIVE = "inconclusive"
+
+
+class RequestClass(StrEnum):
+    """How an intended request ended; every one ends in exactly one class (DESIGN.md section 3)."""
+
+    OK = "ok"
+    LATE = "late"
+    SHED = "shed"
+    FAILED = "failed"
+    DROPPED = "dropped"
+    UNFINISHED = "unfinished"
+
+
+class Phase(StrEnum):
+    """The phases of a measurement; their figures are never pooled."""
+
+    WARMUP = "warmup"
+    SUSTAINED = "sustained"
+    BURST = "burst"
+    RECOVERY = "recovery"
+
+
+EXIT_MET, EXIT_MISSED, EXIT_BAD_INPUT, EXIT_INCONCLUSIVE, EXIT_INVALID = 0, 1, 2, 3, 4
+
+VERDICT_EXIT_CODES = {
+    Verdict.MET: EXIT_MET,
+    Verdict.MISSED: EXIT_MISSED,
+    Verdict.INCONCLUSIVE: EXIT_INCONCLUSIVE,
+}
+
+
+class Record(BaseModel):
+    """Base of every record: unknown fields are an error, so that a reader notices a newer writer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Summary(Record):
+    """One quantity over a set of samples, in seconds. ``None`` where the sample is too small or absent."""
+
+    n: int
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p99_ci: tuple[float, float] | None = None
+    max: float | None = None
+
+
+class PhaseMeasures(Record):
+    """Every figure of one phase (``M`` in DESIGN.md section 6). ``None`` where unknown."""
+
+    offered: int
+    ok: int
+    late: int
+    shed: int
+    failed: int
+    dropped: int
+    unfinished: int
+    duration_s: float
+    ttft_s: Summary
+    itl_s: Summary
+    max_gap_s: Summary
+    tpot_s: Summary
+    e2e_s: Summary
+    queue_wait_s: Summary | None = None
+    goodput_rps: float
+    goodput_fraction: float | None
+    output_tokens_per_s: float
+    prompt_tokens_per_s: float
+    prefix_hit_rate: float | None = None
+    kv_usage_peak: float | None = None
+    preemptions: int | None = None
+    acceptance_length: float | None = None
+    output_tokens_per_usd: float | None = None
+    usd_per_good_request: float | None = None
+
+    @model_validator(mode="after")
+    def _classes_sum_to_offered(self) -> Self:
+        ended = self.ok + self.late + self.shed + self.failed + self.dropped + self.unfinished
+        if ended != self.offered:
+            raise ValueError(f"classes sum to {ended}, offered is {self.offered}: a request was lost or counted twice")
+        return self
+
+
+class Measured(Record):
+    """What was measured: the sustained phase and, if there was one, the burst."""
+
+    sustained: PhaseMeasures
+    burst: PhaseMeasures | None = None
+
+
+class Predicted(Measured):
+    """What was predicted, and where the coefficients of the prediction come from."""
+
+    source: Literal["measured", "transferred", "physics"]
+
+
+class SloCheck(Record):
+    """One SLO of the requirement judged on one phase.
+
+    ``metric`` and ``statistic`` as in the requirement (``ttft`` ``p95``; ``spread`` ``e2e``; ``goodput_fraction`` ``min``).
+    ``interval`` is a 95 % interval of ``value`` or ``None`` where none can be had.
+    """
+
+    metric: str
+    statistic: str
+    phase: Phase
+    limit: float
+    value: float | None
+    interval: tuple[float, float] | None
+    verdict: Verdict
+
+
+class SloReport(Record):
+    """All checks of one candidate and what follows from them."""
+
+    verdict: Verdict
+    checks: list[SloCheck] = Field(default_factory=list)
+
+
+class Candidate(Record):
+    """One serving configuration: what was expected of it, what it did, and how that compares with the requirement."""
+
+    name: str
+    config: dict[str, Any]
+    predicted: Predicted | None = None
+    measured: Measured | None = None
+    slo: SloReport
+
+
+class Validity(Record):
+    """Whether the run may be believed at all, and if not, why not."""
+
+    valid: bool
+    reasons: list[str] = Field(default_factory=list)
+
+
+class Report(Record):
+    """``report.json``: the one schema of tune, measure and simulate."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    kind: Literal["tune", "measure", "simulate"]
+    requirement: dict[str, Any] | None
+    machine: dict[str, Any]
+    candidates: list[Candidate]
+    chosen: str | None
+    why: str
+    validity: Validity
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    def to_json(self) -> str:
+        """The report as JSON text, keys as in DESIGN.md section 6."""
+        return self.model_dump_json(by_alias=True, indent=2)
+
+    def exit_code(self) -> int:
+        """0 met, 1 missed, 3 inconclusive, 4 invalid run (2 is bad input: no report then)."""
+        if not self.validity.valid:
+            return EXIT_INVALID
+        if self.chosen is None:
+            verdicts = {candidate.slo.verdict for candidate in self.candidates}
+            return EXIT_INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else EXIT_MISSED
+        chosen = next(candidate for candidate in self.candidates if candidate.name == self.chosen)
+        return VERDICT_EXIT_CODES[chosen.slo.verdict]
+
+
+REQUEST_COLUMNS = pa.schema(
+    [
+        pa.field("candidate", pa.string()),
+        pa.field("request_id", pa.string()),
+        pa.field("phase", pa.string()),
+        # All times are seconds on one monotonic axis whose zero is the start of the candidate's run.
+        pa.field("intended_s", pa.float64()),
+        pa.field("sent_s", pa.float64()),
+        pa.field("connected_s", pa.float64()),
+        pa.field("headers_s", pa.float64()),
+        pa.field("first_token_s", pa.float64()),
+        pa.field("last_token_s", pa.float64()),
+        pa.field("ended_s", pa.float64()),
+        pa.field("request_class", pa.string()),
+        pa.field("status", pa.int32()),
+        pa.field("error", pa.string()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("streaming", pa.bool_()),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("output_tokens", pa.int32()),
+        pa.field("cached_tokens", pa.int32()),
+        pa.field("ttft_s", pa.float64()),
+        pa.field("tpot_s", pa.float64()),
+        pa.field("e2e_s", pa.float64()),
+        pa.field("max_gap_s", pa.float64()),
+        pa.field("queue_wait_s", pa.float64()),
+        # Times of output-token arrivals at the socket, one entry a token (a chunk of m tokens repeats its time m times).
+        pa.field("token_times_s", pa.list_(pa.float64())),
+    ]
+)
+
+STEP_COLUMNS = pa.schema(
+    [
+        pa.field("candidate", pa.string()),
+        pa.field("step", pa.int64()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("predicted_s", pa.float64()),
+        pa.field("prefill_tokens", pa.int32()),
+        pa.field("decode_tokens", pa.int32()),
+        pa.field("sequences", pa.int32()),
+        pa.field("kv_tokens_read", pa.int64()),
+        pa.field("attention_products", pa.int64()),
+        pa.field("running", pa.int32()),
+        pa.field("waiting", pa.int32()),
+        pa.field("kv_used_blocks", pa.int32()),
+        pa.field("kv_blocks", pa.int32()),
+        pa.field("prefill_budget_tokens", pa.int32()),
+        pa.field("preempted", pa.int32()),
+        pa.field("shed", pa.int32()),
+        pa.field("reason", pa.string()),
+    ]
+)

@@ -1,0 +1,60 @@
+"""Series over time: counts per bin, requests in flight, and long series reduced to a few hundred slots."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from setpoint.report.charts.samples import Floats, RequestSamples
+
+BINS = 120
+NICE_BINS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+
+def bin_width_s(duration_s: float) -> float:
+    """A round bin width that cuts ``duration_s`` into at most about ``BINS`` bins."""
+    return next((width for width in NICE_BINS_S if duration_s / width <= BINS), duration_s / BINS)
+
+
+def per_second(moments_s: Floats, end_s: float, width_s: float) -> tuple[Floats, Floats]:
+    """Events per second in bins of ``width_s``: left edges in seconds, and rates. The last bin may be a part of one."""
+    moments_s = moments_s[np.isfinite(moments_s)]
+    bins = max(1, int(np.ceil(end_s / width_s)))
+    edges_s = np.arange(bins + 1) * width_s
+    counts, _ = np.histogram(moments_s, bins=edges_s)
+    return edges_s[:-1], counts / width_s
+
+
+def in_flight(requests: RequestSamples) -> tuple[Floats, Floats]:
+    """Requests sent and not yet ended, as a step function: times in seconds, and the number from then on.
+
+    A request without an end counts until the end of the run; one never sent does not count.
+    """
+    sent = np.isfinite(requests.sent_s)
+    starts_s = requests.sent_s[sent]
+    ends_s = np.where(np.isfinite(requests.ended_s[sent]), requests.ended_s[sent], requests.end_s())
+    times_s = np.concatenate([starts_s, ends_s])
+    changes = np.concatenate([np.ones(len(starts_s)), -np.ones(len(ends_s))])
+    order = np.lexsort((changes, times_s))
+    return times_s[order], np.cumsum(changes[order])
+
+
+def slots(times_s: Floats, values: Floats, end_s: float, most: int, *, least: bool = False) -> tuple[Floats, Floats]:
+    """At most ``most`` points: in each of equal slots of time the greatest value (the least one if ``least``)."""
+    known = np.isfinite(times_s) & np.isfinite(values)
+    times_s, values = times_s[known], values[known]
+    if len(times_s) <= most or end_s <= 0:
+        return times_s, values
+    slot: NDArray[np.int64] = np.clip((times_s / end_s * most).astype(np.int64), 0, most - 1)
+    extreme = np.full(most, np.inf if least else -np.inf)
+    (np.minimum if least else np.maximum).at(extreme, slot, values)
+    used = np.isfinite(extreme)
+    return (np.arange(most)[used] + 0.5) * end_s / most, extreme[used]
+
+
+def stairs(times: Floats, values: Floats, end: float) -> tuple[Floats, Floats]:
+    """Corner points of a step function that keeps each value until the next time, the last until ``end``."""
+    if len(times) == 0:
+        return times, values
+    xs = np.repeat(np.append(times, max(end, float(times[-1]))), 2)[1:-1]
+    return xs, np.repeat(values, 2)

@@ -1,0 +1,84 @@
+"""``report.html``: one self-contained page, readable offline and with scripts off."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import pyarrow as pa
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from setpoint.record import Report, RequestClass
+from setpoint.report.figure_set import PHASES, draw
+from setpoint.report.format import printable
+from setpoint.report.tables import OVERVIEW_COLUMNS, candidate_rows, check_rows
+from setpoint.report.verdicts import headline, in_focus, is_streaming, outcome, split_why
+from setpoint.report.words import Fact, flat_facts, read_requirement, requirement_facts
+
+ASSETS = ("report.html.j2", "figures.html.j2", "candidates.html.j2", "definitions.html.j2", "report.css", "report.js")
+KIND_WORDS = {"tune": "Tuning report", "measure": "Measurement report", "simulate": "Simulation report"}
+
+
+@cache
+def _template() -> Template:
+    """The page's template; the style sheet and the script are put into it as they are."""
+    folder = files("setpoint.report").joinpath("assets")
+    sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ASSETS}
+    environment = Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["svg"] = Markup  # drawn by charts/, where every text is escaped
+    environment.filters["printable"] = printable
+    environment.globals["style_sheet"] = Markup(sources["report.css"])
+    environment.globals["script"] = Markup(sources["report.js"])
+    return environment.get_template("report.html.j2")
+
+
+def _title(report: Report) -> str:
+    name = (report.requirement or {}).get("name")
+    if isinstance(name, str) and name:
+        return printable(name)
+    return report.candidates[0].name if report.candidates else "Unnamed run"
+
+
+def _asked(report: Report) -> list[Fact]:
+    """What was asked, in words where the requirement can be read, else field by field."""
+    requirement = read_requirement(report.requirement)
+    if requirement is not None:
+        return requirement_facts(requirement)
+    return flat_facts(report.requirement or {})
+
+
+def render_html(report: Report, requests: pa.Table, steps: pa.Table | None) -> str:
+    """The whole page as text.
+
+    ``requests`` has ``record.REQUEST_COLUMNS`` and ``steps`` ``record.STEP_COLUMNS`` (``None`` where the engine is not
+    ours), all candidates and phases in one table each. Figures in tables come from ``report``, curves and dots from the
+    tables. Nothing on the page is fetched from anywhere.
+    """
+    requirement = read_requirement(report.requirement)
+    figures = draw(report, requests, steps)
+    focus = in_focus(report)
+    description = (report.requirement or {}).get("description")
+    return _template().render(
+        title=_title(report),
+        description=printable(description) if isinstance(description, str) else "",
+        kind=KIND_WORDS[report.kind],
+        asked=_asked(report),
+        outcome=outcome(report).value,
+        headline=headline(report),
+        chosen=report.chosen,
+        focus=focus.name if focus is not None else None,
+        why=printable(split_why(report)[0]),
+        validity=report.validity,
+        focus_checks=check_rows(focus.slo.checks, "focus") if focus is not None else [],
+        candidates=candidate_rows(report, figures.looks),
+        overview_columns=OVERVIEW_COLUMNS,
+        phases=[phase for phase in PHASES if figures.frontier[phase] or figures.distributions[phase]],
+        figures=figures,
+        streaming=is_streaming(report, requirement),
+        machine=flat_facts(report.machine),
+        classes=[str(class_) for class_ in RequestClass],
+        schema=report.schema_version,
+    )

@@ -1,0 +1,68 @@
+"""Facts about this machine that a reader of a report needs to place its figures."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from setpoint import __version__
+
+CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm")
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, cores, memory, system and versions; ``None`` where this machine does not say. Imports no engine.
+
+    ``cores_usable`` are the logical cores this process may run on (its affinity), ``cpu_quota`` the cores its control
+    group may use on average, and ``memory_bytes`` what the machine has.
+    """
+    cpu_info = _cpu_info()
+    return {
+        "cpu": cpu_info.get("model name") or platform.processor() or platform.machine(),
+        "cpu_features": [name for name in CPU_FEATURES if name in _flags(cpu_info)],
+        "architecture": platform.machine(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": psutil.cpu_count(logical=True),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count(),
+        "cpu_quota": _cpu_quota(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "setpoint": __version__,
+        "openvino": _installed("openvino"),
+    }
+
+
+def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """The entries of the first processor that Linux lists; empty elsewhere."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+
+
+def _flags(cpu_info: dict[str, str]) -> set[str]:
+    return set((cpu_info.get("flags") or cpu_info.get("Features") or "").split())
+
+
+def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    """Cores' worth of time that the control group grants (cgroup v2), ``None`` where there is no limit."""
+    try:
+        quota, period = path.read_text(encoding="utf-8").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,92 @@
+"""The application: routes, the gate in front of them, and the engine's life around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from setpoint.engine.service import EngineService
+from setpoint.policy.views import RequestLimits
+from setpoint.server.context import DEFAULT_MAX_BODY_BYTES, ServerContext
+from setpoint.server.errors import ApiError
+from setpoint.server.gate import ApiKeys, Gate
+from setpoint.server.generation import ChatCompletions, TextCompletions
+from setpoint.server.introspection import Introspection
+
+
+def _routes(context: ServerContext) -> list[Route]:
+    about = Introspection(context)
+    return [
+        Route("/v1/chat/completions", ChatCompletions(context), methods=["POST"], name="chat"),
+        Route("/v1/completions", TextCompletions(context), methods=["POST"], name="text"),
+        Route("/v1/models", about.models),
+        Route("/v1/models/{name:path}", about.model),
+        Route("/health", about.health),
+        Route("/metrics", about.metrics),
+        Route("/setpoint/requests", about.requests),
+        Route("/setpoint/steps", about.steps),
+        Route("/setpoint/tokenize", about.tokenize, methods=["POST"]),
+        Route("/tokenize", about.tokenize, methods=["POST"]),
+    ]
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors (no such path, wrong method) as OpenAI error objects."""
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path[:256]}"
+    if error.status_code == 404:
+        return ApiError(404, f"Unknown request URL: {where}.", code="unknown_url").response()
+    if error.status_code == 405:
+        message = f"{where}: the method is not allowed here."
+        return ApiError(405, message, code="method_not_allowed", headers=error.headers).response()
+    return ApiError(error.status_code, str(error.detail), code="http_error", headers=error.headers).response()
+
+
+def create_app(
+    engine: EngineService,
+    *,
+    api_keys: Sequence[str] = (),
+    model_names: Sequence[str] = (),
+    default_limits: RequestLimits | None = None,
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+) -> Starlette:
+    """The OpenAI-compatible application over ``engine``, which it starts and stops with its own life.
+
+    api_keys: keys that open everything but ``/health``; none: everything is open. model_names: names a request may ask
+    for, the first of them the one that answers carry (default: the engine's). default_limits: the SLO of an interactive
+    request without ``x-slo-*`` headers. ``app.state.context`` is the ``ServerContext``.
+    """
+    context = ServerContext(engine, model_names=model_names, default_limits=default_limits, max_body_bytes=max_body_bytes)
+    routes = _routes(context)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await context.start()
+        try:
+            yield
+        finally:
+            await context.stop()
+
+    paths = [route.path for route in routes]
+    gate = Middleware(Gate, keys=ApiKeys(api_keys), responses=context.metrics.responses, paths=paths)
+    app = Starlette(
+        routes=routes,
+        middleware=[gate],
+        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.context = context
+    return app

@@ -1,0 +1,46 @@
+"""Reading a request's body within bounds of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
+
+from setpoint.server.errors import ApiError, ClientGone
+
+BODY_TIMEOUT_S = 30.0
+
+
+def _too_large(max_bytes: int) -> ApiError:
+    message = f"The request body is larger than the {max_bytes} bytes this server reads."
+    return ApiError(413, message, code="request_too_large")
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body. Raises ``ApiError`` 413 (too large) or 408 (too slow), ``ClientGone`` if the client left."""
+    declared = Headers(scope=scope).get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read(receive, max_bytes)
+    except TimeoutError:
+        message = f"The request body did not arrive within {BODY_TIMEOUT_S:.0f} s."
+        raise ApiError(408, message, code="request_timeout", headers={"connection": "close"}) from None
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)

@@ -1,0 +1,86 @@
+"""What all endpoints of one app share: the engine, its names and limits, and whether it is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+
+from setpoint.engine.request import EngineFailed
+from setpoint.engine.service import EngineService
+from setpoint.policy.views import RequestLimits
+from setpoint.server.errors import model_not_found
+from setpoint.server.metrics import ServerMetrics
+from setpoint.server.prompts import PromptEncoder
+
+DEFAULT_MAX_BODY_BYTES = 2 * 1024 * 1024
+
+
+class Health(StrEnum):
+    """What ``/health`` says."""
+
+    STARTING = "starting"
+    OK = "ok"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class ServerContext:
+    """The state of one app; lives on one event loop.
+
+    model_names: names a request may ask for, the first is the one answers carry; the engine's own where none is given.
+    """
+
+    def __init__(
+        self,
+        engine: EngineService,
+        *,
+        model_names: Sequence[str] = (),
+        default_limits: RequestLimits | None = None,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        self.engine = engine
+        self.model_names = tuple(model_names) or (engine.model_name,)
+        self.default_limits = default_limits or RequestLimits()
+        self.max_body_bytes = max_body_bytes
+        self.created = int(time.time())
+        self.metrics = ServerMetrics(engine, self.model_names[0])
+        self.prompts = PromptEncoder(engine)
+        self.submit_failed = False
+        self._started = False
+        self._stopping = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether the engine was told to stop."""
+        return self._stopping
+
+    async def start(self) -> None:
+        """Start the engine, once. Raises ``EngineFailed``."""
+        if not self._started:
+            self._started = True
+            await self.engine.start()
+
+    async def stop(self, *, drain_s: float = 0.0) -> None:
+        """Stop the engine, once: no new requests, ``drain_s`` seconds for those in it."""
+        if self._started and not self._stopping:
+            self._stopping = True
+            await self.engine.stop(drain_s=drain_s)
+            self.prompts.close()
+
+    def health(self) -> Health:
+        """Failed when the engine says so, or when the last request could not be handed to it for that reason."""
+        if self._stopping:
+            return Health.DRAINING
+        if not self._started:
+            return Health.STARTING
+        try:
+            self.engine.gauges()
+        except EngineFailed:
+            return Health.FAILED
+        return Health.FAILED if self.submit_failed else Health.OK
+
+    def require_model(self, name: str | None) -> None:
+        """Raises ``ApiError`` 404 for a model that is not served; a request that names none takes the one there is."""
+        if name is not None and name not in self.model_names:
+            raise model_not_found(name)

@@ -1,0 +1,91 @@
+"""From a request's text to token ids, without holding up the event loop.
+
+Short prompts are encoded on the spot. Long ones go to one worker thread, and all that comes while it works queues
+behind them, so that the tokenizer is never called twice at once by the server. The queue is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from setpoint.engine.request import InvalidRequest
+from setpoint.engine.service import EngineService
+from setpoint.server.errors import invalid, overloaded, shutting_down, too_long
+from setpoint.server.schema import Message
+
+INLINE_CHARACTERS: Final = 4096
+MAX_PENDING: Final = 1024
+# Longer texts are refused before they are encoded: hardly any token covers as many characters, let alone all of them.
+MAX_CHARACTERS_PER_TOKEN: Final = 64
+
+
+class PromptEncoder:
+    """Renders and encodes prompts for one engine, and checks that they fit its context."""
+
+    def __init__(self, engine: EngineService) -> None:
+        self._engine = engine
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="setpoint-encode")
+        self._pending = 0
+        self._closed = False
+
+    async def chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> tuple[int, ...]:
+        """Token ids of a conversation in the model's own template. Raises ``ApiError`` 400 or 503."""
+        plain = [message.as_template_sees_it() for message in messages]
+        characters = sum(len(message.content or "") for message in messages)
+
+        def render_and_encode() -> list[int]:
+            tokenizer = self._engine.tokenizer
+            text = tokenizer.render_chat(plain, add_generation_prompt=add_generation_prompt)
+            return tokenizer.encode(text, add_special_tokens=False)
+
+        return await self._encode(render_and_encode, characters, "messages")
+
+    async def text(self, text: str, *, add_special_tokens: bool = True, param: str = "prompt") -> tuple[int, ...]:
+        """Token ids of a text. Raises ``ApiError`` 400 or 503."""
+        tokenizer = self._engine.tokenizer
+        return await self._encode(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens), len(text), param)
+
+    def ids(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Token ids as the client gave them. Raises ``ApiError`` 400 for an id outside the vocabulary."""
+        size = self._engine.tokenizer.vocabulary_size
+        wrong = next((token for token in token_ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise invalid(f"prompt: token id {str(wrong)[:32]} is outside the vocabulary (0 to {size - 1}).", "prompt")
+        return token_ids
+
+    def answer_tokens(self, prompt_ids: Sequence[int], wanted: int | None, param: str) -> int:
+        """The cap of the answer: what was wanted, else what the context leaves. Raises ``ApiError`` 400."""
+        limit = self._engine.max_model_len
+        if not prompt_ids:
+            raise invalid(f"{param}: is empty, at least one token is needed.", param)
+        room = limit - len(prompt_ids)
+        if room < 1 or (wanted is not None and wanted > room):
+            raise too_long(f"{len(prompt_ids)} tokens", wanted, limit, param if room < 1 else "max_tokens")
+        return room if wanted is None else wanted
+
+    def close(self) -> None:
+        """Take no more prompts; the worker thread ends once it is done with what it has."""
+        self._closed = True
+        self._worker.shutdown(wait=False)
+
+    async def _encode(self, encode: Callable[[], list[int]], characters: int, param: str) -> tuple[int, ...]:
+        limit = self._engine.max_model_len
+        if characters > limit * MAX_CHARACTERS_PER_TOKEN:
+            raise too_long(f"{characters} characters", None, limit, param)
+        if self._closed:
+            raise shutting_down()
+        if self._pending >= MAX_PENDING:
+            raise overloaded("too many prompts are waiting to be encoded", None)
+        try:
+            if self._pending == 0 and characters <= INLINE_CHARACTERS:
+                return tuple(encode())
+            self._pending += 1
+            try:
+                return tuple(await asyncio.get_running_loop().run_in_executor(self._worker, encode))
+            finally:
+                self._pending -= 1
+        except InvalidRequest as error:
+            raise invalid(str(error), error.field_name or param) from None

@@ -1,0 +1,214 @@
+"""What is handed over and shown: the table, the client's account and its verdict, the live line, rough percentiles."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from measure_helpers import even_plan, run_against_mock
+from rich.console import Console
+from setpoint.measure.event_loop import LagMonitor
+from setpoint.measure.histogram import LogHistogram
+from setpoint.measure.options import LoadOptions
+from setpoint.measure.outcome import RequestOutcome
+from setpoint.measure.progress import ProgressLine, words
+from setpoint.measure.recording import requests_table
+from setpoint.measure.running import Progress
+from setpoint.measure.self_check import ClientCheck, client_check, judge_client
+from setpoint.record import REQUEST_COLUMNS, Phase, RequestClass
+from setpoint.requirement import LatencyMetric, LatencySlo, Slos
+
+
+def outcome(index: int, **more: object) -> RequestOutcome:
+    row = RequestOutcome(
+        index=index,
+        request_id=f"r-{index}",
+        phase=Phase.SUSTAINED,
+        intended_s=float(index),
+        dispatched_s=index + 0.001,
+        sent_s=index + 0.001,
+        ended_s=index + 1.0,
+        request_class=RequestClass.OK,
+        status=200,
+        streaming=True,
+        prompt_tokens=3,
+        output_tokens=3,
+        token_times_s=np.array([index + 0.5, index + 0.5, index + 0.9]),
+        completed=True,
+    )
+    for name, value in more.items():
+        setattr(row, name, value)
+    return row
+
+
+def test_table_has_the_columns_of_the_record_in_order_of_intent() -> None:
+    unsent = outcome(1, request_class=RequestClass.DROPPED, sent_s=None, token_times_s=np.empty(0), completed=False)
+    table = requests_table([outcome(2), unsent, outcome(0)], "static")
+    assert table.schema == REQUEST_COLUMNS
+    assert table["request_id"].to_pylist() == ["r-0", "r-1", "r-2"]
+    assert table["request_class"].to_pylist() == ["ok", "dropped", "ok"]
+    assert set(table["candidate"].to_pylist()) == {"static"}
+    first, second, _ = table.to_pylist()
+    assert first["token_times_s"] == [0.5, 0.5, 0.9]
+    assert (first["ttft_s"], first["e2e_s"], first["tpot_s"], first["max_gap_s"]) == pytest.approx((0.5, 0.9, 0.2, 0.4))
+    assert second["token_times_s"] == []
+    assert [second[name] for name in ("ttft_s", "e2e_s", "sent_s", "error")] == [None] * 4
+
+
+def test_empty_table() -> None:
+    assert requests_table([], "static").schema == REQUEST_COLUMNS
+
+
+def test_failed_stream_keeps_what_was_seen_but_has_no_e2e() -> None:
+    row = outcome(0, completed=False, request_class=RequestClass.FAILED)
+    assert row.ttft_s == 0.5
+    assert row.max_gap_s == pytest.approx(0.4)
+    assert (row.e2e_s, row.tpot_s) == (None, None)
+
+
+def check(rows: list[RequestOutcome], lag: LagMonitor | None = None) -> ClientCheck:
+    return client_check(
+        rows,
+        lag or LagMonitor(),
+        cpu_s=0.5,
+        cpu_share=0.1,
+        machine_cpu_share=0.5,
+        connections_opened=1,
+        in_flight_peak=1,
+        held_back=0,
+    )
+
+
+def slos(metric: LatencyMetric, limit_s: float) -> Slos:
+    return Slos(latency=(LatencySlo(metric=metric, percentile=95, limit_s=limit_s),))
+
+
+def test_client_that_lags_behind_the_arrivals_is_judged_against_the_limit() -> None:
+    rows = [outcome(index, dispatched_s=index + 0.04, sent_s=index + 0.05) for index in range(20)]
+    account = check(rows)
+    assert account.send_lag_p99_s == pytest.approx(0.04)
+    assert account.hold_p99_s == pytest.approx(0.01)
+    assert account.tokens_per_cpu_s == 120
+    assert judge_client(account, rows, Slos()).valid
+    assert judge_client(account, rows, slos(LatencyMetric.TTFT, 0.5)).valid
+    verdict = judge_client(account, rows, slos(LatencyMetric.TTFT, 0.3))
+    assert not verdict.valid
+    assert verdict.reasons[0].startswith("The client took requests up 40.0 ms late (P99); 30.0 ms would be fair.")
+
+
+def test_late_event_loop_spoils_the_gaps() -> None:
+    lag = LagMonitor()
+    lag.lag_s.add_many(np.full(100, 0.03))
+    rows = [outcome(0)]
+    assert judge_client(check(rows, lag), rows, slos(LatencyMetric.ITL, 0.4)).valid
+    verdict = judge_client(check(rows, lag), rows, slos(LatencyMetric.ITL, 0.1))
+    assert "event loop was 30.0 ms late" in verdict.reasons[0]
+
+
+def test_unsent_requests_and_a_full_core_spoil_the_run_unless_a_limit_was_asked_for() -> None:
+    rows = [outcome(index) for index in range(9)] + [outcome(9, request_class=RequestClass.DROPPED)]
+    verdict = judge_client(check(rows), rows, Slos())
+    assert verdict.reasons == ["The client did not send 1 of 10 requests before the end of the run."]
+    assert judge_client(check(rows), rows, Slos(), limited=True).valid
+    busy = replace(check(rows[:9]), cpu_share=0.97)
+    assert "97% of its core" in judge_client(busy, rows[:9], Slos()).reasons[0]
+
+
+PROGRESS = Progress(
+    phase=Phase.BURST,
+    elapsed_s=3.0,
+    total_s=10.0,
+    offered=12,
+    sent=10,
+    done=6,
+    in_flight=4,
+    waiting=2,
+    shed=1,
+    failed=0,
+    ttft_p50_s=0.081,
+    ttft_p95_s=12.5,
+    itl_p50_s=None,
+    itl_p95_s=None,
+    goodput_fraction=0.5,
+    output_tokens_per_s=431.0,
+)
+
+
+def test_words_of_progress() -> None:
+    assert words(PROGRESS) == (
+        "burst 3/10 s | sent 10 done 6 running 4 | waiting 2 | shed 1 | TTFT p50 81 ms p95 12.5 s | good 50% | 431 tok/s"
+    )
+
+
+def test_line_is_redrawn_on_a_terminal_and_left_standing_at_the_end() -> None:
+    file = io.StringIO()
+    line = ProgressLine(Console(file=file, force_terminal=True, width=60), label="static")
+    line(PROGRESS)
+    line(replace(PROGRESS, finished=True))
+    shown = file.getvalue().split("\r\x1b[2K")[1:]
+    assert len(shown) == 2
+    assert all(text.startswith("static █") and len(text.rstrip("\n")) < 60 for text in shown)
+    assert shown[1].endswith("\n")
+
+
+def test_plain_lines_are_rare() -> None:
+    file = io.StringIO()
+    line = ProgressLine(Console(file=file, force_terminal=False))
+    for _ in range(10):
+        line(PROGRESS)
+    line(replace(PROGRESS, finished=True))
+    first, last = file.getvalue().splitlines()
+    assert first.startswith("burst 3/10 s")
+    assert last.startswith("done 3/10 s")
+
+
+def test_quiet_line_shows_nothing() -> None:
+    file = io.StringIO()
+    ProgressLine(Console(file=file, force_terminal=True), quiet=True)(replace(PROGRESS, finished=True))
+    assert file.getvalue() == ""
+
+
+@given(st.lists(st.floats(1e-4, 1e3), min_size=1, max_size=60), st.sampled_from([50.0, 95.0, 99.0]))
+def test_rough_percentile_is_within_two_percent(values: list[float], percent: float) -> None:
+    one_by_one, at_once = LogHistogram(), LogHistogram()
+    for value in values:
+        one_by_one.add(value)
+    at_once.add_many(np.array(values))
+    exact = float(np.percentile(values, percent, method="inverted_cdf"))
+    for histogram in (one_by_one, at_once):
+        assert histogram.percentile(percent) == pytest.approx(exact, rel=0.021)
+        assert histogram.max_s == max(values)
+    assert LogHistogram().percentile(percent) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_in_flight", 0),
+        ("connections_max", 0),
+        ("drain_s", -1.0),
+        ("request_timeout_s", 0.0),
+        ("run_id", "a b"),
+        ("extra_body", {"prompt": "x"}),
+    ],
+)
+def test_bad_options_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        LoadOptions(**{field: value})  # type: ignore[arg-type]
+
+
+def test_account_of_a_real_run() -> None:
+    result, _ = run_against_mock(even_plan(10))
+    client = result.client
+    assert client.connections_opened >= 1
+    assert client.in_flight_peak >= 1
+    assert client.cpu_s > 0
+    assert client.send_lag_p50_s is not None
+    assert client.send_lag_p50_s >= 0
+    assert client.loop_lag_p50_s is not None
+    assert result.requests("x").num_rows == 10
+    assert result.duration_s >= 0.1

@@ -1,0 +1,125 @@
+"""The look at a target before the load: what it finds, and one clear message for each way it can be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from mock_server import mock_server
+from setpoint.measure.event_loop import run
+from setpoint.measure.probe import Discovery, ProbeError, discover
+from setpoint.measure.target import Target, TargetError
+
+
+def look(mock_pages: dict[str, object], *, api_key: str | None = None, **target: str) -> Discovery:
+    async def main() -> Discovery:
+        async with mock_server() as mock:
+            mock.pages |= {path: lambda _, page=page: page for path, page in mock_pages.items()}
+            mock.api_key = "secret" if api_key is not None else None
+            return await discover(Target(mock.url + target.pop("path", ""), api_key=api_key, **target))
+
+    return run(main())
+
+
+ONE_MODEL = {"/v1/models": {"object": "list", "data": [{"id": "smol", "max_model_len": 2048}]}}
+TWO_MODELS = {"/v1/models": {"data": [{"id": "smol"}, {"id": "big"}]}}
+
+
+def test_only_model_is_taken() -> None:
+    found = look(ONE_MODEL)
+    assert (found.target.model, found.models, found.max_model_len) == ("smol", ("smol",), 2048)
+    assert (found.is_setpoint, found.has_metrics) == (False, False)
+
+
+def test_setpoints_own_server_is_recognised() -> None:
+    pages = ONE_MODEL | {"/setpoint/steps": {"now_s": 1.0, "next": 0, "columns": {}}, "/metrics": "setpoint_x 1\n"}
+    found = look(pages)
+    assert (found.is_setpoint, found.has_metrics) == (True, True)
+
+
+def test_url_may_end_with_v1() -> None:
+    assert look(ONE_MODEL, path="/v1/").target.model == "smol"
+
+
+def test_key_is_sent() -> None:
+    assert look(ONE_MODEL, api_key="secret").target.model == "smol"
+
+
+def test_wrong_key_asks_for_a_key() -> None:
+    with pytest.raises(ProbeError, match=r"HTTP 401.*--api-key"):
+        look(ONE_MODEL, api_key="wrong")
+
+
+def test_several_models_need_a_choice() -> None:
+    with pytest.raises(ProbeError, match=r"several models; choose one with --model: smol, big"):
+        look(TWO_MODELS)
+    assert look(TWO_MODELS, model="big").target.model == "big"
+
+
+def test_unknown_model_lists_those_served() -> None:
+    with pytest.raises(ProbeError, match=r"'huge' is not served at .*; it offers: smol, big"):
+        look(TWO_MODELS, model="huge")
+
+
+def test_wrong_path_says_how_to_give_the_url() -> None:
+    with pytest.raises(ProbeError, match="HTTP 404.*up to, but not including, /v1"):
+        look({})
+
+
+@pytest.mark.parametrize("page", ["<html>", {"data": []}, [1]])
+def test_page_that_lists_no_model(page: object) -> None:
+    with pytest.raises(ProbeError, match="lists no model"):
+        look({"/v1/models": page})
+
+
+def test_nobody_listens() -> None:
+    async def main() -> None:
+        async with mock_server() as mock:
+            url = mock.url
+        await discover(Target(url))
+
+    with pytest.raises(ProbeError, match="connection refused. Is the server running"):
+        run(main())
+
+
+def test_server_that_never_answers() -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+        try:
+            await discover(Target(f"127.0.0.1:{server.sockets[0].getsockname()[1]}"), timeout_s=0.2)
+        finally:
+            server.close()
+
+    with pytest.raises(ProbeError, match=r"no complete answer to GET /v1/models within 0.2 s"):
+        run(main())
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host", "use http:// or https://"),
+        ("http://host:99999", "is not a number from 0 to 65535"),
+        ("http://", "names no host"),
+        ("http://host/?a=1", "has a query"),
+    ],
+)
+def test_bad_urls_are_named(url: str, words: str) -> None:
+    with pytest.raises(TargetError, match=words):
+        Target(url)
+
+
+def test_addresses() -> None:
+    address = Target("https://host/base/v1/").address
+    assert (address.host, address.port, address.tls, address.base_path) == ("host", 443, True, "/base")
+    assert address.authority == "host"
+    assert Target("[::1]:8000").address.authority == "[::1]:8000"
+
+
+@pytest.mark.parametrize(("name", "value"), [("x-a", "b\r\nc: d"), ("x-a", "é"), ("Host", "other")])
+def test_headers_that_cannot_be_sent_are_named(name: str, value: str) -> None:
+    with pytest.raises(TargetError, match=f"headers: '{name}'"):
+        Target("host", headers={name: value})
+
+
+def test_key_never_shows() -> None:
+    assert "secret" not in repr(Target("host", api_key="secret", headers={"x-key": "secret"}))

@@ -1,0 +1,129 @@
+"""Deferred reading of streams: the same tokens at the right times however the bytes were cut into chunks."""
+
+from __future__ import annotations
+
+import json
+from array import array
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from setpoint.measure.answer import Answer, read_json_answer, reconcile
+from setpoint.measure.sse import SLICE_CHUNKS, StreamReader
+
+
+def event(text: str, newline: str = "\n", **more: object) -> bytes:
+    body = {"choices": [{"text": text, "finish_reason": None} | more]}
+    return f"data: {json.dumps(body)}{newline}{newline}".encode()
+
+
+def read(chunks: list[bytes]) -> Answer:
+    """Read chunks that were received at 0 s, 1 s, 2 s, ..."""
+    return StreamReader().finish(array("d", range(len(chunks))), list(chunks))
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@given(
+    texts=st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=20),
+    cuts=st.lists(st.integers(0, 2000), max_size=40),
+    newline=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_any_cut_of_the_bytes_gives_each_token_the_time_of_the_chunk_that_completed_it(
+    texts: list[str], cuts: list[int], newline: str
+) -> None:
+    events = [event(text, newline) for text in texts]
+    body = b"".join(events) + DONE
+    places = sorted({cut for cut in cuts if cut < len(body)} | {0})
+    chunks = [body[start:stop] for start, stop in zip(places, [*places[1:], len(body)], strict=True)]
+    answer = read(chunks)
+    assert answer.complete
+    assert answer.error == ""
+    chunk_ends = np.cumsum([len(chunk) for chunk in chunks])
+    event_ends = np.cumsum([len(one) for one in events])
+    assert answer.token_times_s.tolist() == np.searchsorted(chunk_ends, event_ends).tolist()
+
+
+def test_reading_in_steps_while_chunks_arrive_lets_go_of_their_bytes() -> None:
+    reader = StreamReader()
+    times_s: array[float] = array("d")
+    chunks: list[bytes] = []
+    for position in range(3 * SLICE_CHUNKS):
+        times_s.append(float(position))
+        chunks.append(event("w"))
+        if position % 50 == 49:
+            assert not reader.advance(times_s, chunks)
+            assert not any(chunks)
+    assert reader.finish(times_s, chunks).token_times_s.tolist() == list(range(3 * SLICE_CHUNKS))
+
+
+def test_one_advance_reads_a_bounded_slice() -> None:
+    reader = StreamReader()
+    chunks = [event("w")] * (SLICE_CHUNKS + 1)
+    times_s: array[float] = array("d", range(len(chunks)))
+    assert reader.advance(times_s, chunks)
+    assert len(reader.event_times_s) == SLICE_CHUNKS
+    assert not reader.advance(times_s, chunks)
+
+
+def test_last_event_without_blank_line_counts_if_it_is_whole() -> None:
+    assert read([event("w"), event("w").rstrip()]).token_times_s.tolist() == [0.0, 1.0]
+    assert read([event("w"), DONE.rstrip()]).complete
+    broken = read([event("w"), event("w")[:20]])
+    assert broken.token_times_s.tolist() == [0.0]
+    assert not broken.complete
+    assert broken.error == ""
+
+
+def test_running_usage_tells_the_tokens_of_each_event() -> None:
+    def counted(tokens: int) -> bytes:
+        body = {"choices": [{"text": "ab", "finish_reason": None}], "usage": {"completion_tokens": tokens}}
+        return f"data: {json.dumps(body)}\n\n".encode()
+
+    assert read([counted(1), counted(4), counted(6), DONE]).token_times_s.tolist() == [0, 1, 1, 1, 2, 2]
+
+
+def test_token_ids_tell_the_tokens_of_an_event() -> None:
+    assert read([event("ab", token_ids=[1, 2]), event("", token_ids=[3]), DONE]).token_times_s.tolist() == [0, 0, 1]
+
+
+def test_usage_and_finish_reason_are_taken() -> None:
+    last = {
+        "choices": [],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}},
+    }
+    answer = read([event("a"), event("b", finish_reason="stop"), f"data: {json.dumps(last)}\n\n".encode(), DONE])
+    assert (answer.prompt_tokens, answer.output_tokens, answer.cached_tokens) == (9, 2, 8)
+    assert (answer.finish_reason, answer.complete) == ("stop", True)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.integers(1, 200))
+def test_reconciled_times_have_the_count_of_usage_and_keep_first_and_order(times: list[float], usage: int) -> None:
+    events = np.array(sorted(times))
+    tokens = reconcile(events, usage)
+    assert len(tokens) == usage
+    assert (np.diff(tokens) >= 0).all()
+    assert tokens[0] == events[0]
+    assert set(tokens) <= set(events)
+    if usage > 1 or len(events) == 1:
+        assert tokens[-1] == events[-1]
+    if usage >= len(events):
+        shares = np.unique(tokens, return_counts=True)[1] / np.unique(events, return_counts=True)[1]
+        assert shares.max() - shares.min() <= 1
+
+
+def test_surplus_is_silent_events_first_then_the_end_token() -> None:
+    times, silent = np.array([1.0, 3.0]), np.array([0.5, 2.0])
+    assert reconcile(times, 4, silent_s=silent, end_s=4.0).tolist() == [0.5, 1.0, 2.0, 3.0]
+    assert reconcile(times, 3, silent_s=silent[:0], end_s=4.0).tolist() == [1.0, 3.0, 4.0]
+    assert reconcile(times, 4, silent_s=silent[:0], end_s=4.0).tolist() == [1.0, 1.0, 3.0, 3.0]
+    assert reconcile(times[:0], 2, end_s=4.0).tolist() == [4.0, 4.0]
+    assert reconcile(times, 0).tolist() == [1.0, 3.0]
+
+
+def test_json_answers_that_cannot_be_read_say_so() -> None:
+    assert read_json_answer(b"<html>").error.startswith("the answer is not JSON")
+    assert read_json_answer(b"[]").error == "the answer has no choices"
+    failed = read_json_answer(b'{"error": {"message": "no blocks left"}}')
+    assert (failed.error, failed.unreadable) == ("no blocks left", False)
