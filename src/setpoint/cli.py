@@ -169,7 +169,137 @@ def tune(
     return report.exit_code()
 
 
-def _show(report: Any, folder: Path, *, json_output: bool) -> None:
+MEASURE_EXAMPLES = """Examples:
+
+- `setpoint measure http://127.0.0.1:8000 --rate 2/s --duration 30s` : somebody's server, Poisson arrivals
+
+- `setpoint measure http://127.0.0.1:8000 --rate 4/s --burst-rate 12/s --prompt-tokens 200 --output runs/a`
+
+- `setpoint measure http://127.0.0.1:8000 --requirement my.yaml` : its profile and SLOs; the exit code is the verdict
+
+- `setpoint measure my.yaml --config runs/my` : serve it ourselves, measure, stop
+"""
+
+
+@app.command(epilog=MEASURE_EXAMPLES)
+def measure(
+    subject: Annotated[str, typer.Argument(metavar="URL|REQUIREMENT.yaml", help="A running server, or a requirement.")],
+    requirement: Annotated[Path | None, typer.Option(help="Profile and SLOs for a URL; the options below change it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to ask for; default: the server's first.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Offered load, such as 2.5/s or 90/min.")] = None,
+    arrival: Annotated[str | None, typer.Option(help="constant, poisson or gamma.")] = None,
+    cv: Annotated[float | None, typer.Option(help="Coefficient of variation of gamma arrivals.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Length of the sustained phase, such as 30s.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Instead of --duration: about so many requests.")] = None,
+    warmup: Annotated[str, typer.Option(help="Length of the warm-up, whose figures are dropped.")] = "5s",
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of every prompt.")] = None,
+    output_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of every answer.")] = None,
+    shared_prefix_tokens: Annotated[int | None, typer.Option(min=0, help="First tokens all prompts share.")] = None,
+    streaming: Annotated[bool | None, typer.Option("--streaming/--no-streaming", help="Ask for token streams.")] = None,
+    burst_rate: Annotated[str | None, typer.Option(help="Add a burst of this total rate, such as 10/s or 3x.")] = None,
+    burst_duration: Annotated[str, typer.Option(help="Length of the burst.")] = "10s",
+    endpoint: Annotated[str, typer.Option(help="completions or chat.")] = "completions",
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Client cap; what it holds back counts as waiting.")] = None,
+    ignore_eos: Annotated[bool, typer.Option(help="Ask for exactly the planned number of output tokens.")] = True,
+    api_key: Annotated[str | None, typer.Option(envvar="SETPOINT_API_KEY", help="Sent as a bearer token.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="'Name: value', sent with every request.")] = None,
+    config: Annotated[str | None, typer.Option(help="With a requirement: what to serve it with (see serve).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals, lengths and prompts.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Run folder; default: none is written.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
+) -> int:
+    """Sustained and burst load on a server; TTFT, ITL, E2E, spread, goodput. The exit code is the SLO verdict."""
+    from setpoint.loop.configs import read_config
+    from setpoint.loop.describe import LoadFlags, described_requirement, schedule_from, seconds
+    from setpoint.loop.measure import MeasureOptions, measure_own, measure_url
+    from setpoint.measure.target import Target
+    from setpoint.requirement import load_requirement
+
+    is_file = subject.lower().endswith((".yaml", ".yml"))
+    base = load_requirement(Path(subject)) if is_file else load_requirement(requirement) if requirement else None
+    flags = LoadFlags(
+        rate, arrival, cv, prompt_tokens, output_tokens, shared_prefix_tokens, streaming, burst_rate, burst_duration
+    )
+    needed = described_requirement(base, flags)
+    length_s = seconds("duration", duration) if duration else None
+    schedule = schedule_from(needed, length_s, requests, seconds("warmup", warmup))
+    options = MeasureOptions(
+        schedule, output, seed, _choice("endpoint", endpoint), max_in_flight, ignore_eos, quiet=json_output
+    )
+    if is_file:
+        report = measure_own(Path(subject), needed, read_config(config) if config else None, options)
+    else:
+        target = Target(subject, model=model or "", api_key=api_key, headers=_headers(header or []))
+        report = measure_url(target, needed, options)
+    _show(report, output, json_output=json_output)
+    return report.exit_code()
+
+
+def _choice(option: str, value: str) -> Any:
+    from setpoint.measure.options import Endpoint
+
+    try:
+        return Endpoint(value)
+    except ValueError:
+        raise BadInput(f"--{option} {value}: allowed are {', '.join(Endpoint)}") from None
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    pairs = [line.partition(":") for line in lines]
+    for name, colon, _ in pairs:
+        if not colon or not name.strip():
+            raise BadInput(f"--header {name!r}: write it as 'Name: value'")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+INIT_EXAMPLES = """Examples:
+
+- `setpoint init my.yaml` : asks a few questions
+
+- `setpoint init my.yaml --example coding-assistant` : starts from a shipped example
+
+- `setpoint init my.yaml --rate 3/s --prompt-tokens 200 --output-tokens 80 --ttft-p95 300ms --itl-p99 60ms`
+"""
+
+
+@app.command(epilog=INIT_EXAMPLES)
+def init(
+    file: Annotated[Path, typer.Argument(help="The requirement file to write.")] = Path("requirement.yaml"),
+    example: Annotated[str | None, typer.Option(help="Copy a shipped example.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the application.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model source.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests per second, such as 2.5/s.")] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Typical tokens of a prompt.")] = None,
+    output_tokens: Annotated[int | None, typer.Option(min=1, help="Typical tokens of an answer.")] = None,
+    streaming: Annotated[bool | None, typer.Option("--streaming/--no-streaming", help="Somebody reads along.")] = None,
+    ttft_p95: Annotated[str | None, typer.Option(help="Limit of the time to first token, such as 300ms.")] = None,
+    itl_p99: Annotated[str | None, typer.Option(help="Limit of the gap between tokens, such as 60ms.")] = None,
+    e2e_p95: Annotated[str | None, typer.Option(help="Limit of the whole answer, such as 2s.")] = None,
+    burst_rate: Annotated[str | None, typer.Option(help="Rate of a burst, such as 3x or 9/s.")] = None,
+    objective: Annotated[str | None, typer.Option(help="max_goodput, max_throughput, min_latency or min_cost.")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option(help="What the hardware costs.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> int:
+    """Write a commented requirement file, from a few questions or from options."""
+    from setpoint.loop.init import InitAnswers, init_text
+
+    if file.exists() and not force:
+        raise BadInput(f"{file}: exists already; choose another name or add --force")
+    given = InitAnswers(
+        name, model, rate, prompt_tokens, output_tokens, streaming,
+        ttft_p95, itl_p99, e2e_p95, burst_rate, objective, usd_per_hour,
+    )  # fmt: skip
+    text = init_text(given, example=example, ask=sys.stdin.isatty() and given.empty and example is None)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be written: {error.strerror}") from error
+    print(f"wrote {file}; next: setpoint tune {file}")
+    return 0
+
+
+def _show(report: Any, folder: Path | None, *, json_output: bool) -> None:
     from rich.console import Console
 
     from setpoint.loop.console import say
@@ -179,7 +309,8 @@ def _show(report: Any, folder: Path, *, json_output: bool) -> None:
         print(report.to_json())
     else:
         render_terminal(report, Console())
-    say(f"report: {folder / 'report.html'}")
+    if folder is not None:
+        say(f"report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

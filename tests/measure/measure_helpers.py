@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mock_server import MockServer, mock_server
+
 from setpoint.measure.client import OnProgress, run_load
 from setpoint.measure.event_loop import run
 from setpoint.measure.options import LoadOptions
@@ -26,7 +27,7 @@ def run_against_mock(
     plan: LoadPlan,
     behaviour: str | list[str] = "plain",
     *,
-    prepare: Callable[[MockServer], None] | None = None,
+    prepare: Callable[[MockServer], object] | None = None,
     on_progress: OnProgress | None = None,
     model: str = "mock-model",
     **options: Any,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measure_helpers import even_plan, run_against_mock
 from rich.console import Console
+
 from setpoint.measure.event_loop import LagMonitor
 from setpoint.measure.histogram import LogHistogram
 from setpoint.measure.options import LoadOptions

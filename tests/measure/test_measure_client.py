@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 
 import numpy as np
 import pytest
 from measure_helpers import even_plan, run_against_mock
-from mock_server import BEHAVIOURS, mock_server
+from mock_scripts import BEHAVIOURS
+from mock_server import mock_server
+
 from setpoint.measure.client import run_load
 from setpoint.measure.event_loop import run
 from setpoint.measure.options import Endpoint, LoadOptions
+from setpoint.measure.pool import descriptors_for
 from setpoint.measure.result import LoadResult, validity
 from setpoint.measure.running import Progress
 from setpoint.measure.target import Target
@@ -175,6 +179,17 @@ def _drop_words(result: LoadResult) -> str:
     return next(row.error for row in result.outcomes if row.error) + "."
 
 
+def test_connections_are_bounded_by_the_open_files_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(300, before[1]), before[1]))
+        assert descriptors_for(10) == 10
+        assert 1 <= descriptors_for(400) <= 400
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(464, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_timeout_is_a_failure_of_its_own() -> None:
     result, _ = run_against_mock(even_plan(2), ["frozen", "silent"], request_timeout_s=0.3)
     assert [row.request_class for row in result.outcomes] == [FAILED, FAILED]
@@ -209,7 +224,7 @@ def test_plan_without_requests() -> None:
 def test_plan_out_of_order_is_an_error() -> None:
     plan = even_plan(2)
     plan.requests.reverse()
-    with pytest.raises(ValueError, match="plan: request 0 is intended at 0.0 s, before 0.01 s"):
+    with pytest.raises(ValueError, match=r"plan: request 0 is intended at 0\.0 s, before 0\.01 s"):
         run_against_mock(plan)
 
 

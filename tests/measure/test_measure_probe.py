@@ -6,23 +6,24 @@ import asyncio
 
 import pytest
 from mock_server import mock_server
+
 from setpoint.measure.event_loop import run
 from setpoint.measure.probe import Discovery, ProbeError, discover
 from setpoint.measure.target import Target, TargetError
 
 
-def look(mock_pages: dict[str, object], *, api_key: str | None = None, **target: str) -> Discovery:
+def look(pages: dict[str, object], *, api_key: str | None = None, model: str = "", path: str = "") -> Discovery:
     async def main() -> Discovery:
         async with mock_server() as mock:
-            mock.pages |= {path: lambda _, page=page: page for path, page in mock_pages.items()}
+            mock.pages |= {name: lambda asked: pages[asked.partition("?")[0]] for name in pages}
             mock.api_key = "secret" if api_key is not None else None
-            return await discover(Target(mock.url + target.pop("path", ""), api_key=api_key, **target))
+            return await discover(Target(mock.url + path, model, api_key=api_key))
 
     return run(main())
 
 
-ONE_MODEL = {"/v1/models": {"object": "list", "data": [{"id": "smol", "max_model_len": 2048}]}}
-TWO_MODELS = {"/v1/models": {"data": [{"id": "smol"}, {"id": "big"}]}}
+ONE_MODEL: dict[str, object] = {"/v1/models": {"object": "list", "data": [{"id": "smol", "max_model_len": 2048}]}}
+TWO_MODELS: dict[str, object] = {"/v1/models": {"data": [{"id": "smol"}, {"id": "big"}]}}
 
 
 def test_only_model_is_taken() -> None:
@@ -62,7 +63,7 @@ def test_unknown_model_lists_those_served() -> None:
 
 
 def test_wrong_path_says_how_to_give_the_url() -> None:
-    with pytest.raises(ProbeError, match="HTTP 404.*up to, but not including, /v1"):
+    with pytest.raises(ProbeError, match=r"HTTP 404.*up to, but not including, /v1"):
         look({})
 
 
@@ -78,7 +79,7 @@ def test_nobody_listens() -> None:
             url = mock.url
         await discover(Target(url))
 
-    with pytest.raises(ProbeError, match="connection refused. Is the server running"):
+    with pytest.raises(ProbeError, match=r"connection refused\. Is the server running"):
         run(main())
 
 

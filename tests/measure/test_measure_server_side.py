@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from measure_helpers import even_plan, run_against_mock
 from mock_server import MockServer
+
 from setpoint.measure.metrics_text import read_metrics
 from setpoint.record import STEP_COLUMNS
 
@@ -84,7 +85,7 @@ class RecordPages:
 
 
 def test_records_of_our_own_server_are_joined_on_the_clients_axis() -> None:
-    result, mock = run_against_mock(even_plan(5), "no_usage", prepare=RecordPages)
+    result, _ = run_against_mock(even_plan(5), "no_usage", prepare=RecordPages)
     assert result.server.notes == []
     for row in result.outcomes:
         assert row.queue_wait_s == pytest.approx(0.125)
@@ -146,7 +147,7 @@ def test_watching_can_be_left_out() -> None:
     asked: list[str] = []
 
     def pages(mock: MockServer) -> None:
-        mock.pages["/metrics"] = lambda path: asked.append(path) or ""
+        mock.pages["/metrics"] = asked.append
 
     result, _ = run_against_mock(even_plan(1), prepare=pages, watch_server=False)
     assert asked == []

@@ -8,6 +8,7 @@ from array import array
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from setpoint.measure.answer import Answer, read_json_answer, reconcile
 from setpoint.measure.sse import SLICE_CHUNKS, StreamReader
 

@@ -85,7 +85,8 @@ class Sim:
 
 def arrivals(rng: np.random.Generator) -> list[Sim]:
     """Poisson arrivals through all phases."""
-    sims, start_s = [], 0.0
+    sims: list[Sim] = []
+    start_s = 0.0
     for phase, duration_s, rate_rps in PHASES:
         at_s = start_s + rng.exponential(1 / rate_rps)
         while at_s < start_s + duration_s:
@@ -157,7 +158,7 @@ def simulate(config: dict[str, Any], sims: list[Sim], rng: np.random.Generator) 
                 "preempted": 0,
                 "shed": 0,
                 "reason": "synthetic",
-            }  # fmt: skip
+            }
         )
         now_s += took_s
         for sim in running:
@@ -271,7 +272,7 @@ def judge(sustained: PhaseMeasures, burst: PhaseMeasures) -> SloReport:
             else Verdict.MISSED
             if fraction + spread < 0.9
             else Verdict.INCONCLUSIVE,
-        )  # fmt: skip
+        )
     )
     verdicts = {check.verdict for check in checks}
     worst = next(v for v in (Verdict.MISSED, Verdict.INCONCLUSIVE, Verdict.MET) if v in verdicts)
@@ -300,8 +301,66 @@ def synthetic_run(seed: int = 7, names: tuple[str, ...] = tuple(CONFIGS)) -> tup
         candidates=candidates,
         chosen=chosen,
         why="setpoint-32 meets every limit and has the highest goodput. Its prefill is sized to the slack of the running "
-        "requests, so tokens keep their pace while prompts are read, and the burst is shed where it could not be served in time.",
+        "requests, so tokens keep their pace while prompts are read, and a burst is shed where it cannot be served in time.",
         validity=Validity(valid=True, reasons=["The load generator used 7 % of one core; its send lag was 2.1 ms at P99."]),
     )
     requests = pa.Table.from_pylist(rows, schema=REQUEST_COLUMNS)
     return report, requests, pa.Table.from_pylist(step_rows, schema=STEP_COLUMNS)
+
+
+HOSTILE_NAME = "<script>document.title='owned'</script>[bold red]\"'&\x1b[31m\x07"
+
+
+def hostile_report() -> tuple[Report, pa.Table, pa.Table]:
+    """A run whose every text tries to be markup."""
+    report, requests, steps = synthetic_run(names=("continuous-8", "setpoint-32"))
+    first = report.candidates[0].model_copy(
+        update={"name": HOSTILE_NAME, "config": {"mode": HOSTILE_NAME, HOSTILE_NAME: [HOSTILE_NAME]}}
+    )
+    renamed = report.model_copy(
+        update={
+            "candidates": [first, report.candidates[1]],
+            "chosen": HOSTILE_NAME,
+            "why": f"{HOSTILE_NAME} was chosen. setpoint-32 lost: {HOSTILE_NAME}.",
+            "requirement": {"name": HOSTILE_NAME, HOSTILE_NAME: HOSTILE_NAME, "description": HOSTILE_NAME},
+            "machine": {HOSTILE_NAME: {HOSTILE_NAME: HOSTILE_NAME}},
+            "validity": Validity(valid=False, reasons=[HOSTILE_NAME]),
+        }
+    )
+    tables = []
+    for table in (requests, steps):
+        names = [HOSTILE_NAME if name == "continuous-8" else name for name in table.column("candidate").to_pylist()]
+        tables.append(table.set_column(0, table.schema.field("candidate"), pa.array(names, pa.string())))
+    return renamed, tables[0], tables[1]
+
+
+def bare_report(candidates: int) -> tuple[Report, pa.Table, None]:
+    """A report in which nothing is known that need not be, without requests and without steps."""
+    nothing = Summary(n=0)
+    figures = PhaseMeasures(
+        offered=0, ok=0, late=0, shed=0, failed=0, dropped=0, unfinished=0, duration_s=0.0, ttft_s=nothing, itl_s=nothing,
+        max_gap_s=nothing, tpot_s=nothing, e2e_s=nothing, goodput_rps=0.0, goodput_fraction=None,
+        output_tokens_per_s=0.0, prompt_tokens_per_s=0.0,
+    )  # fmt: skip
+    check = SloCheck(
+        metric="ttft", statistic="p95", phase=Phase.SUSTAINED, limit=0.5, value=None, interval=None,
+        verdict=Verdict.INCONCLUSIVE,
+    )  # fmt: skip
+    report = Report(
+        kind="measure" if candidates == 1 else "tune",
+        requirement=None,
+        machine={},
+        candidates=[
+            Candidate(
+                name=f"candidate-{index}",
+                config={},
+                measured=Measured(sustained=figures, burst=figures if index == 0 else None) if index < 2 else None,
+                slo=SloReport(verdict=Verdict.INCONCLUSIVE, checks=[check]),
+            )
+            for index in range(candidates)
+        ],
+        chosen=None,
+        why="",
+        validity=Validity(valid=True),
+    )
+    return report, REQUEST_COLUMNS.empty_table(), None

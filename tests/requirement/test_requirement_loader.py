@@ -111,9 +111,7 @@ def test_the_shortest_requirement() -> None:
 def test_a_key_without_a_value_counts_as_not_written() -> None:
     text = SHORT + "slo:\n  # ttft: {p95: 300ms}\nprice:\ndescription:\n"
     assert parse_requirement(text, "req.yaml") == parse_requirement(SHORT, "req.yaml")
-    assert "req.yaml:1: name: found nothing; allowed: this key is required" in message_of(
-        SHORT.replace("name: x", "name:")
-    )
+    assert "req.yaml:1: name: found nothing; allowed: this key is required" in message_of(SHORT.replace("name: x", "name:"))
 
 
 @pytest.mark.parametrize(
@@ -275,11 +273,12 @@ def test_file_with_a_byte_order_mark_is_loaded(tmp_path: Path) -> None:
 
 
 def parses_or_explains(text: str) -> None:
+    lines: list[str] = []
     try:
         parse_requirement(text, "req.yaml")
     except RequirementError as error:
-        assert str(error).startswith("req.yaml")
-        assert all(line.startswith("req.yaml") and line.isprintable() for line in str(error).splitlines())
+        lines = str(error).splitlines() or ["a message without words"]
+    assert all(line.startswith("req.yaml") and line.isprintable() for line in lines)
 
 
 @given(st.text(max_size=200))

@@ -52,7 +52,7 @@ def resolve_model(
 ) -> ResolvedModel:
     """The folder of ``source``, converted or fetched if need be. ``say`` hears what takes long. Raises ``ModelNotFound``."""
     if source == DEMO_MODEL:
-        return _from_gguf(_demo_file(), DEMO_MODEL, say)
+        return _from_gguf(demo_file(), DEMO_MODEL, say)
     path = Path(source).expanduser()
     if path.is_dir():
         return _from_folder(path, path.resolve().name)
@@ -68,7 +68,7 @@ def resolve_model(
     )
 
 
-def _demo_file() -> Path:
+def demo_file() -> Path:
     spec = importlib.util.find_spec(DEMO_PACKAGE)
     if spec is not None and spec.origin is not None:
         file = Path(spec.origin).parent / DEMO_FILE

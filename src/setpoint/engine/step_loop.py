@@ -187,11 +187,12 @@ class StepLoop:
     # Parts of a step
 
     def _apply(self, sequence: Sequence, token: int, now_s: float) -> Emission:
-        sequence.emit(token, now_s)
-        self.counters.output_tokens += 1
         if sequence.sequence_id in self._ending:
+            # The token came after the end: nobody gets it, so it is not output.
             sequence.finish_reason = self._ending[sequence.sequence_id][1]
             return Emission(sequence, None, sequence.finish_reason)
+        sequence.emit(token, now_s)
+        self.counters.output_tokens += 1
         if token in self._stop_token_ids and not sequence.request.sampling.ignore_eos:
             sequence.finish_reason = FinishReason.STOP
         elif sequence.emitted >= sequence.max_tokens:
@@ -224,6 +225,9 @@ class StepLoop:
                 self.counters.prefix_queries += sequence.prompt_tokens
                 self.counters.prefix_hits += sequence.cached_tokens
                 self.counters.prompt_tokens += sequence.prompt_tokens
+        if assembled.joined:
+            # Whoever joins out of turn (most urgent first, or back from preemption) still stands in order of arrival.
+            self.running = dict(sorted(self.running.items()))
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.finish_reason = reason

@@ -13,6 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TypeVar
 
 from setpoint.engine.detokenize import TextStream
 from setpoint.engine.executor import Executor
@@ -29,7 +31,12 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.service import EngineGauges
 from setpoint.engine.step_loop import Emission, StepLoop
 from setpoint.engine.tokenizer import ModelTokenizer
+from setpoint.engine.validation import require_servable
 
+Answer = TypeVar("Answer")
+
+SHUTTING_DOWN = "the server is shutting down"
+NOT_STARTED = "the engine has not started"
 STATS_RING = 1 << 15
 IDLE_CHECK_S = 0.5
 SWITCH_INTERVAL_S = 0.0005
@@ -90,13 +97,16 @@ class ThreadedEngine:
         self._build = build
         self._clock = clock
         self._inbox: deque[Callable[[], None]] = deque()
+        self._gate = threading.Lock()
+        self._closed = False
         self._wake = threading.Event()
         self._stopping = False
+        self._quitting = False
         self._failure: str | None = None
         self._live: dict[int, _Live] = {}
         self._id_of: dict[EngineStream, int] = {}
-        self._ended: deque[RequestStats] = deque(maxlen=STATS_RING)
-        self._ended_total = 0
+        self._ended: deque[tuple[int, RequestStats]] = deque(maxlen=STATS_RING)
+        self._emissions: list[Emission] = []
         self._outbox: list[tuple[EngineStream, Delta]] = []
         self._steps: StepLoop | None = None
         self._thread: threading.Thread | None = None
@@ -115,6 +125,7 @@ class ThreadedEngine:
     async def submit(self, request: GenerationRequest) -> EngineStream:
         """Admit a request at the next step boundary. Raises ``Rejected``, ``InvalidRequest`` or ``EngineFailed``."""
         self._raise_if_down()
+        require_servable(request, self.tokenizer.vocabulary_size)
         stream = EngineStream(self, request)
         answer: asyncio.Future[int] = self._event_loop.create_future()
         self._post(lambda: self._admit(stream, answer))
@@ -133,7 +144,7 @@ class ThreadedEngine:
         """Refuse new requests, let running ones end within ``drain_s`` seconds, cancel the rest, stop the thread."""
         self._stopping = True
         deadline_s = self._clock() + drain_s
-        while self._live and self._clock() < deadline_s and self._failure is None:
+        while (self._live or self._inbox) and self._clock() < deadline_s and self._failure is None:
             await asyncio.sleep(0.02)
         if self._thread is not None:
             self._post(self._quit)
@@ -143,7 +154,7 @@ class ThreadedEngine:
         """A snapshot; counters are read without a lock, each is a single number."""
         steps = self._steps
         if steps is None:
-            raise EngineFailed("the engine has not started")
+            raise EngineFailed(NOT_STARTED)
         if self._failure is not None:
             raise EngineFailed(self._failure)
         return EngineGauges(
@@ -166,52 +177,84 @@ class ThreadedEngine:
     def ended_requests(self, since: int) -> tuple[list[RequestStats], int]:
         """Ended requests numbered ``since`` and later (the newest ``STATS_RING`` are kept), and the next number."""
         kept = list(self._ended)
-        first = self._ended_total - len(kept)
-        return kept[max(0, since - first) :], self._ended_total
+        if not kept:
+            return [], 0
+        first = kept[0][0]
+        return [stats for _, stats in kept[max(0, since - first) :]], first + len(kept)
 
     def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
         """Recorded steps numbered ``since`` and later as columns, and the next number."""
         if self._steps is None:
-            raise EngineFailed("the engine has not started")
+            raise EngineFailed(NOT_STARTED)
         return self._steps.steps.columns(since)
 
     def _raise_if_down(self) -> None:
-        if self._failure is not None:
-            raise EngineFailed(self._failure)
-        if self._stopping or self._steps is None:
-            raise EngineFailed("the server is shutting down" if self._stopping else "the engine has not started")
+        if self._failure is not None or self._stopping or self._steps is None:
+            raise EngineFailed(self._why_down())
+
+    def _why_down(self) -> str:
+        return self._failure or (SHUTTING_DOWN if self._stopping or self._quitting else NOT_STARTED)
 
     def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
-        self._wake.set()
+        """Run ``action`` on the engine's thread; once that is gone, here, where it can only find that out."""
+        with self._gate:
+            if not self._closed:
+                self._inbox.append(action)
+                self._wake.set()
+                return
+        action()
 
     # On the engine's thread
 
     def _run(self, ready: asyncio.Future[None]) -> None:
-        executor: Executor | None = None
         try:
-            self._steps, executor = self._build()
+            steps, executor = self._build()
         except Exception as error:  # whatever went wrong belongs to the caller of start()
-            failure = error if isinstance(error, EngineFailed) else EngineFailed(str(error))
-            self._on_event_loop(lambda: ready.set_exception(failure))
+            failure = error if isinstance(error, EngineFailed) else EngineFailed(_words(error))
+            self._failure = str(failure)
+            self._close()
+            self._on_event_loop(partial(_refuse, ready, failure))
             return
-        self._on_event_loop(lambda: ready.set_result(None))
-        steps = self._steps
-        self._quitting = False
-        emissions: list[Emission] = []
+        self._steps = steps
+        self.max_model_len = steps.max_model_len
+        self._on_event_loop(partial(_resolve, ready, None))
+        try:
+            self._step_until_told(steps)
+        except Exception as error:  # an executor, a policy: nothing may leave a stream without an end
+            self._failure = f"the engine failed: {_words(error)}"
+        try:
+            self._wind_up(steps)
+        finally:
+            self._close()
+            executor.close()
+
+    def _step_until_told(self, steps: StepLoop) -> None:
         while not self._quitting:
-            try:
-                self._take_inbox()
-                started = steps.begin_step()
-                self._publish(emissions)
-                emissions = steps.finish_step() if started else []
-            except Exception as error:
-                self._fail(str(error))
-                break
-            if not started:
+            self._take_inbox()
+            started = steps.begin_step()
+            self._publish()
+            if started:
+                self._emissions = steps.finish_step()
+            else:
                 self._rest(steps)
-        self._publish(steps.abort_all("the server is shutting down"))
-        executor.close()
+
+    def _wind_up(self, steps: StepLoop) -> None:
+        """Hand over what the last step gave, then end every stream that has no end, even if the step loop is broken."""
+        try:
+            self._publish()
+            steps.abort_all(self._why_down())
+        except Exception as error:
+            self._failure = self._failure or f"the engine failed: {_words(error)}"
+        for live in list(self._live.values()):
+            self._outbox.append((live.stream, Delta(live.text.finish(), (), FinishReason.ERROR, self._why_down())))
+            self._retire(live, FinishReason.ERROR)
+        self._send()
+
+    def _close(self) -> None:
+        """From here on nothing can be posted; what was posted before is answered."""
+        with self._gate:
+            self._closed = True
+        self._take_inbox()
 
     def _take_inbox(self) -> None:
         while self._inbox:
@@ -219,42 +262,47 @@ class ThreadedEngine:
 
     def _rest(self, steps: StepLoop) -> None:
         """Sleep until something arrives or the policy wants to be asked again."""
-        self._publish([])
         wait_s = IDLE_CHECK_S if steps.wake_at_s is None else max(0.0, steps.wake_at_s - self._clock())
         self._wake.wait(min(wait_s, IDLE_CHECK_S))
         self._wake.clear()
 
     def _admit(self, stream: EngineStream, answer: asyncio.Future[int]) -> None:
-        assert self._steps is not None
+        if self._closed or self._steps is None:
+            self._on_event_loop(partial(_refuse, answer, EngineFailed(self._why_down())))
+            return
         try:
             sequence = self._steps.submit(stream.request)
         except (Rejected, InvalidRequest) as error:
-            self._on_event_loop(lambda e=error: _reject(answer, e))  # type: ignore[misc]
+            self._on_event_loop(partial(_refuse, answer, error))
             return
+        except Exception as error:
+            self._on_event_loop(partial(_refuse, answer, EngineFailed(f"the engine failed: {_words(error)}")))
+            raise
         text = TextStream(self.tokenizer.token_bytes, stream.request.sampling.stop)
         self._live[sequence.sequence_id] = _Live(sequence, stream, text)
         self._id_of[stream] = sequence.sequence_id
-        self._on_event_loop(lambda: _resolve(answer, sequence.cached_tokens))
+        self._on_event_loop(partial(_resolve, answer, sequence.cached_tokens))
 
     def _cancel(self, stream: EngineStream) -> None:
-        assert self._steps is not None
         live = self._live.get(self._id_of.get(stream, -1))
-        if live is not None:
+        if live is not None and self._steps is not None:
             self._steps.end(live.sequence, FinishReason.CANCELLED)
 
     def _quit(self) -> None:
         self._quitting = True
 
-    def _publish(self, emissions: list[Emission]) -> None:
-        """Turn emissions into text and hand them over; a stop string found ends its request."""
+    def _publish(self) -> None:
+        """Turn the last step's emissions into text and hand them over; a stop string found ends its request."""
         assert self._steps is not None
-        for emission in emissions:
+        emissions, self._emissions = self._emissions, []
+        for emission in (*emissions, *self._steps.take_notices()):
             self._publish_one(emission)
-        for emission in self._steps.take_notices():
-            self._publish_one(emission)
+        self._send()
+
+    def _send(self) -> None:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
-            self._on_event_loop(lambda: _deliver(outbox))
+            self._on_event_loop(partial(_deliver, outbox))
 
     def _publish_one(self, emission: Emission) -> None:
         assert self._steps is not None
@@ -280,8 +328,8 @@ class ThreadedEngine:
         sequence = live.sequence
         del self._live[sequence.sequence_id]
         self._id_of.pop(live.stream, None)
-        self._ended.append(
-            RequestStats(
+        number = self._ended[-1][0] + 1 if self._ended else 0
+        self._ended.append((number, RequestStats(
                 name=sequence.request.name,
                 arrived_s=sequence.arrived_s,
                 first_scheduled_s=sequence.first_scheduled_s,
@@ -292,27 +340,24 @@ class ThreadedEngine:
                 output_tokens=sequence.emitted,
                 preemptions=sequence.preemptions,
                 finish_reason=reason,
-            )
+            ))
         )
-        self._ended_total += 1
-
-    def _fail(self, message: str) -> None:
-        """The executor failed: everything in flight ends with an error, nothing new is taken."""
-        assert self._steps is not None
-        self._failure = f"the engine failed: {message}"
-        self._publish(self._steps.abort_all(self._failure))
 
     def _on_event_loop(self, action: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens any more
             self._event_loop.call_soon_threadsafe(action)
 
 
-def _resolve(answer: asyncio.Future[int], cached_tokens: int) -> None:
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _resolve(answer: asyncio.Future[Answer], value: Answer) -> None:
     if not answer.done():
-        answer.set_result(cached_tokens)
+        answer.set_result(value)
 
 
-def _reject(answer: asyncio.Future[int], error: Exception) -> None:
+def _refuse(answer: asyncio.Future[Answer], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
 

@@ -7,9 +7,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.files import REPORT_FILE, read_report
-from setpoint.requirement import RequirementError
+from setpoint.requirement import Requirement, RequirementError
+
+
+def default_config(requirement: Requirement) -> ServingConfig:
+    """What to serve a requirement with before anything was measured: deadlines decide if there are any."""
+    if requirement.slo.latency or requirement.slo.spread:
+        return ServingConfig(mode=BatchingMode.SETPOINT, max_running=16)
+    return ServingConfig(mode=BatchingMode.CONTINUOUS, max_running=64, token_budget=2048)
 
 
 class ConfigError(RequirementError):

@@ -21,12 +21,13 @@ from setpoint.measure.event_loop import LagMonitor, collector_paused
 from setpoint.measure.exchange import ErrorKind, Exchange
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import dropped
-from setpoint.measure.pool import ConnectionPool
+from setpoint.measure.pool import ConnectionPool, descriptors_for
 from setpoint.measure.result import LoadResult
 from setpoint.measure.running import Progress, RunningFigures
 from setpoint.measure.self_check import CpuMeter, client_check
 from setpoint.measure.server_side import ServerSide, ServerWatch, join_requests
 from setpoint.measure.target import Target
+from setpoint.measure.timer import DueTimer
 from setpoint.record import Phase
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ LEAD_S = 0.05
 PREPARED_MAX = 64
 PREPARED_PER_DISPATCH = 8
 SENDS_PER_DISPATCH = 32
-TIMER_MIN_S = 0.0006
 SWEEP_PERIOD_S = 0.25
 PROGRESS_PERIOD_S = 0.25
 
@@ -69,7 +69,7 @@ class _LoadRun:
         self._writer = RequestWriter(target, options)
         self._pool = ConnectionPool(
             target,
-            limit=options.in_flight_limit,
+            limit=descriptors_for(options.in_flight_limit),
             connect_timeout_s=options.connect_timeout_s,
             idle_s=options.idle_connection_s,
         )
@@ -86,6 +86,7 @@ class _LoadRun:
         self._progress_due_s = 0.0
         self._sweep_due_s = 0.0
         self._over: asyncio.Future[None]
+        self._arrivals: DueTimer
         self._backlog: Backlog
 
     async def run(self) -> LoadResult:
@@ -99,11 +100,12 @@ class _LoadRun:
         with collector_paused():
             started_unix_s = time.time() + LEAD_S
             self._start_s = monotonic() + LEAD_S
+            self._arrivals = DueTimer(self._guarded(self._dispatch))
             self._backlog = Backlog(self._figures, start_s=self._start_s, streaming=self._options.streaming)
             try:
                 load_cpu = CpuMeter()
                 self._lag.start()
-                self._later("dispatch", LEAD_S, self._dispatch)
+                self._arrivals.set(self._start_s)
                 self._later("tick", 0.0, self._tick)
                 self._later("cut_off", LEAD_S + self._end_s + self._options.drain_s, self._cut_off)
                 if not self._requests:
@@ -167,10 +169,7 @@ class _LoadRun:
             self._send_next()
         self._prepare(PREPARED_PER_DISPATCH)
         if self._next < len(self._requests):
-            due_s = self._start_s + self._requests[self._next].intended_s
-            wait_s = due_s - monotonic()
-            # uvloop rounds timers to milliseconds: a wait that it would round to nothing would keep a core busy.
-            self._later("dispatch", max(wait_s, TIMER_MIN_S) if wait_s > 0 else 0.0, self._dispatch)
+            self._arrivals.set(self._start_s + self._requests[self._next].intended_s)
 
     def _send_next(self) -> None:
         if not self._prepared:
@@ -283,7 +282,11 @@ class _LoadRun:
     # Timers.
 
     def _later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
-        """Set the timer ``name``; an exception in its callback ends the run with that exception."""
+        """Set the timer ``name``."""
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, self._guarded(callback))
+
+    def _guarded(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """The callback of a timer; an exception in it ends the run with that exception."""
 
         def guarded() -> None:
             try:
@@ -292,10 +295,11 @@ class _LoadRun:
                 if not self._over.done():
                     self._over.set_exception(error)
 
-        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, guarded)
+        return guarded
 
     def _stop_timers(self) -> None:
         self._lag.stop()
+        self._arrivals.close()
         for timer in self._timers.values():
             timer.cancel()
 

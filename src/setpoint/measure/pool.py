@@ -13,6 +13,22 @@ from setpoint.measure.http import Connection
 from setpoint.measure.target import Target
 
 REQUEST_QUEUE_MAX = 10_000_000
+SPARE_DESCRIPTORS = 64
+
+
+def descriptors_for(connections: int) -> int:
+    """How many of ``connections`` the system allows, after raising the process's soft limit of open files if need be."""
+    try:
+        import resource
+    except ImportError:  # Not a Unix: there is no such limit to ask for.
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(connections, soft - SPARE_DESCRIPTORS))
+    return connections
 
 
 class ConnectionPool:

@@ -40,6 +40,11 @@ def round_seconds(value_s: float, gap: str = NO_BREAK) -> str:
     return f"{value_s * 1e3:.4g}{gap}ms" if abs(value_s) < 0.9995 and value_s != 0 else f"{value_s:.6g}{gap}s"
 
 
+def round_percent(fraction: float, gap: str = NO_BREAK) -> str:
+    """A declared fraction or a tick, without zeros that say nothing: ``95 %``, ``99.9 %``."""
+    return f"{100 * fraction:.6g}{gap}%"
+
+
 def round_number(value: float) -> str:
     """A tick without zeros that say nothing: ``50``, ``0.5``, ``2,000``."""
     return f"{value:,.6g}"
@@ -55,10 +60,11 @@ def interval_s(interval: tuple[float, float] | None, gap: str = NO_BREAK) -> str
 
 
 def percent(fraction: float | None, gap: str = NO_BREAK) -> str:
-    """A fraction as a percentage with one decimal, or none where it is whole."""
+    """A measured fraction as a percentage: whole at 0 and 1, one decimal else."""
     if fraction is None or not math.isfinite(fraction):
         return UNKNOWN
-    return f"{100 * fraction:.1f}".removesuffix(".0") + f"{gap}%"
+    digits = 0 if fraction in (0, 1) else 1
+    return f"{100 * fraction:.{digits}f}{gap}%"
 
 
 def share(part: int, whole: int, gap: str = NO_BREAK) -> str:

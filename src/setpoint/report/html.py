@@ -20,16 +20,25 @@ ASSETS = ("report.html.j2", "figures.html.j2", "candidates.html.j2", "definition
 KIND_WORDS = {"tune": "Tuning report", "measure": "Measurement report", "simulate": "Simulation report"}
 
 
+def _finished(value: object) -> object:
+    """Every text on its way into the page loses its control characters; markup drawn here has none."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _template() -> Template:
     """The page's template; the style sheet and the script are put into it as they are."""
     folder = files("setpoint.report").joinpath("assets")
     sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ASSETS}
     environment = Environment(
-        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=DictLoader(sources),
+        autoescape=True,
+        finalize=_finished,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup  # drawn by charts/, where every text is escaped
-    environment.filters["printable"] = printable
     environment.globals["style_sheet"] = Markup(sources["report.css"])
     environment.globals["script"] = Markup(sources["report.js"])
     return environment.get_template("report.html.j2")
@@ -38,7 +47,7 @@ def _template() -> Template:
 def _title(report: Report) -> str:
     name = (report.requirement or {}).get("name")
     if isinstance(name, str) and name:
-        return printable(name)
+        return name
     return report.candidates[0].name if report.candidates else "Unnamed run"
 
 
@@ -63,14 +72,14 @@ def render_html(report: Report, requests: pa.Table, steps: pa.Table | None) -> s
     description = (report.requirement or {}).get("description")
     return _template().render(
         title=_title(report),
-        description=printable(description) if isinstance(description, str) else "",
+        description=description if isinstance(description, str) else "",
         kind=KIND_WORDS[report.kind],
         asked=_asked(report),
         outcome=outcome(report).value,
         headline=headline(report),
         chosen=report.chosen,
         focus=focus.name if focus is not None else None,
-        why=printable(split_why(report)[0]),
+        why=split_why(report)[0],
         validity=report.validity,
         focus_checks=check_rows(focus.slo.checks, "focus") if focus is not None else [],
         candidates=candidate_rows(report, figures.looks),

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from rich.box import ASCII_DOUBLE_HEAD, SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from setpoint.record import Candidate, Phase, PhaseMeasures, Report, Verdict
-from setpoint.report.format import UNKNOWN, count, interval_s, number, percent, printable, rate, seconds, share
+from setpoint.report.format import NO_BREAK, UNKNOWN, count, interval_s, number, percent, printable, rate, seconds
 from setpoint.report.verdicts import (
     Outcome,
     burst_was_run,
-    chosen_candidate,
     headline,
     in_focus,
     measures,
     only_predicted,
     outcome,
+    split_why,
     statistic_s,
     summary,
 )
@@ -38,11 +39,11 @@ class _Writer:
         self.ascii = console.options.ascii_only
 
     def plain(self, text: str) -> str:
-        """``text`` without control characters, in ASCII where the console can show nothing else."""
-        text = printable(text)
+        """``text`` without control characters and with plain spaces, in ASCII where the console can show nothing else."""
+        text = printable(text).replace(NO_BREAK, " ")
         if not self.ascii:
             return text
-        for found, instead in (("≤", "<="), ("≥", ">="), ("–", "-"), ("\u00a0", " "), ("·", "-"), ("…", "...")):
+        for found, instead in (("≤", "<="), ("≥", ">="), ("–", "-"), ("·", "-"), ("…", "...")):
             text = text.replace(found, instead)
         return text.encode("ascii", "replace").decode("ascii")
 
@@ -54,7 +55,15 @@ class _Writer:
         """An empty table in the house style, its title on the left."""
         box = ASCII_DOUBLE_HEAD if self.ascii else SIMPLE_HEAD
         heading = self.text(title, "bold") if title else None
-        return Table(box=box, title=heading, title_justify="left", padding=(0, 0), collapse_padding=True, pad_edge=False)
+        return Table(
+            box=box,
+            title=heading,
+            title_justify="left",
+            padding=(0, 0),
+            collapse_padding=True,
+            pad_edge=False,
+            show_edge=False,
+        )
 
     def print(self, text: str = "", style: str = "") -> None:
         """One paragraph, wrapped at words."""
@@ -64,7 +73,7 @@ class _Writer:
 def _verdict(writer: _Writer, verdict: Verdict) -> Text:
     word = VERDICT_WORDS[verdict]
     if verdict is Verdict.INCONCLUSIVE and writer.console.width < NARROW_COLUMNS:
-        word = "unclear"
+        word = "inconcl."
     return writer.text(word, STYLES[verdict.value])
 
 
@@ -79,7 +88,8 @@ def _overview_cells(figures: PhaseMeasures | None) -> list[str]:
     latencies = [("ttft", "p50"), ("ttft", "p95"), ("ttft", "p99"), ("itl", "p50"), ("itl", "p99"), ("e2e", "p99")]
     cells = [_short(statistic_s(figures, metric, level)) for metric, level in latencies]
     good = percent(figures.goodput_fraction, gap="")
-    return [*cells, good, number(figures.output_tokens_per_s), share(figures.shed, figures.offered, gap="")]
+    shed = f"{100 * figures.shed / figures.offered:.0f}%" if figures.offered else UNKNOWN
+    return [*cells, good, number(figures.output_tokens_per_s), shed]
 
 
 def _overview(writer: _Writer, report: Report, phase: Phase) -> Table:
@@ -89,7 +99,7 @@ def _overview(writer: _Writer, report: Report, phase: Phase) -> Table:
     if roomy:
         table.padding = (0, 1, 0, 0)
     table.add_column("", no_wrap=True, width=1)
-    table.add_column("candidate", overflow="fold", max_width=28 if roomy else 14)
+    table.add_column("candidate", overflow="fold", max_width=28 if roomy else 16)
     table.add_column("verdict", no_wrap=True)
     for heading in ("TTFT\nP50", "TTFT\nP95", "TTFT\nP99", "ITL\nP50", "ITL\nP99", "E2E\nP99", "good-\nput", "tok/s", "shed"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -172,6 +182,18 @@ def _vertical(writer: _Writer, candidate: Candidate) -> Table:
     return table
 
 
+def _why(writer: _Writer, report: Report) -> None:
+    """Why the chosen one won, then a line for each that lost, then remarks on the run."""
+    won, lost = split_why(report)
+    if won:
+        writer.print(won)
+    for name, reason in lost.items():
+        writer.console.print(Padding(Text.assemble(writer.text(name, "bold"), writer.text(f" lost: {reason}")), (0, 0, 0, 2)))
+    if report.validity.valid:
+        for reason in report.validity.reasons:
+            writer.print(f"Remark: {reason}", "dim")
+
+
 def render_terminal(report: Report, console: Console) -> None:
     """Print ``report``: the verdict, figures, the checks of the chosen candidate, and why.
 
@@ -199,14 +221,11 @@ def render_terminal(report: Report, console: Console) -> None:
     else:
         console.print(_overview(writer, report, Phase.SUSTAINED))
         if burst_was_run(report):
+            console.print()
             console.print(_overview(writer, report, Phase.BURST))
-    shown = chosen_candidate(report) or in_focus(report)
+    shown = in_focus(report)
     if shown is not None and shown.slo.checks:
+        console.print()
         console.print(_checks(writer, shown))
-    if report.chosen is not None and len(report.candidates) > 1:
-        writer.print(f"> {report.chosen} is chosen.", "bold")
-    if report.why:
-        writer.print(report.why)
-    if report.validity.valid:
-        for reason in report.validity.reasons:
-            writer.print(f"Remark: {reason}")
+    console.print()
+    _why(writer, report)

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from setpoint.record import Phase, SloCheck, Verdict
-from setpoint.report.format import interval_s, number, percent, printable, round_number, round_seconds, seconds
+from setpoint.report.format import (
+    NO_BREAK,
+    interval_s,
+    number,
+    percent,
+    printable,
+    round_number,
+    round_percent,
+    round_seconds,
+    seconds,
+)
 from setpoint.requirement import (
     Arrival,
     ArrivalProcess,
@@ -94,9 +104,9 @@ def slo_words(slos: Slos) -> list[str]:
     words = [_latency_words(slo) for slo in slos.latency]
     words += [f"{metric_name(slo.metric)} P99/P50 ≤ {slo.limit:g}" for slo in slos.spread]
     if slos.goodput_fraction_min is not None:
-        words.append(f"goodput ≥ {percent(slos.goodput_fraction_min)}")
+        words.append(f"goodput ≥ {round_percent(slos.goodput_fraction_min)}")
     if slos.shed_fraction_max is not None:
-        words.append(f"shed ≤ {percent(slos.shed_fraction_max)}")
+        words.append(f"shed ≤ {round_percent(slos.shed_fraction_max)}")
     return words
 
 
@@ -197,12 +207,16 @@ def check_interval(check: SloCheck) -> str:
     """The interval of a check in its unit."""
     if check.metric in METRIC_NAMES or check.interval is None:
         return interval_s(check.interval)
-    return "–".join(check_number(check, end) for end in check.interval)
+    low, high = (check_number(check, end) for end in check.interval)
+    return f"{low.removesuffix(f'{NO_BREAK}%')}–{high}"
 
 
 def check_limit(check: SloCheck) -> str:
     """The limit with its sense: ``≤ 400 ms``, ``≥ 95 %``."""
-    limit = round_seconds(check.limit) if check.metric in METRIC_NAMES else check_number(check, check.limit)
+    if check.metric in METRIC_NAMES:
+        limit = round_seconds(check.limit)
+    else:
+        limit = round_percent(check.limit) if check.metric.endswith("_fraction") else f"{check.limit:g}"
     return f"{'≥' if is_floor(check) else '≤'} {limit}"
 
 

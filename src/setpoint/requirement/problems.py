@@ -19,7 +19,7 @@ class Problem:
 
     def render(self, file_name: str) -> str:
         """One line: file, line, field, what was found, what is allowed."""
-        where = [printable(file_name)]
+        where = [escaped(file_name)]
         if self.line:
             where.append(str(self.line))
         place = ":".join(where) + ": " + (f"{self.field}: " if self.field else "")
@@ -34,7 +34,7 @@ class RequirementError(Exception):
         self.problems = tuple(sorted(problems))
         lines = [problem.render(file_name) for problem in self.problems[:MAX_SHOWN]]
         if len(self.problems) > MAX_SHOWN:
-            lines.append(f"{printable(file_name)}: and {len(self.problems) - MAX_SHOWN} more problems")
+            lines.append(f"{escaped(file_name)}: and {len(self.problems) - MAX_SHOWN} more problems")
         super().__init__("\n".join(lines))
 
 
@@ -55,9 +55,14 @@ class Problems:
             raise RequirementError(self.file_name, tuple(self.items))
 
 
+def escaped(text: str) -> str:
+    """``text`` on one line, its control characters as escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def printable(text: str) -> str:
     """``text`` on one line, without control characters, cut to a length that fits a message."""
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    shown = escaped(text)
     return shown if len(shown) <= MAX_FOUND_CHARS else shown[: MAX_FOUND_CHARS - 1] + "…"
 
 

@@ -118,9 +118,7 @@ class ChoiceTokens(Part):
             yield Fault(("weights",), "numbers of at least 0 with a sum above 0")
 
 
-TokenDistribution = Annotated[
-    ConstantTokens | UniformTokens | LognormalTokens | ChoiceTokens, Field(discriminator="kind")
-]
+TokenDistribution = Annotated[ConstantTokens | UniformTokens | LognormalTokens | ChoiceTokens, Field(discriminator="kind")]
 
 
 class ArrivalProcess(StrEnum):

@@ -132,9 +132,7 @@ class Value:
                 self.note((name,), f"this key is required, for example {_EXAMPLES.get(name, name + ': ...')}")
         return values
 
-    def read(
-        self, readers: Mapping[str, Callable[[Value], Any]], required: Iterable[str] = ()
-    ) -> dict[str, Any] | None:
+    def read(self, readers: Mapping[str, Callable[[Value], Any]], required: Iterable[str] = ()) -> dict[str, Any] | None:
         """What the reader of each key makes of its value, ``None`` if this is not a mapping; see ``fields``."""
         fields = self.fields(readers, required)
         return {key: readers[key](value) for key, value in fields.items()} if self.is_mapping else None

@@ -80,7 +80,7 @@ class TextPrompts:
         return Prompt(_joined(prefix, text), count, exact=True)
 
     def _prefix(self, tokens: int, seed: int) -> tuple[str, int]:
-        """Text that makes the first ``tokens`` ids of every prompt the same, and how many ids come beside a prompt's own.
+        """Text that makes the first ``tokens`` ids of every prompt the same, and how many ids are not a prompt's own.
 
         The text is empty where the chat template alone makes as many ids the same.
         """
@@ -109,9 +109,7 @@ class TokenIdPrompts:
     def __call__(self, *, tokens: int, shared_prefix_tokens: int, seed: int, serial: int) -> Prompt:
         """See ``PromptMaker``. The count is always the one asked for. Raises ``PromptError`` for no room of its own."""
         if tokens <= shared_prefix_tokens:
-            raise PromptError(
-                f"a prompt of {tokens} tokens cannot begin with a shared prefix of {shared_prefix_tokens}"
-            )
+            raise PromptError(f"a prompt of {tokens} tokens cannot begin with a shared prefix of {shared_prefix_tokens}")
         prefix = self._ids(sentence_pieces(_rng(seed, _PREFIX_STREAM)), shared_prefix_tokens)
         rest = self._ids(_rest(seed, serial), tokens - shared_prefix_tokens)
         return Prompt(prefix + rest, tokens, exact=True)

@@ -11,17 +11,13 @@ from setpoint.report.charts.samples import Floats, RequestSamples
 from setpoint.report.charts.scales import log_scale, tail_scale
 from setpoint.report.charts.styles import Look
 from setpoint.report.charts.svg import drawing, polyline_path, tag, text, words
-from setpoint.report.format import count, round_seconds, seconds
+from setpoint.report.format import count, round_percent, round_seconds, seconds
 from setpoint.report.verdicts import measures, summary
 from setpoint.report.words import metric_name
 from setpoint.requirement import LatencySlo, Requirement
 
 MOST_POINTS = 400
 MARKED = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
-
-
-def _share_words(share: float) -> str:
-    return f"{100 * share:g} %"
 
 
 def _curve(panel: Panel, values_s: Floats, look: Look) -> tuple[str, bool]:
@@ -107,7 +103,7 @@ def distribution(
     highs = [float(found[min(len(found) - 1, int(len(found) * y.high))]) for found in values.values()]
     x = log_scale([*_visible_low(list(values.values())), *highs, *(slo.limit_s for slo in slos)], left, right)
     panel = Panel(x, y, "s", "share")
-    parts = [panel.y_axis(_share_words), panel.x_axis(round_seconds, "", 5, lines=True)]
+    parts = [panel.y_axis(round_percent), panel.x_axis(round_seconds, "", 5, lines=True)]
     thinned = False
     for name in sorted(values, key=lambda name: looks[name].chosen):
         curve, left_out = _curve(panel, values[name], looks[name])

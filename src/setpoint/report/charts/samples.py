@@ -120,6 +120,8 @@ class RequestSamples:
             intended_s = self.intended_s[(self.phase == str(phase)) & np.isfinite(self.intended_s)]
             if len(intended_s):
                 starts.append((phase, float(intended_s.min())))
+        if not starts:
+            return []
         starts.sort(key=lambda item: item[1])
         ends_s = [start_s for _, start_s in starts[1:]] + [self.end_s()]
         return [

@@ -20,9 +20,9 @@ def per_second(moments_s: Floats, end_s: float, width_s: float) -> tuple[Floats,
     """Events per second in bins of ``width_s``: left edges in seconds, and rates. The last bin may be a part of one."""
     moments_s = moments_s[np.isfinite(moments_s)]
     bins = max(1, int(np.ceil(end_s / width_s)))
-    edges_s = np.arange(bins + 1) * width_s
+    edges_s: Floats = np.arange(bins + 1, dtype=np.float64) * width_s
     counts, _ = np.histogram(moments_s, bins=edges_s)
-    return edges_s[:-1], counts / width_s
+    return edges_s[:-1], counts.astype(np.float64) / width_s
 
 
 def in_flight(requests: RequestSamples) -> tuple[Floats, Floats]:
@@ -35,7 +35,7 @@ def in_flight(requests: RequestSamples) -> tuple[Floats, Floats]:
     ends_s = np.where(np.isfinite(requests.ended_s[sent]), requests.ended_s[sent], requests.end_s())
     times_s = np.concatenate([starts_s, ends_s])
     changes = np.concatenate([np.ones(len(starts_s)), -np.ones(len(ends_s))])
-    order = np.lexsort((changes, times_s))
+    order = np.lexsort((-changes, times_s))
     return times_s[order], np.cumsum(changes[order])
 
 

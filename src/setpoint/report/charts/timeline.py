@@ -13,7 +13,7 @@ from setpoint.report.charts.scales import Scale, linear_scale, log_scale
 from setpoint.report.charts.series import bin_width_s, in_flight, per_second, slots, stairs
 from setpoint.report.charts.styles import Look
 from setpoint.report.charts.svg import dots_path, drawing, line, polyline_path, rect, tag, text
-from setpoint.report.format import percent, round_number, round_seconds
+from setpoint.report.format import round_number, round_percent, round_seconds
 from setpoint.report.words import metric_name
 
 MOST_DOTS = 1500
@@ -153,7 +153,7 @@ def _engine(sheet: _Sheet, run: Run) -> None:
         y = Scale("linear", 0.0, 1.0, bottom, top)
         times_s, used = slots(steps.start_s, steps.kv_fraction, run.end_s, sheet.slots)
         area = sheet.area(y, times_s, used, run.look.classes, "KV blocks in use")
-        sheet.add(y, "KV blocks in use", "share", percent, 2, area)
+        sheet.add(y, "KV blocks in use", "share", round_percent, 2, area)
     budget = np.where(steps.prefill_budget_tokens < UNLIMITED_TOKENS, steps.prefill_budget_tokens, np.nan)
     if np.isfinite(budget).any():
         bottom, top = sheet.room(LOW_PANEL - 14)

@@ -132,7 +132,11 @@ def throughput_figure(points: list[Operating], curves: list[StepCurve]) -> Figur
     heading = "Output tokens/s over batch size"
     said = "; ".join(_tip(point).replace("\n", ", ") for point in points)
     svg = drawing("trade-throughput", HALF_WIDTH, HALF_HEIGHT, heading, said, panel.wrap(*parts), class_="half")
-    note = "Lines: decode steps alone, sequences / median step time. The marks are under them where prompts took their share." if curves else ""
+    note = (
+        "Lines: decode steps alone, sequences / median step time. The marks are under them where prompts took their share."
+        if curves
+        else ""
+    )
     return Figure(heading=heading, svg=svg, note=note)
 
 

