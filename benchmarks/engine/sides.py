@@ -74,6 +74,38 @@ def setpoint_engine(threads: int) -> Callable[[Job], Result]:
     return run
 
 
+def setpoint_steps(threads: int) -> Callable[[Job], Result]:
+    """setpoint's step loop driven from Python, as GenAI's pipeline is: no streams, no event loop, no text."""
+    from setpoint.engine.models import resolve_model
+    from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
+    from setpoint.engine.request import GenerationRequest, SamplingParams
+    from setpoint.engine.step_loop import StepLoop
+    from setpoint.policy.configuration import BatchingMode, ServingConfig
+    from setpoint.policy.modes import build_policy
+    from setpoint.policy.step_time import StepTimeModel
+
+    options = ExecutorOptions(threads=threads, kv_cache_tokens=CACHE_TOKENS)
+    executor = OpenVinoExecutor(resolve_model("smollm2-135m").folder, options, time.perf_counter)
+    config = ServingConfig(mode=BatchingMode.CONTINUOUS, max_running=64, token_budget=TOKEN_BUDGET)
+    model = StepTimeModel()
+    steps = StepLoop(build_policy(config, model), executor, time.perf_counter, max_model_len=4096, model=model)
+
+    def run(job: Job) -> Result:
+        left = list(reversed(prompts(job)))
+        sampling = SamplingParams(max_tokens=job["output_tokens"], temperature=0.0, ignore_eos=True)
+        before = steps.steps.seconds_total
+        started_s = time.perf_counter()
+        while left or steps.busy:
+            while left and len(steps.waiting) + len(steps.running) < job["concurrency"]:
+                steps.submit(GenerationRequest(tuple(left.pop()), sampling))
+            steps.begin_step()
+            steps.finish_step()
+        wall_s = time.perf_counter() - started_s
+        return result(job, wall_s, 1 - (steps.steps.seconds_total - before) / wall_s)
+
+    return run
+
+
 def genai(threads: int) -> Callable[[Job], Result]:
     """OpenVINO GenAI's continuous-batching pipeline, driven from Python by ``add_request`` and ``step``."""
     from setpoint.engine.models import resolve_model
@@ -147,7 +179,8 @@ def http(url: str) -> Callable[[Job], Result]:
 def main() -> None:
     kind, argument = sys.argv[1], sys.argv[2]
     makers: dict[str, Callable[[str], Callable[[Job], Result]]] = {
-        "setpoint": lambda threads: setpoint_engine(int(threads)),
+        "setpoint": lambda threads: setpoint_steps(int(threads)),
+        "setpoint-streams": lambda threads: setpoint_engine(int(threads)),
         "genai": lambda threads: genai(int(threads)),
         "http": http,
     }

@@ -108,7 +108,7 @@ def compare(sides: dict[str, Side], rounds: int, arguments: argparse.Namespace) 
                 answer = sides[name].run({**job, "seed": concurrency * 1000 + round_number})
                 if round_number:  # the first round warms every side up
                     figures[name].append(answer["tokens_per_s"])
-                    if answer["overhead_fraction"] is not None:
+                    if name == "setpoint":
                         overheads.append(answer["overhead_fraction"])
         rows.append({"concurrency": concurrency, **summary(figures), "engine_overhead_fraction": statistics.median(overheads)})
         print_row(rows[-1])
@@ -144,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet = wait_until_quiet()
     with contextlib.ExitStack() as stack:
-        sides = {name: Side(name, str(arguments.threads)) for name in ("setpoint", "genai")}
+        sides = {name: Side(name, str(arguments.threads)) for name in ("setpoint", "setpoint-streams", "genai")}
         if arguments.llama_server:
             for number, model in enumerate([demo_file(), *arguments.llama_model]):
                 url = stack.enter_context(llama_server(arguments.llama_server, model, arguments.threads, 18080 + number))

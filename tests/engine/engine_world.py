@@ -1,4 +1,4 @@
-"""Random worlds for the step loop: requests that arrive, are cancelled and run on an executor with a memory that can be checked."""
+"""Random worlds for the step loop: requests arrive, are cancelled, and run on an executor whose memory can be checked."""
 
 from __future__ import annotations
 
@@ -133,7 +133,9 @@ class Run:
 
 def alone(request: GenerationRequest, length: int, stop_ids: frozenset[int]) -> tuple[list[int], FinishReason]:
     """What a request must give whatever happens around it: ``counting_tokens`` applied to its own text only."""
-    sequence = Sequence(0, request, arrived_s=0.0, max_tokens=min(request.sampling.max_tokens, length - len(request.prompt_ids)))
+    sequence = Sequence(
+        0, request, arrived_s=0.0, max_tokens=min(request.sampling.max_tokens, length - len(request.prompt_ids))
+    )
     while sequence.emitted < sequence.max_tokens:
         token = counting_tokens(sequence)
         sequence.emit(token, 0.0)
@@ -190,7 +192,6 @@ class Driver:
                 life.sequence = self.loop.submit(life.arrival.request)
             except Rejected as refusal:
                 life.rejected = refusal
-                assert refusal.retry_after_s > 0
             else:
                 self.by_id[life.sequence.sequence_id] = life
 
@@ -297,3 +298,27 @@ def worlds(draw: st.DrawFn, mode: BatchingMode) -> World:
     capacity = min(MODEL_LEN, blocks * BLOCK_TOKENS)
     fitting = tuple(a for a in chosen if len(a.request.prompt_ids) < capacity)
     return World(config, blocks, fitting, stop_ids)
+
+
+@st.composite
+def crowded_worlds(draw: st.DrawFn, mode: BatchingMode) -> World:
+    """Long answers in a cache that cannot hold them all: preemption is the rule. A third is cancelled, some have deadlines."""
+    config = ServingConfig(
+        mode=mode, max_running=draw(st.integers(3, 6)), token_budget=draw(st.sampled_from([6, 64])), batch_wait_s=0
+    )
+    due = st.sampled_from([None, None, None, 3e-3, 0.05])
+    crowd = [
+        Arrival(
+            draw(st.sampled_from([0.0, 0.0, 4e-3])),
+            GenerationRequest(
+                tuple(range(1000 * (number % 3), 1000 * (number % 3) + draw(st.integers(1, 12)))),
+                SamplingParams(max_tokens=draw(st.integers(10, 28))),
+                limits=RequestLimits(itl_s=draw(due), tpot_s=draw(due), e2e_s=draw(st.sampled_from([None, None, 0.2]))),
+                streaming=draw(st.booleans()),
+            ),
+            cancel_after=draw(st.one_of(st.none(), st.none(), st.integers(1, 9))),
+            cancel_in_step=draw(st.booleans()),
+        )
+        for number in range(draw(st.integers(4, 8)))
+    ]
+    return World(config, draw(st.integers(10, 13)), tuple(crowd))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from engine_world import BLOCK_TOKENS, MODEL_LEN, Arrival, Driver, Life, Run, World, alone, worlds
-from hypothesis import HealthCheck, given, settings
+from engine_world import BLOCK_TOKENS, MODEL_LEN, Driver, Life, Run, World, alone, crowded_worlds, worlds
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from setpoint.engine.request import FinishReason, GenerationRequest, SamplingParams
-from setpoint.policy.configuration import BatchingMode, ServingConfig
-from setpoint.policy.decisions import UNLIMITED
-from setpoint.policy.views import RequestLimits
+from setpoint.engine.request import FinishReason
+from setpoint.policy.configuration import BatchingMode
 
 MODES = list(BatchingMode)
 
@@ -20,6 +16,7 @@ MODES = list(BatchingMode)
 def check_life(life: Life, world: World) -> None:
     """One request ended exactly once, with exactly the tokens it would have had alone."""
     if life.rejected is not None:
+        assert life.rejected.retry_after_s > 0
         assert not life.ends
         return
     assert life.sequence is not None
@@ -60,9 +57,19 @@ def test_any_world_ends_well(mode: BatchingMode, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_crowd_in_a_small_cache_ends_well(mode: BatchingMode, data: st.DataObject) -> None:
+    world = data.draw(crowded_worlds(mode))
+    run = Driver(world).run()
+    check_run(run, world)
+    event(f"preemptions: {min(run.loop.counters.preemptions, 5)}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(data=st.data())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_world_gives_the_same_decisions(mode: BatchingMode, data: st.DataObject) -> None:
-    world = data.draw(worlds(mode))
+    world = data.draw(st.one_of(worlds(mode), crowded_worlds(mode)))
     first, second = Driver(world).run(), Driver(world).run()
     assert first.records == second.records
     assert [str(record.reason) for record in first.records] == [str(record.reason) for record in second.records]

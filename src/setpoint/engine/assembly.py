@@ -50,8 +50,8 @@ class Assembler:
         return len(sequence.tokens) - len(self._cached_prefix(sequence)) * self._pool.block_tokens
 
     def release(self, sequence: Sequence) -> None:
-        """Give all blocks of ``sequence`` back."""
-        self._pool.release(sequence.forget_blocks())
+        """Give all blocks of ``sequence`` back, last first: a prefix loses its tail to eviction before its beginning."""
+        self._pool.release(reversed(sequence.forget_blocks()))
 
     def publish_computed(self, sequence: Sequence) -> None:
         """Make the full blocks computed since the last call findable."""
@@ -68,16 +68,12 @@ class Assembler:
         for sequence in running.values():
             if sequence.in_prefill or (preempted and sequence in preempted):
                 continue
-            if len(sequence.blocks) * block_tokens <= sequence.computed and not self._grow(
-                sequence, plan, running, preempted
-            ):
+            if len(sequence.blocks) * block_tokens <= sequence.computed and not self._grow(sequence, plan, running, preempted):
                 continue
             items.append(BatchItem(sequence, sequence.computed, 1, emits=True))
         return [item for item in items if item.sequence not in preempted] if preempted else items
 
-    def _grow(
-        self, sequence: Sequence, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]
-    ) -> bool:
+    def _grow(self, sequence: Sequence, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> bool:
         """One more block for ``sequence``, preempting if there is none; False if that was ``sequence`` itself."""
         if not self._pool.available:
             for victim in victims(plan, running):
@@ -103,6 +99,7 @@ class Assembler:
     ) -> list[BatchItem]:
         budget = plan.prefill_budget_tokens
         places = plan.max_running - (len(running) - len(gone))
+        may_join = not gone  # Nobody joins in a step that preempted, and nobody overtakes one that found no room.
         items: list[BatchItem] = []
         for sequence_id in plan.order:
             if budget <= 0:
@@ -110,17 +107,18 @@ class Assembler:
             sequence = running.get(sequence_id)
             if sequence is None:
                 sequence = waiting.get(sequence_id)
-                # Nobody joins in a step that preempted, and nobody overtakes one that found no room.
-                if sequence is None or gone or places <= 0 or not self._join(sequence, len(running) + len(joined)):
-                    break
+                if sequence is None or not may_join:
+                    continue
+                if places <= 0 or not self._join(sequence, len(running) + len(joined)):
+                    # Running prompts further down still go on: they are what will give the missing blocks back.
+                    may_join = False
+                    continue
                 joined.append(sequence)
                 places -= 1
-            elif sequence_id in gone:
+            elif sequence_id in gone or not sequence.in_prefill:
                 continue
             count = min(budget, sequence.uncomputed)
-            items.append(
-                BatchItem(sequence, sequence.computed, count, emits=count == sequence.uncomputed)
-            )
+            items.append(BatchItem(sequence, sequence.computed, count, emits=count == sequence.uncomputed))
             budget -= count
         return items
 

@@ -18,8 +18,8 @@ class TextStream:
     def __init__(self, token_bytes: Sequence[bytes], stop: tuple[str, ...] = ()) -> None:
         self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stop = stop
-        self._keep = max(map(len, stop), default=1) - 1
+        self._stop = tuple(filter(None, stop))
+        self._keep = max(map(len, self._stop), default=1) - 1
         self._held = ""
         self.stopped = False
 
@@ -38,10 +38,11 @@ class TextStream:
 
     def _release(self, text: str, last: bool) -> str:
         self._held += text
-        found = [index for index in map(self._held.find, self._stop) if index >= 0]
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
+            # The one that is complete first ends the answer, so that it does not matter how tokens cut the text.
             self.stopped = True
-            text, self._held = self._held[: min(found)], ""
+            text, self._held = self._held[: min(found)[1]], ""
             return text
         keep = 0 if last else self._overlap()
         cut = len(self._held) - keep

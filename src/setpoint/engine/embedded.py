@@ -33,6 +33,7 @@ def embedded_engine(
 
     def build() -> tuple[StepLoop, Executor]:
         executor = OpenVinoExecutor(model.folder, options, clock)
+        tokenizer.cover(executor.vocabulary)
         step_time = StepTimeModel()
         warm_up(executor, step_time, config)
         loop = StepLoop(

@@ -80,9 +80,11 @@ class BlockPool:
         return found
 
     def share(self, blocks: Iterable[int]) -> None:
-        """Take one more reference of each block, which must be in use or cached."""
+        """Take one more reference of each block. Raises ``ValueError`` for one that is neither in use nor cached."""
         for block in blocks:
             if self._references[block] == 0:
+                if block not in self._cached:
+                    raise ValueError(f"block {block} is free and cannot be shared")
                 del self._cached[block]
             self._references[block] += 1
 

@@ -47,9 +47,7 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "setpoint"
 
 
-def resolve_model(
-    source: str, *, revision: str | None = None, say: Callable[[str], None] = lambda _: None
-) -> ResolvedModel:
+def resolve_model(source: str, *, revision: str | None = None, say: Callable[[str], None] = lambda _: None) -> ResolvedModel:
     """The folder of ``source``, converted or fetched if need be. ``say`` hears what takes long. Raises ``ModelNotFound``."""
     if source == DEMO_MODEL:
         return _from_gguf(demo_file(), DEMO_MODEL, say)
@@ -60,7 +58,7 @@ def resolve_model(
         if path.suffix.lower() != ".gguf":
             raise ModelNotFound(f"{path}: not a model: give a .gguf file or a folder with {MODEL_FILE}")
         return _from_gguf(path, path.stem, say)
-    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")) and path.suffix.lower() != ".gguf":
         return _from_hub(source, revision, say)
     raise ModelNotFound(
         f"model {source!r} does not exist: give {DEMO_MODEL!r}, a .gguf file, a folder with {MODEL_FILE},"
@@ -126,21 +124,25 @@ def _convert(file: Path, folder: Path) -> None:
     from setpoint.engine.openvino.runtime import openvino_genai
 
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         link = partial / "model.gguf"
         link.symlink_to(file.resolve())
-        openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
+        try:
+            openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
+        except RuntimeError as error:
+            raise ModelNotFound(f"{file}: cannot be read as GGUF: {first_line(error)}") from error
         link.unlink()
-        config = {"max_position_embeddings": context_tokens(file, default=DEFAULT_CONTEXT), "converted_from": file.name}
-        (partial / "config.json").write_text(json.dumps(config), encoding="utf-8")
         if not (partial / MODEL_FILE).is_file():
             raise ModelNotFound(f"{file}: the converter wrote no model")
-        if not folder.exists():
+        config = {"max_position_embeddings": context_tokens(file, default=DEFAULT_CONTEXT), "converted_from": file.name}
+        (partial / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        if not (folder / MODEL_FILE).is_file():  # Else another process was faster.
+            shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-    except RuntimeError as error:
-        raise ModelNotFound(f"{file}: cannot be read as GGUF: {first_line(error)}") from error
+    except OSError as error:
+        raise ModelNotFound(f"{folder}: the converted model cannot be written there: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

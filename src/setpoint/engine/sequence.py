@@ -34,6 +34,7 @@ class Sequence:
         "sent_s",
         "sequence_id",
         "tokens",
+        "uncached_tokens",
     )
 
     def __init__(self, sequence_id: int, request: GenerationRequest, *, arrived_s: float, max_tokens: int) -> None:
@@ -46,6 +47,7 @@ class Sequence:
         self.max_tokens = max_tokens
         self.computed = 0
         self.cached_tokens = 0
+        self.uncached_tokens = self.prompt_tokens  # While waiting: what the prefix cache lacked when last looked up.
         self.blocks: list[int] = []
         self.hashes: list[bytes] = []
         self.published = 0

@@ -24,7 +24,7 @@ class VirtualClock:
 
 
 def counting_tokens(sequence: Sequence) -> int:
-    """A token that depends on the whole text so far: any mix-up of sequences changes it."""
+    """A token that follows from the length of the text and its last three tokens: a lost, doubled or foreign token shows."""
     return (sum(sequence.tokens[-3:]) * 31 + len(sequence.tokens)) % 50_000 + 10
 
 

@@ -95,8 +95,8 @@ class StepLoop:
         cap = min(request.sampling.max_tokens, room)
         sequence = Sequence(self._next_id, request, arrived_s=self._clock(), max_tokens=cap)
         self._next_id += 1
-        uncached = self._assembler.uncached_tokens(sequence)
-        decision = self._policy.admit(request_view(sequence, uncached), self._system_view())
+        sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
+        decision = self._policy.admit(request_view(sequence), self._system_view())
         if isinstance(decision, Reject):
             self.counters.rejected += 1
             raise Rejected(str(decision.reason), decision.retry_after_s)
@@ -242,9 +242,11 @@ class StepLoop:
     # Views and records
 
     def _step_view(self) -> StepView:
+        for sequence in self.waiting.values():
+            sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
         return StepView(
             now_s=self._clock(),
-            waiting=columns(self.waiting.values()),
+            waiting=columns(self.waiting.values(), waiting=True),
             running=columns(self.running.values()),
             kv=kv_view(self.pool),
         )
@@ -253,7 +255,7 @@ class StepLoop:
         return SystemView(
             now_s=self._clock(),
             waiting=len(self.waiting),
-            waiting_uncached_tokens=sum(s.uncomputed for s in self.waiting.values()),
+            waiting_uncached_tokens=sum(s.uncached_tokens for s in self.waiting.values()),
             running=len(self.running),
             running_prefill_tokens=sum(s.prefill_tokens for s in self.running.values()),
             running_context_tokens=sum(s.computed for s in self.running.values()),

@@ -1,7 +1,8 @@
 """The step loop on its own thread, requests and streams on the caller's event loop.
 
-Between ``begin_step`` and ``finish_step`` the kernels run without the interpreter lock; in that window the previous step's tokens
-are turned into text and handed over, one wake-up of the event loop a step. Nothing on the event loop waits for the engine.
+Between ``begin_step`` and ``finish_step`` the kernels run without the interpreter lock; in that window the previous step's
+tokens are turned into text and handed over, one wake-up of the event loop a step. Nothing on the event loop waits for the
+engine.
 """
 
 from __future__ import annotations
@@ -328,20 +329,20 @@ class ThreadedEngine:
         sequence = live.sequence
         del self._live[sequence.sequence_id]
         self._id_of.pop(live.stream, None)
-        number = self._ended[-1][0] + 1 if self._ended else 0
-        self._ended.append((number, RequestStats(
-                name=sequence.request.name,
-                arrived_s=sequence.arrived_s,
-                first_scheduled_s=sequence.first_scheduled_s,
-                first_token_s=sequence.first_token_s,
-                ended_s=self._clock(),
-                prompt_tokens=sequence.prompt_tokens,
-                cached_tokens=sequence.cached_tokens,
-                output_tokens=sequence.emitted,
-                preemptions=sequence.preemptions,
-                finish_reason=reason,
-            ))
+        stats = RequestStats(
+            name=sequence.request.name,
+            arrived_s=sequence.arrived_s,
+            first_scheduled_s=sequence.first_scheduled_s,
+            first_token_s=sequence.first_token_s,
+            ended_s=self._clock(),
+            prompt_tokens=sequence.prompt_tokens,
+            cached_tokens=sequence.cached_tokens,
+            output_tokens=sequence.emitted,
+            preemptions=sequence.preemptions,
+            finish_reason=reason,
         )
+        # Number and record go in together: a reader on the other thread sees both or neither.
+        self._ended.append((self._ended[-1][0] + 1 if self._ended else 0, stats))
 
     def _on_event_loop(self, action: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens any more

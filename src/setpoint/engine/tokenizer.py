@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from setpoint.engine.openvino.graph import first_line
 from setpoint.engine.openvino.runtime import openvino_genai
 from setpoint.engine.request import EngineFailed, InvalidRequest
 
 BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}".encode()
+# A template is a program over what the client sent: besides its own errors it may trip over a type or a missing key.
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 SAMPLE = "The quick brown fox, naïve café — 12,345 = x_y; \n\tdef f(a): return 'ok' 日本語 😀"
 
 
@@ -23,9 +25,9 @@ class ModelTokenizer:
     def __init__(self, folder: Path) -> None:
         try:
             self._tokenizer = openvino_genai.Tokenizer(str(folder))
+            vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
         except RuntimeError as error:
-            raise EngineFailed(f"{folder}: no tokenizer that can be read: {error}") from error
-        vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
+            raise EngineFailed(f"{folder}: no tokenizer that can be read: {first_line(error)}") from error
         self.vocabulary_size = max(vocabulary.values()) + 1
         self.special_ids = self._find_specials()
         self.token_bytes = self._bytes_table(vocabulary)
@@ -44,6 +46,10 @@ class ModelTokenizer:
         """Text of ``token_ids`` without special tokens; incomplete characters become U+FFFD."""
         return b"".join(self.token_bytes[i] for i in token_ids).decode("utf-8", "replace")
 
+    def cover(self, vocabulary: int) -> None:
+        """Extend ``token_bytes`` to a model whose output is wider than its tokenizer: the padding spells nothing."""
+        self.token_bytes.extend([b""] * (vocabulary - len(self.token_bytes)))
+
     def render_chat(self, messages: list[dict[str, object]], *, add_generation_prompt: bool = True) -> str:
         """The conversation as the model's chat template writes it. Raises ``InvalidRequest`` where the template refuses."""
         if self._template is None:
@@ -55,7 +61,7 @@ class ModelTokenizer:
                 bos_token=self._tokenizer.get_bos_token(),
                 eos_token=self._tokenizer.get_eos_token(),
             )
-        except jinja2.TemplateError as error:
+        except REFUSALS as error:
             raise InvalidRequest(f"the model's chat template refused the messages: {error}", "messages") from error
 
     def _compile_template(self) -> jinja2.Template | None:

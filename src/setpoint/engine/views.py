@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from itertools import islice
 
 import numpy as np
 
@@ -12,13 +11,20 @@ from setpoint.engine.sequence import Sequence
 from setpoint.policy.views import Columns, KvView, RequestView
 
 
-def columns(sequences: Collection[Sequence], most: int | None = None) -> Columns:
-    """``sequences`` (the first ``most`` of them) as columns, in their order."""
+def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Columns:
+    """``sequences`` as columns, in their order; those that wait have their uncached tokens to compute."""
     rows = [
-        (s.sequence_id, s.computed, s.prefill_tokens, s.emitted, s.tokens_to_deadline, s.request.request_class)
-        for s in islice(sequences, most)
+        (
+            s.sequence_id,
+            s.computed,
+            s.uncached_tokens if waiting else s.prefill_tokens,
+            s.emitted,
+            s.tokens_to_deadline,
+            s.request.request_class,
+        )
+        for s in sequences
     ]
-    times = [(s.arrived_s, s.deadline_s) for s in islice(sequences, most)]
+    times = [(s.arrived_s, s.deadline_s) for s in sequences]
     whole = np.array(rows, dtype=np.int64).reshape(len(rows), 6)
     moments = np.array(times, dtype=np.float64).reshape(len(rows), 2)
     return Columns(
@@ -38,14 +44,14 @@ def kv_view(pool: BlockPool) -> KvView:
     return KvView(blocks=pool.blocks, free_blocks=pool.available, block_tokens=pool.block_tokens)
 
 
-def request_view(sequence: Sequence, uncached_tokens: int) -> RequestView:
+def request_view(sequence: Sequence) -> RequestView:
     """A sequence that asks for admission."""
     return RequestView(
         request_id=sequence.sequence_id,
         arrived_s=sequence.arrived_s,
         sent_s=sequence.sent_s,
         prompt_tokens=sequence.prompt_tokens,
-        uncached_tokens=uncached_tokens,
+        uncached_tokens=sequence.uncached_tokens,
         max_output_tokens=sequence.max_tokens,
         streaming=sequence.request.streaming,
         limits=sequence.request.limits,

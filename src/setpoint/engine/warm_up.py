@@ -29,7 +29,8 @@ def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> 
 def shapes(config: ServingConfig, capacity_tokens: int) -> list[tuple[int, int]]:
     """(decodes, prefill tokens) worth running, within the running limit, the token budget and the cache."""
     largest = min(config.token_budget, MOST_PREFILL_TOKENS)
-    decodes = sorted({count for count in (1, 2, 4, 8, 16, 32, 64) if count < config.max_running} | {min(64, config.max_running)})
+    most = min(64, config.max_running)
+    decodes = sorted({count for count in (1, 2, 4, 8, 16, 32, 64) if count < most} | {most})
     chunks = sorted({tokens for tokens in (16, 64, 256) if tokens < largest} | {largest})
     wanted = [(count, 0) for count in decodes]
     wanted += [(0, tokens) for tokens in chunks]

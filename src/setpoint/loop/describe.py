@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from setpoint.loop.errors import BadInput, first_problem
 from setpoint.loop.schedule import Schedule, schedule_for
-from setpoint.requirement import Requirement, RequirementError, UnitError
+from setpoint.requirement import ArrivalProcess, Requirement, UnitError
 from setpoint.requirement.units import parse_burst_rate_rps, parse_duration_s, parse_rate_rps
 
 DEFAULTS: dict[str, Any] = {
@@ -22,6 +23,22 @@ DEFAULTS: dict[str, Any] = {
         "arrival": {"process": "poisson", "rate_rps": 1.0},
     },
 }
+
+
+DEFAULT_BURST_S = 10.0
+MAX_PHASE_S = 86_400.0
+# Which option a field comes from.
+OPTIONS = (
+    ("profile.prompt_tokens", "--prompt-tokens"),
+    ("profile.output_tokens", "--output-tokens"),
+    ("profile.shared_prefix_tokens", "--shared-prefix-tokens"),
+    ("profile.streaming", "--streaming"),
+    ("profile.arrival.rate_rps", "--rate"),
+    ("profile.arrival.process", "--arrival"),
+    ("profile.arrival.cv", "--cv"),
+    ("profile.burst.duration_s", "--burst-duration"),
+    ("profile.burst", "--burst-rate"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +53,26 @@ class LoadFlags:
     shared_prefix_tokens: int | None = None
     streaming: bool | None = None
     burst_rate: str | None = None
-    burst_duration: str = "10s"
+    burst_duration: str | None = None
 
 
-class FlagError(RequirementError):
+class FlagError(BadInput):
     """An option cannot be used; the message names it."""
 
-    def __init__(self, message: str) -> None:
-        Exception.__init__(self, message)
 
-
-def seconds(option: str, text: str) -> float:
+def seconds(option: str, text: str, *, positive: bool = False) -> float:
     """A duration such as ``30s``; a bare number is seconds. Raises ``FlagError``."""
     try:
-        value = float(text)
+        value_s = float(text)
     except ValueError:
         try:
-            return parse_duration_s(text)
+            value_s = parse_duration_s(text)
         except UnitError as error:
-            raise FlagError(f"--{option}: {error}") from error
-    if not 0 <= value < float("inf"):
-        raise FlagError(f"--{option} {text}: a duration of at least 0 seconds is needed")
-    return value
+            raise FlagError(f"--{option} {text}: allowed: {error}") from error
+    if not 0 <= value_s <= MAX_PHASE_S or (positive and value_s == 0):
+        least = "more than 0" if positive else "at least 0"
+        raise FlagError(f"--{option} {text}: allowed: {least} and at most {MAX_PHASE_S:.0f} seconds")
+    return value_s
 
 
 def described_requirement(base: Requirement | None, flags: LoadFlags) -> Requirement:
@@ -73,19 +88,32 @@ def described_requirement(base: Requirement | None, flags: LoadFlags) -> Require
     for key in ("shared_prefix_tokens", "streaming"):
         if getattr(flags, key) is not None:
             profile[key] = getattr(flags, key)
-    if flags.burst_rate is not None:
-        rate_rps = _rate("burst-rate", flags.burst_rate, multiple_of_rps=float(arrival["rate_rps"]))
-        profile["burst"] = {"rate_rps": rate_rps, "duration_s": seconds("burst-duration", flags.burst_duration)}
+    profile["burst"] = _burst(flags, profile.get("burst"), sustained_rps=float(arrival["rate_rps"]))
     try:
         return Requirement.model_validate(data)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise FlagError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, found {problem['input']!r}") from error
+        field, problem = first_problem(error)
+        option = next((name for start, name in OPTIONS if field.startswith(start)), field)
+        raise FlagError(f"{option}: {problem}") from error
+
+
+def _burst(flags: LoadFlags, base: dict[str, float] | None, *, sustained_rps: float) -> dict[str, float] | None:
+    """The burst of ``base`` with the options put in."""
+    burst = dict(base) if base is not None else {"duration_s": DEFAULT_BURST_S}
+    if flags.burst_rate is not None:
+        burst["rate_rps"] = _rate("burst-rate", flags.burst_rate, multiple_of_rps=sustained_rps)
+    if flags.burst_duration is not None:
+        burst["duration_s"] = seconds("burst-duration", flags.burst_duration, positive=True)
+        if "rate_rps" not in burst:
+            raise FlagError("--burst-duration: there is no burst; add --burst-rate, such as --burst-rate 3x")
+    return burst if "rate_rps" in burst else None
 
 
 def schedule_from(requirement: Requirement, sustained_s: float | None, requests: int | None, warmup_s: float) -> Schedule:
     """Phases by ``--duration``, by ``--requests``, or as long as the requirement's percentiles take."""
     if requests is not None:
+        if sustained_s is not None:
+            raise FlagError("--requests: says how long to measure, and so does --duration; give one of them")
         sustained_s = max(1.0, float(ceil(requests / requirement.profile.arrival.rate_rps)))
     base = schedule_for(requirement, sustained_s=sustained_s)
     return Schedule(warmup_s=warmup_s, sustained_s=base.sustained_s, recovery_s=base.recovery_s, drain_s=base.drain_s)
@@ -96,6 +124,8 @@ def _arrival_changes(flags: LoadFlags) -> Iterator[tuple[str, object]]:
         yield "rate_rps", _rate("rate", flags.rate)
     if flags.arrival is not None:
         yield "process", flags.arrival
+        if flags.arrival != ArrivalProcess.GAMMA and flags.cv is None:
+            yield "cv", 1.0
     if flags.cv is not None:
         yield "cv", flags.cv
 
@@ -108,4 +138,4 @@ def _rate(option: str, text: str, *, multiple_of_rps: float | None = None) -> fl
     try:
         return parse_rate_rps(text) if multiple_of_rps is None else parse_burst_rate_rps(text, multiple_of_rps)
     except UnitError as error:
-        raise FlagError(f"--{option}: {error}") from error
+        raise FlagError(f"--{option} {text}: allowed: {error}") from error

@@ -6,21 +6,23 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from setpoint.engine.models import resolve_model
 from setpoint.loop.configs import default_config
-from setpoint.loop.console import console, say
-from setpoint.loop.measuring import MeasuredRun, load_options, measure, plan_requests
-from setpoint.loop.own_server import own_server
+from setpoint.loop.console import progress_line, say
+from setpoint.loop.folder import claim
+from setpoint.loop.interrupts import terminate_as_interrupt
+from setpoint.loop.measuring import MeasuredRun, load_options, measure, plan_requests, require_room
+from setpoint.loop.own_server import on_own_server
 from setpoint.loop.prompts import prompts_for
 from setpoint.loop.schedule import Schedule
-from setpoint.loop.writing import command_line, save_run
+from setpoint.loop.writing import circumstances, run_info, save_run
 from setpoint.measure.event_loop import run
 from setpoint.measure.options import Endpoint
 from setpoint.measure.probe import Discovery, discover
-from setpoint.measure.progress import ProgressLine
 from setpoint.measure.target import Target
 from setpoint.policy.configuration import ServingConfig
 from setpoint.record import Report, Verdict
-from setpoint.report.files import machine_facts
+from setpoint.report.choice import choose
 from setpoint.requirement import Requirement
 
 URL_CANDIDATE = "measured"
@@ -28,7 +30,7 @@ URL_CANDIDATE = "measured"
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """What the command line decides."""
+    """What the command line decides. output: the run folder, ``None`` for none."""
 
     schedule: Schedule
     output: Path | None
@@ -42,40 +44,59 @@ class MeasureOptions:
 
 def measure_url(target: Target, requirement: Requirement, options: MeasureOptions) -> Report:
     """Measure somebody's server. Raises ``ProbeError`` if it does not answer as one."""
-    measured = run(_on_target(target, requirement, options, name=URL_CANDIDATE))
-    return _finish(measured, requirement, options, name=URL_CANDIDATE, config={})
+    started_unix_s = _begin(options)
+    with terminate_as_interrupt():
+        measured = run(_on_target(target, requirement, options, name=URL_CANDIDATE))
+    return _finish(measured, requirement, options, started_unix_s, name=URL_CANDIDATE, config={})
 
 
 def measure_own(
     requirement_file: Path, requirement: Requirement, config: ServingConfig | None, options: MeasureOptions
 ) -> Report:
-    """Serve the requirement under ``config`` (``None``: the default for it) and measure that."""
+    """Serve the requirement under ``config`` (``None``: the default for it) and measure that.
+
+    Raises ``EngineFailed`` if it cannot be served and ``ServerDied`` if the server ends meanwhile.
+    """
+    started_unix_s = _begin(options)
     chosen = config or default_config(requirement)
     name = f"{chosen.mode}-{chosen.max_running}"
-    measured = run(_on_own(requirement_file, requirement, chosen, options, name=name))
-    return _finish(measured, requirement, options, name=name, config=chosen.model_dump(mode="json"))
+    with terminate_as_interrupt():
+        resolve_model(requirement.model.source, revision=requirement.model.revision, say=say)
+        if not options.quiet:
+            say(f"{name}: starting the server")
+        measured = run(_on_own(requirement_file, requirement, chosen, options, name=name))
+    return _finish(measured, requirement, options, started_unix_s, name=name, config=chosen.model_dump(mode="json"))
+
+
+def _begin(options: MeasureOptions) -> float:
+    if options.output is not None:
+        claim(options.output)
+    return time.time()
 
 
 async def _on_own(
     file: Path, requirement: Requirement, config: ServingConfig, options: MeasureOptions, *, name: str
 ) -> MeasuredRun:
-    log = (options.output or Path(".")) / "logs" / "server.log"
-    async with own_server(str(file), config, log=log) as target:
+    async def work(target: Target) -> MeasuredRun:
         return await _on_target(target, requirement, options, name=name)
 
+    log = None if options.output is None else options.output / "logs" / f"{name}.log"
+    return await on_own_server(str(file), config, work, log=log)
 
-async def _on_target(
-    target: Target, requirement: Requirement, options: MeasureOptions, *, name: str
-) -> MeasuredRun:
+
+async def _on_target(target: Target, requirement: Requirement, options: MeasureOptions, *, name: str) -> MeasuredRun:
     found = await discover(target)
     completions = options.endpoint is Endpoint.COMPLETIONS
     prompts = prompts_for(found.target, token_ids_accepted=completions and found.is_setpoint)
     plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=prompts)
-    _introduce(found, plan.duration_s, len(plan.requests), exact=plan.prompt_tokens_exact)
+    if found.max_model_len is not None:
+        require_room(plan, found.max_model_len)
+    if not options.quiet:
+        _introduce(found, plan.duration_s, len(plan.requests), exact=plan.prompt_tokens_exact)
     load = load_options(requirement, options.schedule, endpoint=options.endpoint, ignore_eos=options.ignore_eos)
     load = replace(load, max_in_flight=options.max_in_flight, extra_body=options.extra, seed=options.seed)
-    progress = ProgressLine(console, quiet=options.quiet)
-    return await measure(found.target, requirement, plan, load, name=name, on_progress=progress)
+    with progress_line(quiet=options.quiet) as show:
+        return await measure(found.target, requirement, plan, load, name=name, on_progress=show)
 
 
 def _introduce(found: Discovery, duration_s: float, requests: int, *, exact: bool) -> None:
@@ -85,22 +106,26 @@ def _introduce(found: Discovery, duration_s: float, requests: int, *, exact: boo
 
 
 def _finish(
-    measured: MeasuredRun, requirement: Requirement, options: MeasureOptions, *, name: str, config: dict[str, object]
+    measured: MeasuredRun,
+    requirement: Requirement,
+    options: MeasureOptions,
+    started_unix_s: float,
+    *,
+    name: str,
+    config: dict[str, object],
 ) -> Report:
     candidate = measured.candidate(name, config)
-    met = candidate.slo.verdict is Verdict.MET
-    checks = len(candidate.slo.checks)
-    why = f"{sum(check.verdict is Verdict.MET for check in candidate.slo.checks)} of {checks} checks are met."
+    _, why = choose([candidate], requirement.objective)
     report = Report(
         kind="measure",
         requirement=requirement.model_dump(mode="json"),
-        machine=machine_facts(),
+        machine=circumstances(),
         candidates=[candidate],
-        chosen=name if met else None,
+        chosen=name if candidate.slo.verdict is Verdict.MET else None,
         why=why,
         validity=measured.validity,
     )
     if options.output is not None:
-        info = {"command": command_line(), "seed": options.seed, "ended_unix_s": time.time()}
+        info = run_info(report, seed=options.seed, schedule=options.schedule, started_unix_s=started_unix_s)
         save_run(options.output, report, measured.requests, measured.steps, info)
     return report

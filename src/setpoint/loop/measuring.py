@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from setpoint.loop.errors import BadInput
 from setpoint.loop.schedule import Schedule
 from setpoint.measure.client import run_load
 from setpoint.measure.options import Endpoint, LoadOptions
@@ -37,16 +38,29 @@ class MeasuredRun:
 
 
 def plan_requests(requirement: Requirement, schedule: Schedule, *, seed: int, make_prompt: PromptMaker) -> LoadPlan:
-    """Every request of the run, from one seed, before the first is sent."""
-    return plan_load(
-        requirement.profile,
-        seed=seed,
-        warmup_s=schedule.warmup_s,
-        sustained_s=schedule.sustained_s,
-        burst_repeats=schedule.bursts,
-        recovery_s=schedule.recovery_s,
-        make_prompt=make_prompt,
-    )
+    """Every request of the run, from one seed, before the first is sent. Raises ``BadInput`` for a load that cannot be."""
+    try:
+        return plan_load(
+            requirement.profile,
+            seed=seed,
+            warmup_s=schedule.warmup_s,
+            sustained_s=schedule.sustained_s,
+            burst_repeats=schedule.bursts,
+            recovery_s=schedule.recovery_s,
+            make_prompt=make_prompt,
+        )
+    except ValueError as error:
+        raise BadInput(f"this load cannot be planned: {error}") from error
+
+
+def require_room(plan: LoadPlan, model_tokens: int) -> None:
+    """Raises ``BadInput`` if a request of ``plan`` is longer, prompt and answer together, than the model takes."""
+    longest = max((request.prompt_tokens + request.max_tokens for request in plan.requests), default=0)
+    if longest > model_tokens:
+        raise BadInput(
+            f"a request of {longest} tokens, prompt and answer together, is planned, but the model takes at most"
+            f" {model_tokens}: lower prompt_tokens or output_tokens"
+        )
 
 
 def load_options(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import resolve_model
+from setpoint.loop.configs import changed, default_config
 from setpoint.loop.console import say
+from setpoint.loop.errors import BadInput
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.views import RequestLimits
 from setpoint.requirement import LatencyMetric, ModelSource, Requirement, Slos, load_requirement
@@ -15,6 +19,7 @@ from setpoint.server.app import create_app
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
 
 REQUIREMENT_SUFFIXES = (".yaml", ".yml")
+MODEL_SUFFIX = ".gguf"
 
 
 def request_limits(slos: Slos) -> RequestLimits:
@@ -29,16 +34,25 @@ def request_limits(slos: Slos) -> RequestLimits:
 
 def read_subject(subject: str) -> tuple[ModelSource, Requirement | None]:
     """What ``serve`` was given: a requirement file, or a model. Raises ``RequirementError``."""
-    if subject.lower().endswith(REQUIREMENT_SUFFIXES):
+    if is_requirement(subject):
         requirement = load_requirement(Path(subject))
         return requirement.model, requirement
+    if not subject:
+        raise BadInput("found no model: give a requirement file, a GGUF file, an OpenVINO folder or owner/name on the hub")
     return ModelSource(source=subject), None
+
+
+def is_requirement(subject: str) -> bool:
+    """Whether ``subject`` is a requirement file: by its name, or because it is a file and not a model's."""
+    named_so = subject.lower().endswith(REQUIREMENT_SUFFIXES) and "://" not in subject
+    return named_so or (not subject.lower().endswith(MODEL_SUFFIX) and os.path.isfile(subject))
 
 
 def serve(
     subject: str,
-    config: ServingConfig,
+    config: ServingConfig | None,
     *,
+    changes: Mapping[str, Any] | None = None,
     host: str,
     port: int,
     served_name: str | None = None,
@@ -46,9 +60,19 @@ def serve(
     api_keys: Sequence[str] = (),
     drain_s: float = DEFAULT_DRAIN_S,
 ) -> int:
-    """Serve until a signal; gives the exit code. Raises ``RequirementError`` or ``EngineFailed`` for a user's mistake."""
+    """Serve until a signal; gives the exit code.
+
+    config: ``None`` takes the default for the requirement, or for a model alone; ``changes`` are put into it. Raises
+    ``BadInput``, ``RequirementError`` or ``EngineFailed`` for a user's mistake.
+    """
     source, requirement = read_subject(subject)
+    if config is None:
+        config = ServingConfig() if requirement is None else default_config(requirement)
+    config = changed(config, changes or {})
     model = resolve_model(source.source, revision=source.revision, say=say)
+    if max_model_len is not None and max_model_len > model.context_tokens:
+        say(f"--max-model-len {max_model_len}: this model takes at most {model.context_tokens} tokens")
+    say(f"loading {model.name}")
     name = served_name or source.served_name
     engine = embedded_engine(model, config, served_name=name, max_model_len=max_model_len)
     limits = None if requirement is None else request_limits(requirement.slo)

@@ -1,27 +1,81 @@
-"""The run folder, written at the end of every command that measures."""
+"""The run folder, written at the end of every command that measures, and what is told of how it came about."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from setpoint import __version__
+from setpoint.loop.schedule import Schedule
 from setpoint.record import Report
-from setpoint.report.files import write_run
+from setpoint.report.files import RunFolderError, machine_facts, write_run
 from setpoint.report.html import render_html
 
 HTML_FILE = "report.html"
+PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy", "pyarrow", "uvicorn", "uvloop")
+# Machine facts that are versions; they are told with the others.
+VERSION_FACTS = ("setpoint", "python", "openvino")
 
 
 def command_line() -> str:
-    """What the user typed, as it can be typed again."""
-    return shlex.join(["setpoint", *sys.argv[1:]])
+    """What the user typed, as it can be typed again; the values of keys and headers are left out."""
+    words = list(sys.argv[1:])
+    for place, word in enumerate(words):
+        option, equals, _ = word.partition("=")
+        if option in ("--api-key", "--header"):
+            if equals:
+                words[place] = f"{option}=..."
+            elif place + 1 < len(words):
+                words[place + 1] = "..."
+    return shlex.join(["setpoint", *words])
 
 
-def save_run(folder: Path, report: Report, requests: pa.Table, steps: pa.Table | None, info: dict[str, Any]) -> None:
-    """``run.json``, the tables, ``report.json`` and ``report.html``."""
+def versions() -> dict[str, str]:
+    """Of setpoint, Python and the libraries that a figure depends on."""
+    found = {"setpoint": __version__, "python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def circumstances() -> dict[str, Any]:
+    """``report.json``'s ``machine``: what it ran on, the command, and the versions."""
+    facts = {key: value for key, value in machine_facts().items() if key not in VERSION_FACTS}
+    return facts | {"command": command_line(), "versions": versions()}
+
+
+def run_info(report: Report, *, seed: int, schedule: Schedule, started_unix_s: float) -> dict[str, Any]:
+    """``run.json``: what was run, with what, when, on what."""
+    return {
+        "kind": report.kind,
+        "command": command_line(),
+        "seed": seed,
+        "schedule": asdict(schedule),
+        "started_unix_s": started_unix_s,
+        "ended_unix_s": time.time(),
+        "requirement": report.requirement,
+        "configurations": {candidate.name: candidate.config for candidate in report.candidates},
+        "chosen": report.chosen,
+        "versions": versions(),
+        "machine": report.machine,
+    }
+
+
+def save_run(folder: Path, report: Report, requests: pa.Table, steps: pa.Table | None, info: Mapping[str, Any]) -> None:
+    """``run.json``, the tables, ``report.json`` and ``report.html``. Raises ``RunFolderError``."""
     write_run(folder, report, requests, steps, info)
-    (folder / HTML_FILE).write_text(render_html(report, requests, steps), encoding="utf-8")
+    try:
+        (folder / HTML_FILE).write_text(render_html(report, requests, steps), encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{folder / HTML_FILE}: cannot be written: {error.strerror or error}") from error

@@ -14,8 +14,9 @@ LEAST_RETRY_S = 1.0
 
 
 def admit_below(max_waiting: int, system: SystemView, model: StepTimeModel) -> Admit | Reject:
-    """Admit while fewer than ``max_waiting`` requests wait, else reject with a predicted ``retry_after_s``."""
-    if system.waiting < max_waiting or (max_waiting == 0 and system.running == 0):
+    """Admit into an idle system and while fewer than ``max_waiting`` wait, else reject with a predicted ``retry_after_s``."""
+    idle = system.waiting == 0 and system.running == 0
+    if idle or system.waiting < max_waiting:
         return Admit(Reason("queue_has_room", {"waiting": system.waiting, "max_waiting": max_waiting}))
     backlog = system.waiting_uncached_tokens + system.running_prefill_tokens
     wait_s = model.predict_s(StepWork(backlog, system.running, system.running_context_tokens, 0))

@@ -14,15 +14,15 @@ import numpy as np
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
 from setpoint.policy.fifo import steady_for
 from setpoint.policy.queue_bound import admit_below
-from setpoint.policy.slack import decode_work, prefill_budget, step_slack_s
+from setpoint.policy.slack import chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import Columns, IntColumn, RequestView, StepView, SystemView
+from setpoint.policy.views import Columns, FloatColumn, RequestView, StepView, SystemView
 
 
-def urgency_order(columns: Columns) -> IntColumn:
-    """Indices by class, deadline, then remaining work where there is a deadline, then arrival."""
+def urgency_keys(columns: Columns) -> FloatColumn:
+    """Keys for ``np.lexsort``: class, deadline, remaining work where there is a deadline, arrival. Shape (4, requests)."""
     work = np.where(np.isinf(columns.deadline_s), 0, columns.prefill_tokens)
-    return np.lexsort((columns.arrived_s, work, columns.deadline_s, columns.request_class))
+    return np.vstack((columns.arrived_s, work, columns.deadline_s, columns.request_class))
 
 
 class SetpointPolicy:
@@ -76,30 +76,26 @@ class SetpointPolicy:
         return tuple(step.waiting.ids[doomed].tolist())
 
     def _order(self, step: StepView, doomed: tuple[int, ...]) -> tuple[int, ...]:
-        room = max(0, self._max_running - len(step.running))
-        prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
-        if not len(step.waiting):
-            return tuple(step.running.ids[prefilling].tolist())
-        waiting = step.waiting.ids[urgency_order(step.waiting)].tolist()
-        if doomed:
-            gone = frozenset(doomed)
-            waiting = [request_id for request_id in waiting if request_id not in gone]
-        joining = waiting[:room]
-        if not len(prefilling):
-            return tuple(joining)
-        deadline = dict(zip(step.waiting.ids.tolist(), step.waiting.deadline_s.tolist(), strict=True))
-        deadline.update(zip(step.running.ids.tolist(), step.running.deadline_s.tolist(), strict=True))
-        return tuple(sorted((*step.running.ids[prefilling].tolist(), *joining), key=deadline.__getitem__))
+        """The most urgent of those who may join, among the prompts under way, by urgency."""
+        prefilling = step.running.prefill_tokens > 0
+        if not len(step.waiting) and not prefilling.any():
+            return ()
+        stays = ~np.isin(step.waiting.ids, doomed)
+        ids, keys = step.waiting.ids[stays], urgency_keys(step.waiting)[:, stays]
+        joining = np.lexsort(keys)[: max(0, self._max_running - len(step.running))]
+        ids = np.concatenate((step.running.ids[prefilling], ids[joining]))
+        keys = np.hstack((urgency_keys(step.running)[:, prefilling], keys[:, joining]))
+        return tuple(ids[np.lexsort(keys)].tolist())
 
     def _budget(self, step: StepView) -> tuple[int, Reason]:
         decodes = decode_work(step)
         most = max(self._floor, self._token_budget - decodes.tokens)
+        if not len(step.waiting) and not step.running.prefill_tokens.any():
+            return most, Reason("no_prompts", {"decodes": decodes.tokens})
         slack_s = step_slack_s(step)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
-        waiting = step.waiting.prefill_tokens
-        context = float(waiting.mean()) / 2 if len(waiting) else 0.0
-        fits = prefill_budget(slack_s, decodes, self.model, context_tokens=context)
+        fits = prefill_budget(slack_s, decodes, self.model, context_tokens=chunk_context_tokens(step))
         budget = max(self._floor, min(most, fits))
         code = "floor" if fits < self._floor else "slack" if fits < most else "slack_ample"
         return budget, Reason(code, {"slack_s": slack_s, "fits": fits, "budget": budget, "decodes": decodes.tokens})

@@ -23,8 +23,11 @@ def step_slack_s(step: StepView) -> float:
     decoding = step.running.prefill_tokens == 0
     if not decoding.any():
         return inf
-    left_s = step.running.deadline_s[decoding] - step.now_s
-    return float(np.min(left_s / step.running.tokens_to_deadline[decoding]))
+    left_s = step.running.deadline_s - step.now_s
+    owed = step.running.tokens_to_deadline
+    # An answer due as a whole whose moment has passed cannot be saved: it must not hold up those that can.
+    savable = decoding & ((left_s > 0) | (owed == 1))
+    return float(np.min(left_s[savable] / owed[savable], initial=inf))
 
 
 def decode_work(step: StepView) -> StepWork:
@@ -33,6 +36,14 @@ def decode_work(step: StepView) -> StepWork:
     count = int(decoding.sum())
     context = int(step.running.context_tokens[decoding].sum())
     return StepWork(tokens=count, sequences=count, kv_tokens_read=context, attention_products=context)
+
+
+def chunk_context_tokens(step: StepView) -> float:
+    """Mean context a prompt token of this step will attend to: of prompts under way, else of those that wait."""
+    under_way = step.running.prefill_tokens > 0
+    if under_way.any():
+        return float((step.running.context_tokens + step.running.prefill_tokens / 2)[under_way].mean())
+    return float((step.waiting.context_tokens + step.waiting.prefill_tokens / 2).mean()) if len(step.waiting) else 0.0
 
 
 def prefill_budget(slack_s: float, decodes: StepWork, model: StepTimeModel, *, context_tokens: float) -> int:

@@ -27,7 +27,8 @@ class StaticPolicy(FirstComePolicy):
     def plan(self, step: StepView) -> StepPlan:
         """Go on with the batch, start the next one, or wait for it to fill."""
         waiting = step.waiting.ids.tolist()
-        self._members &= frozenset(waiting) | frozenset(step.running.ids.tolist())
+        # Whoever runs belongs to the batch; of those who wait, who was in it before.
+        self._members = (self._members & frozenset(waiting)) | frozenset(step.running.ids.tolist())
         if self._members:
             return self._step(step, waiting, "batch_runs")
         if len(waiting) >= self._batch_size:

@@ -2,13 +2,15 @@
 
 Formula: DESIGN.md section 4, the reduction of a physical model (weights read once, FLOPs per token, per-sequence overhead, KV
 read, attention over chunk x context) to one model on one machine. Coefficients are non-negative: more work never takes
-less time. They are fitted online by non-negative least squares over samples kept spread over load buckets, beside a
-prior that counts as a few samples.
+less time. They are fitted online by non-negative least squares of the relative error, over samples kept spread over load
+buckets, beside a prior that counts as half a sample and is taken at this machine's speed. Two rounds of trimming leave out
+steps that took a multiple of what the others say (a core lost to another process): fit, drop those off by
+``OUTLIER_RATIO``, fit again.
 
 Defaults: 8 samples a bucket, buckets by powers of two of tokens and sequences, a refit every 16 observations, every 128
-once there are 512 of them (a refit costs half a millisecond).
+once there are 512 of them (a refit of 160 samples costs about a millisecond).
 When it is wrong: kernels with tiers (a step function of tokens) are only followed on average; a machine whose cores are
-shared has a heavy upper tail, of which this model predicts the middle.
+shared has a heavy upper tail, of which this model predicts the middle; a bucket nobody visits keeps its old samples.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ SAMPLES_PER_BUCKET = 8
 REFIT_EVERY = 16
 REFIT_EVERY_LATER = 128
 SETTLED_AFTER = 512
-PRIOR_WEIGHT = 0.05
+PRIOR_SAMPLES = 0.5
+TRIM_ROUNDS = 2
+OUTLIER_RATIO = 3.0
+LEAST_STEP_S = 1e-9
 # Prior: a 135M-parameter model on two CPU cores; replaced by observation within the first few dozen steps.
 CPU_PRIOR_S = (7e-3, 3e-4, 3e-4, 2e-7, 2e-8)
 
@@ -42,18 +47,18 @@ def features(work: StepWork) -> tuple[float, float, float, float, float]:
 def non_negative_least_squares(gram: Coefficients, moment: Coefficients) -> Coefficients:
     """The exact minimiser of ``x'Gx/2 - m'x`` over ``x >= 0`` for a positive definite ``gram`` of at most a few columns.
 
-    Every set of free variables is tried (2^5 - 1 small solves) and the best feasible one kept: exact, with no iteration
-    that could fail to end. Shapes: gram (k, k), moment (k,), result (k,).
+    Where no bound is active that is one small solve. Else every set of free variables is tried (2^k - 1 solves) and the
+    best feasible one kept: exact, with no iteration that could fail to end. Shapes: gram (k, k), moment (k,), result (k,).
     """
     size = len(moment)
+    unbounded = np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
+    if (unbounded >= 0).all():
+        return unbounded
     best, best_value = np.zeros(size), 0.0
-    for count in range(1, size + 1):
+    for count in range(1, size):
         for free in combinations(range(size), count):
             index = np.array(free)
-            try:
-                solution = np.linalg.solve(gram[np.ix_(index, index)], moment[index])
-            except np.linalg.LinAlgError:
-                continue
+            solution = np.linalg.solve(gram[np.ix_(index, index)], moment[index])
             if (solution < 0).any():
                 continue
             value = -0.5 * float(moment[index] @ solution)
@@ -89,9 +94,7 @@ class StepTimeModel:
     def predict_s(self, work: StepWork) -> float:
         """Predicted seconds of a step that does ``work``."""
         c0, c1, c2, c3, c4 = self._coefficients
-        return (
-            c0 + c1 * work.tokens + c2 * work.sequences + c3 * work.kv_tokens_read + c4 * work.attention_products
-        )
+        return c0 + c1 * work.tokens + c2 * work.sequences + c3 * work.kv_tokens_read + c4 * work.attention_products
 
     def observe(self, work: StepWork, seconds: float) -> None:
         """Learn from one step. Steps of no work or no time carry nothing and are ignored."""
@@ -106,17 +109,32 @@ class StepTimeModel:
             self._refit()
 
     def _refit(self) -> None:
-        """Weighted by 1/t^2 (relative error); each scaled feature is pulled to the prior with a small weight."""
         self._since_fit = 0
-        rows = [sample for samples in self._buckets.values() for sample in samples]
-        matrix = np.array([row for row, _ in rows])
-        seconds = np.array([s for _, s in rows])
-        seconds = np.minimum(seconds, 4 * np.maximum(np.median(seconds / (matrix @ self._prior)), 1e-9) * (matrix @ self._prior))
-        weighted = matrix / seconds[:, None]
-        scale = np.maximum(np.sqrt((weighted**2).mean(axis=0)), 1e-12)
-        design = weighted / scale
-        prior = self._prior * scale
-        ridge = PRIOR_WEIGHT * np.eye(FEATURES)
-        gram = design.T @ design / len(rows) + ridge
-        moment = design.mean(axis=0) + ridge @ prior
-        self._coefficients = tuple(float(c) for c in non_negative_least_squares(gram, moment) / scale)
+        samples = [sample for bucket in self._buckets.values() for sample in bucket]
+        work = np.array([row for row, _ in samples])
+        seconds = np.array([each for _, each in samples])
+        speed = np.median(seconds / np.maximum(work @ self._prior, LEAST_STEP_S))
+        coefficients = _fit(work, seconds, expected_s=seconds, prior=self._prior * speed)
+        for _ in range(TRIM_ROUNDS):
+            expected_s = np.maximum(work @ coefficients, LEAST_STEP_S)
+            ratio = seconds / expected_s
+            ratio /= np.median(ratio)
+            keep = (ratio < OUTLIER_RATIO) & (ratio > 1 / OUTLIER_RATIO)
+            coefficients = _fit(work[keep], seconds[keep], expected_s=expected_s[keep], prior=self._prior * speed)
+        self._coefficients = tuple(coefficients.tolist())
+
+
+def _fit(work: Coefficients, seconds: Coefficients, *, expected_s: Coefficients, prior: Coefficients) -> Coefficients:
+    """Least squares of ``(predicted - seconds) / expected_s``, each scaled feature pulled to its prior.
+
+    Shapes: work (samples, FEATURES), seconds and expected_s (samples,). A feature that no sample has keeps its prior.
+    """
+    design = work / expected_s[:, None]
+    size = np.sqrt((design**2).mean(axis=0))
+    seen = size > 0
+    design, size = design[:, seen] / size[seen], size[seen]
+    gram = design.T @ design + PRIOR_SAMPLES * np.eye(len(size))
+    moment = design.T @ (seconds / expected_s) + PRIOR_SAMPLES * prior[seen] * size
+    fitted = prior.copy()
+    fitted[seen] = non_negative_least_squares(gram, moment) / size
+    return fitted

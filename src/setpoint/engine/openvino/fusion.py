@@ -8,6 +8,7 @@ independent, and every group of quantised weights keeps its own scale and zero p
 from __future__ import annotations
 
 from collections import defaultdict
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -72,15 +73,20 @@ def _decompress_weights(node: Any) -> _Weights | None:
     if data.get_type_name() != "Constant" or zero_point.get_type_name() != "Constant":
         return None
     outputs, inputs = shape[0].get_length(), shape[1].get_length()
-    if any(list(part.get_shape())[0] != outputs for part in (data, zero_point, scale)):
+    if any(part.get_shape()[0] != outputs or not _whole_bytes(part) for part in (data, zero_point, scale)):
         return None
     return _Weights(data, zero_point, scale, outputs, inputs)
 
 
+def _whole_bytes(constant: Any) -> bool:
+    """Whether the constant ends with a byte: two 4-bit constants of odd length cannot be put together bytewise."""
+    return bool(prod(constant.get_shape()) * constant.get_element_type().bitwidth % 8 == 0)
+
+
 def _join(constants: list[Any]) -> Any:
-    """Constants one below the other. Rows are whole bytes even for 4-bit types, so bytes can simply be put together."""
+    """Constants one below the other. Each is whole bytes even of a 4-bit type, so bytes can simply be put together."""
     shape = list(constants[0].get_shape())
-    shape[0] = sum(list(constant.get_shape())[0] for constant in constants)
+    shape[0] = sum(constant.get_shape()[0] for constant in constants)
     tensor = ov.Tensor(constants[0].get_element_type(), ov.Shape(shape))
     joined = np.concatenate([np.ascontiguousarray(c.data).view(np.uint8).reshape(-1) for c in constants])
     tensor.data.view(np.uint8).reshape(-1)[:] = joined

@@ -22,7 +22,7 @@ def context_tokens(file: Path, *, default: int) -> int:
     try:
         with file.open("rb") as stream:
             return _find_context(stream, default)
-    except (OSError, struct.error, ValueError):
+    except (OSError, struct.error, ValueError, RecursionError):
         return default
 
 
@@ -34,7 +34,7 @@ def _find_context(stream: BinaryIO, default: int) -> int:
         key = _string(stream)
         (kind,) = struct.unpack("<I", _exactly(stream, 4))
         value = _value(stream, kind)
-        if key.endswith(b".context_length") and isinstance(value, int):
+        if key.endswith(b".context_length") and type(value) is int and value > 0:
             return value
     return default
 

@@ -201,21 +201,21 @@ def draw_from_nucleus(weights: Floats, sampling: SamplingParams, generator: np.r
     """Draw from a wide nucleus without sorting the vocabulary: draw from all, keep what lies inside.
 
     Exact (rejection sampling): a token is in the top-p nucleus iff the tokens likelier than it sum to less than top_p of
-    the total. ``weights``: unnormalised, [vocabulary]; changed in place. After ``TRIES`` the likeliest token is taken.
+    the total, so at least top_p of the draws are kept. ``weights``: unnormalised, [vocabulary]; changed in place. After
+    ``TRIES`` draws outside (a small top_p over a very flat distribution) the vocabulary is sorted after all.
     """
     if 0 < sampling.top_k < len(weights):
         weights[weights < np.partition(weights, -sampling.top_k)[-sampling.top_k]] = 0
+    nucleus = sampling.top_p * float(weights.sum(dtype=np.float64))
+    weights[weights < sampling.min_p * weights.max()] = 0
     cumulative = weights.cumsum(dtype=np.float64)
-    total = float(cumulative[-1])
-    least = sampling.min_p * float(weights.max())
     for draw in generator.random(TRIES):
-        token = min(int(np.searchsorted(cumulative, draw * total, side="right")), len(weights) - 1)
-        weight = weights[token]
-        if weight >= least and (
-            sampling.top_p >= 1.0 or float(weights[weights > weight].sum(dtype=np.float64)) < sampling.top_p * total
-        ):
+        token = min(int(np.searchsorted(cumulative, draw * cumulative[-1], side="right")), len(weights) - 1)
+        if sampling.top_p >= 1.0 or float(weights[weights > weights[token]].sum(dtype=np.float64)) < nucleus:
             return token
-    return int(weights.argmax())
+    order = np.argsort(-weights, kind="stable")
+    within = int(np.searchsorted(weights[order].cumsum(dtype=np.float64), nucleus, side="left")) + 1
+    return int(order[_pick(weights[order[:within]], float(generator.random()))])
 
 
 def _pick(weights: Floats, draw: float) -> int:
@@ -233,5 +233,7 @@ def _draws(sequences: list[Sequence]) -> npt.NDArray[np.float64]:
 
 def _generator(sequence: Sequence) -> np.random.Generator:
     if sequence.generator is None:
-        sequence.generator = np.random.default_rng(sequence.request.sampling.seed)
+        seed = sequence.request.sampling.seed
+        # Clients send negative seeds; the generator takes none, so they count from the other end of 64 bits.
+        sequence.generator = np.random.default_rng(None if seed is None else seed % (1 << 64))
     return sequence.generator

@@ -1,0 +1,39 @@
+"""What several folders of tests share: the demo model, read and compiled once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from model_reference import Reference
+
+from setpoint.engine.models import DEMO_MODEL, ResolvedModel, resolve_model
+from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
+from setpoint.engine.tokenizer import ModelTokenizer
+
+F32_OPTIONS = ExecutorOptions(precision="f32", cache_precision="f32", kv_cache_tokens=4096)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> ResolvedModel:
+    """The demo model's folder; converted on the first run of this machine."""
+    return resolve_model(DEMO_MODEL)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(demo_model: ResolvedModel) -> ModelTokenizer:
+    return ModelTokenizer(demo_model.folder)
+
+
+@pytest.fixture(scope="session")
+def executor(demo_model: ResolvedModel) -> Iterator[OpenVinoExecutor]:
+    """The demo model in F32 with 4096 tokens of KV cache, for tests that use it one after the other."""
+    one = OpenVinoExecutor(demo_model.folder, F32_OPTIONS, time.monotonic)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def reference(demo_model: ResolvedModel, tokenizer: ModelTokenizer) -> Reference:
+    return Reference(demo_model.folder, tokenizer.eos_ids)

@@ -1,0 +1,189 @@
+"""What the documentation says exists: commands and their options, make targets, links, files, paths of the server."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer.main
+
+from setpoint.cli import app
+from setpoint.loop.candidates import candidates_for
+from setpoint.requirement import example_names, example_text, parse_requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+SOURCE_PATH = re.compile(r"\b(?:src|tests|docs|benchmarks)/[\w./-]*\w/?")
+METRIC = re.compile(r"`setpoint_(\w+)`")
+TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
+ROUTE = re.compile(r'Route\("([^"]+)"')
+# Programs that commands in the pages may call besides setpoint, make and Python; their options are not checked.
+OTHER_PROGRAMS = {".", "cd", "curl", "git", "pip", "pytest"}
+OPERATORS = {"&&", "||", "|", ";", "&"}
+REDIRECTIONS = {">", ">>", "<"}
+
+
+class Command(NamedTuple):
+    """One command of a shell block, as words, and the page it is on."""
+
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+def split_commands(block: str) -> Iterator[list[str]]:
+    """The commands of a shell block: lines joined at backslashes, comments and ``$`` prompts gone, operators split."""
+    for line in block.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in lexer:
+            if word in OPERATORS:
+                yield words
+                words = []
+            elif word in REDIRECTIONS:
+                next(lexer)
+            else:
+                words.append(word)
+        yield words
+
+
+def commands_of(page: Path) -> Iterator[Command]:
+    """Every command in the page's ``sh`` blocks, without variables set in front of it."""
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language != "sh":
+            continue
+        for words in split_commands(block):
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words.pop(0)
+            if words:
+                yield Command(str(page.relative_to(ROOT)), tuple(words))
+
+
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
+
+
+def program(command: Command) -> str:
+    """The program's name; one of the checkout's own environment counts as the same."""
+    return command.words[0].removeprefix(".venv/bin/")
+
+
+def calls(name: str) -> list[Command]:
+    """The commands that call the program ``name``."""
+    return [command for command in COMMANDS if program(command) == name]
+
+
+def parse_setpoint(words: tuple[str, ...]) -> None:
+    """Parse as the program would, without running it. Raises what the parser raises; ``--help`` ends it early."""
+    group: Any = typer.main.get_command(app)
+    if words and not words[0].startswith("-"):
+        assert words[0] in group.commands, f"no command {words[0]}; there are {', '.join(group.commands)}"
+        if "--help" not in words:
+            group.commands[words[0]].make_context(words[0], list(words[1:]))
+    else:
+        assert set(words) <= {"--help", "--version"}, f"options of setpoint itself: {words}"
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("command", calls("setpoint"), ids=str)
+def test_setpoint_commands_parse(command: Command) -> None:
+    try:
+        parse_setpoint(command.words[1:])
+    except Exception as error:
+        pytest.fail(f"{command}: {getattr(error, 'message', error)}")
+
+
+@pytest.mark.parametrize("command", calls("make"), ids=str)
+def test_make_targets_exist(command: Command) -> None:
+    targets = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
+    wanted = {word for word in command.words[1:] if "=" not in word}
+    assert wanted <= targets, f"{command}: the Makefile has {', '.join(sorted(targets))}"
+
+
+@pytest.mark.parametrize("command", calls("python"), ids=str)
+def test_python_modules_and_files_exist(command: Command) -> None:
+    _, first, *rest = command.words
+    if first == "-m":
+        assert rest[0] in ("venv", "pip") or importlib.util.find_spec(rest[0]) is not None, str(command)
+    else:
+        assert (ROOT / first).is_file(), str(command)
+
+
+@pytest.mark.parametrize("command", calls("curl"), ids=str)
+def test_paths_asked_for_exist(command: Command) -> None:
+    routes = set(ROUTE.findall((ROOT / "src/setpoint/server/app.py").read_text(encoding="utf-8")))
+    urls = [word for word in command.words if word.startswith("http://")]
+    paths = {"/" + url.partition("?")[0].split("/", 3)[3] for url in urls}
+    assert paths, f"{command}: no URL"
+    assert paths <= routes, f"{command}: the server has {', '.join(sorted(routes))}"
+
+
+def test_every_command_is_of_a_known_program() -> None:
+    known = OTHER_PROGRAMS | {"setpoint", "make", "python"}
+    assert [str(command) for command in COMMANDS if program(command) not in known] == []
+
+
+def test_pages_show_every_setpoint_command() -> None:
+    group: Any = typer.main.get_command(app)
+    shown = {command.words[1] for command in calls("setpoint") if len(command.words) > 1}
+    assert set(group.commands) <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        target, _, anchor = link.partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{link}: there is no {target}"
+        if anchor and file.suffix == ".md":
+            assert anchor in headings(file), f"{link}: no such heading in {file.name}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub makes of the page's headings."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_named_exist(page: Path) -> None:
+    missing = [path for path in SOURCE_PATH.findall(page.read_text(encoding="utf-8")) if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_metrics_named_are_the_servers() -> None:
+    source = (ROOT / "src/setpoint/server/metrics.py").read_text(encoding="utf-8")
+    named = {name for page in PAGES for name in METRIC.findall(page.read_text(encoding="utf-8"))}
+    absent = [name for name in sorted(named) if not re.search(rf'"(setpoint_)?{name.removesuffix("_total")}"', source)]
+    assert absent == []
+
+
+def test_candidates_listed_are_those_of_tune() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/tuning.md").read_text(encoding="utf-8"), re.MULTILINE)
+    real = {name for each in example_names() for name in candidates_for(parse_requirement(example_text(each), each))}
+    assert set(rows) == real, "the table in docs/tuning.md is to be that of src/setpoint/loop/candidates.py"
+
+
+def test_requirements_shown_are_judged_as_the_page_says() -> None:
+    page = (ROOT / "docs/requirement.md").read_text(encoding="utf-8")
+    good, bad = (block for language, block in FENCE.findall(page) if language == "yaml")
+    assert parse_requirement(good, "good.yaml").name == "my-chat"
+    message = next(block for language, block in FENCE.findall(page) if language == "text")
+    with pytest.raises(Exception, match="found this key") as refused:
+        parse_requirement(bad, "bad.yaml")
+    assert f"setpoint: {refused.value}" == message.strip()

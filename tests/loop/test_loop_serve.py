@@ -1,0 +1,50 @@
+"""What ``setpoint serve`` makes of its subject, and of a port that is taken."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from loop_world import requirement_file, setpoint
+
+from setpoint.loop.serve import is_requirement, read_subject, request_limits
+from setpoint.requirement import LatencyMetric, LatencySlo, Slos
+
+
+def test_a_file_is_a_requirement_by_its_name_or_because_it_is_no_model(tmp_path: Path) -> None:
+    file = requirement_file(tmp_path)
+    other = tmp_path / "requirement.conf"
+    other.write_text(file.read_text())
+    model = tmp_path / "model.gguf"
+    model.touch()
+    assert [is_requirement(str(path)) for path in (file, other, model, tmp_path)] == [True, True, False, False]
+    assert not is_requirement("http://host/v1.yaml")
+    assert not is_requirement("x" * 5000)
+    for path in (file, other):
+        source, requirement = read_subject(str(path))
+        assert requirement is not None
+        assert source.source == "smollm2-135m"
+    assert read_subject("owner/name")[1] is None
+
+
+def test_the_limits_of_a_request_are_the_tightest_of_the_requirement() -> None:
+    slos = Slos(
+        latency=(
+            LatencySlo(metric=LatencyMetric.TTFT, percentile=50, limit_s=0.2),
+            LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5),
+        )
+    )
+    limits = request_limits(slos)
+    assert limits.ttft_s == slos.limit_s(LatencyMetric.TTFT)
+    assert (limits.itl_s, limits.tpot_s, limits.e2e_s) == (None, None, None)
+
+
+@pytest.mark.model
+def test_a_port_in_use_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = setpoint("serve", "smollm2-135m", "--port", port, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"setpoint: cannot serve on 127.0.0.1:{port}: Address already in use")
+    assert done.stdout == ""

@@ -1,0 +1,161 @@
+"""The command line: every mistake is one line and exit code 2, and help is readable and quick."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from setpoint import __version__, cli
+from setpoint.record import EXIT_BAD_INPUT
+
+NOWHERE = "http://127.0.0.1:9"
+TINY = """
+name: tiny
+profile:
+  prompt_tokens: 16
+  output_tokens: 8
+  arrival: {rate: 8/s}
+"""
+NO_MODEL = TINY + "model: ./nothing.gguf\n"
+COMMANDS = ("serve", "tune", "measure", "init")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with files of several kinds, and nobody's key in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SETPOINT_API_KEY", raising=False)
+    (tmp_path / "ok.yaml").write_text(TINY)
+    (tmp_path / "no-model.yaml").write_text(NO_MODEL)
+    (tmp_path / "broken.yaml").write_text("a: [\n")
+    (tmp_path / "plain").write_text("")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of the command in this process."""
+    monkeypatch.setattr(sys, "argv", ["setpoint", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+MISTAKES = [
+    (["tune"], "Missing argument"),
+    (["frobnicate"], "No such command"),
+    (["tune", "ok.yaml", "--nope"], "No such option"),
+    (["tune", "nothing.yaml"], "no such file"),
+    (["tune", "empty"], "a directory"),
+    (["tune", "broken.yaml"], "broken.yaml:2: found a YAML error"),
+    (["tune", "no-model.yaml"], "model './nothing.gguf' does not exist"),
+    (["tune", "ok.yaml", "--only", "nobody"], "--only nobody: not a candidate; the candidates are "),
+    (["tune", "ok.yaml", "--duration", "soon"], "--duration soon: allowed: a duration"),
+    (["tune", "ok.yaml", "--duration", "0"], "--duration 0: allowed: more than 0"),
+    (["tune", "ok.yaml", "--duration", "nan"], "--duration nan: allowed: more than 0"),
+    (["tune", "ok.yaml", "--seed", "-1"], "--seed"),
+    # The folder is looked at before the model, let alone a measurement.
+    (["tune", "no-model.yaml", "--output", "plain"], "--output plain: there is a file in the way"),
+    (["tune", "no-model.yaml", "--output", "plain/x"], "--output plain/x: there is a file in the way"),
+    (["measure", "no-model.yaml", "--output", "plain"], "--output plain: there is a file in the way"),
+    (["measure", NOWHERE, "--output", "plain"], "--output plain: there is a file in the way"),
+    (["measure", NOWHERE], "connection refused"),
+    (["measure", "http://["], "cannot be read"),
+    (["measure", "http://a..b"], "cannot be read"),
+    (["measure", "ftp://a"], "use http:// or https://"),
+    (["measure", "http://127.0.0.1:99999"], "port"),
+    (["measure", NOWHERE, "--rate", "0"], "--rate: "),
+    (["measure", NOWHERE, "--rate", "fast"], "--rate fast: allowed: a rate"),
+    (["measure", NOWHERE, "--rate", "nan"], "--rate: "),
+    (["measure", NOWHERE, "--arrival", "tide"], "--arrival: "),
+    (["measure", NOWHERE, "--cv", "2"], "--cv: allowed: no cv with poisson arrivals"),
+    (["measure", NOWHERE, "--burst-rate", "0.5/s"], "--burst-rate: allowed: above the sustained rate"),
+    (["measure", NOWHERE, "--burst-duration", "3s"], "--burst-duration: there is no burst"),
+    (["measure", NOWHERE, "--requests", "9", "--duration", "9"], "--requests: "),
+    (["measure", NOWHERE, "--shared-prefix-tokens", "128"], "--shared-prefix-tokens: allowed: less than"),
+    (["measure", NOWHERE, "--endpoint", "images"], "allowed are completions, chat"),
+    (["measure", NOWHERE, "--header", "x"], "write it as 'Name: value'"),
+    (["measure", NOWHERE, "--config", "{}"], "--config: belongs to measuring a requirement file"),
+    (["measure", NOWHERE, "--requirement", "nothing.yaml"], "no such file"),
+    (["measure", "ok.yaml", "--model", "x"], "--model: belongs to measuring a URL"),
+    (["measure", "ok.yaml", "--config", "nothing"], "--config nothing: neither a run folder"),
+    (["serve", ""], "found no model"),
+    (["serve", "nothing"], "model 'nothing' does not exist"),
+    (["serve", "empty"], "not an OpenVINO model folder"),
+    (["serve", "broken.yaml"], "broken.yaml:2"),
+    (["serve", "ok.yaml", "--config", "empty"], "not the folder of a finished run"),
+    (["serve", "ok.yaml", "--config", "plain"], "plain: the whole: Invalid JSON"),
+    (["serve", "ok.yaml", "--config", '{"mode": "x"}'], "--config: mode: "),
+    (["serve", "ok.yaml", "--max-running", "5000"], "--max-running: "),
+    (["serve", "ok.yaml", "--mode", "eager"], "--mode"),
+    (["serve", "ok.yaml", "--port", "70000"], "--port"),
+    (["serve", "ok.yaml", "--api-key", ""], "--api-key: found an empty key"),
+    (["init", "ok.yaml"], "exists already"),
+    (["init", "empty", "--force"], "cannot be written"),
+    (["init", "plain/x.yaml"], "cannot be written"),
+    (["init", "new.yaml", "--example", "x"], "the shipped examples are"),
+    (["init", "new.yaml", "--example", "night-batch", "--rate", "1/s"], "--example: takes the example as it is"),
+    (["init", "new.yaml", "--rate", "fast"], '--rate: found "fast"'),
+    (["init", "new.yaml", "--objective", "fame"], "--objective: "),
+    (["init", "new.yaml", "--name", ""], "--name: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_told_in_words_with_exit_code_2(
+    work: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, *arguments) == EXIT_BAD_INPUT
+    out, err = capsys.readouterr()
+    assert words in err
+    assert out == ""
+    assert not (work / "new.yaml").exists()
+
+
+def test_a_run_without_a_chosen_configuration_cannot_be_served(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {
+        "schema": 1,
+        "kind": "tune",
+        "requirement": None,
+        "machine": {},
+        "candidates": [],
+        "chosen": None,
+        "why": "",
+        "validity": {"valid": True, "reasons": []},
+    }
+    (work / "empty" / "report.json").write_text(json.dumps(report))
+    assert called(monkeypatch, "serve", "ok.yaml", "--config", "empty") == EXIT_BAD_INPUT
+    assert "no configuration met the requirement" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_and_fits_80_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert called(monkeypatch, name, "--help") == 0
+    out = capsys.readouterr().out
+    assert "Examples" in out
+    assert f"setpoint {name} " in out
+    assert max(map(len, out.splitlines())) <= 80
+    # No option's name is cut.
+    assert "…" not in out
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"setpoint {__version__}\n"
+
+
+def test_help_waits_for_no_engine_and_no_server() -> None:
+    heavy = ("openvino", "openvino_genai", "uvicorn", "starlette", "jinja2", "setpoint.engine.step_loop", "setpoint.measure.client")
+    code = f"import sys, setpoint.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
