@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from model_reference import Reference
 
+from model_reference import Reference
 from setpoint.engine.models import DEMO_MODEL, ResolvedModel, resolve_model
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.tokenizer import ModelTokenizer

@@ -155,7 +155,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def test_help_waits_for_no_engine_and_no_server() -> None:
-    heavy = ("openvino", "openvino_genai", "uvicorn", "starlette", "jinja2", "setpoint.engine.step_loop", "setpoint.measure.client")
+    heavy = ("openvino", "openvino_genai", "uvicorn", "starlette", "jinja2", "setpoint.engine.step_loop")
     code = f"import sys, setpoint.cli; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

@@ -334,8 +334,8 @@ def _show(report: Report, folder: Path | None, *, json_output: bool) -> None:
         else:
             render_terminal(report, Console())
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read along has seen enough; the verdict stands.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read along has seen enough (Rich ends the process then, with the code for a missed SLO); the verdict stands.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if folder is not None:
         say(f"report: {folder / 'report.html'}")

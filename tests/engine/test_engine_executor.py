@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from engine_prompts import BRIDGE, LIGHTHOUSE, MARKET
-from model_reference import NEAR_TIE, Reference
 
+from model_reference import NEAR_TIE, Reference
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino import graph
@@ -90,9 +90,7 @@ def test_sequences_in_one_step_do_not_touch_each_other(
             np.testing.assert_allclose(row, rows[-1], atol=NEAR_TIE, rtol=0)
 
 
-def test_a_shared_block_serves_two_sequences(
-    executor: OpenVinoExecutor, reference: Reference, texts: list[list[int]]
-) -> None:
+def test_a_shared_block_serves_two_sequences(executor: OpenVinoExecutor, reference: Reference, texts: list[list[int]]) -> None:
     shared = texts[0][:64]
     one, other = shared + texts[1][:20], shared + texts[2][:9]
     run(executor, [BatchItem(sequence_of(shared, [50, 40]), 0, 64, emits=False)])

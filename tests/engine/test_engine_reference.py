@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pytest
 from engine_driving import FewerBlocks, Outcome, drive
 from engine_prompts import prompts
-from model_reference import NEAR_TIE, Reference, first_difference, without_end
 
+from model_reference import NEAR_TIE, Reference, first_difference, without_end
 from setpoint.engine.openvino.executor import OpenVinoExecutor
 from setpoint.engine.request import FinishReason, GenerationRequest, SamplingParams
 from setpoint.engine.step_loop import StepLoop
@@ -46,7 +46,11 @@ class Case:
     @property
     def config(self) -> ServingConfig:
         return ServingConfig(
-            mode=self.mode, max_running=self.max_running, token_budget=self.token_budget, batch_wait_s=0, prefill_floor_tokens=24
+            mode=self.mode,
+            max_running=self.max_running,
+            token_budget=self.token_budget,
+            batch_wait_s=0,
+            prefill_floor_tokens=24,
         )
 
 

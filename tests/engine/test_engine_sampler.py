@@ -8,9 +8,9 @@ import pytest
 from engine_prompts import LIGHTHOUSE
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from model_reference import Reference
 from sampling_reference import FALSE_ALARM_SIGMA, chi_square_sigma, distribution, penalised
 
+from model_reference import Reference
 from setpoint.engine.openvino import sampler as sampler_module
 from setpoint.engine.openvino.sampler import Sampler, is_greedy, nucleus_size, penalise, wants_logits
 from setpoint.engine.request import GenerationRequest, SamplingParams
@@ -114,9 +114,7 @@ def test_any_vocabulary(vocabulary: int, options: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("options", [{"top_p": 0.4}, {"top_k": 200, "top_p": 0.5}, {"min_p": 0.01, "top_p": 0.9}], ids=str)
-def test_when_no_draw_lies_inside_the_vocabulary_is_sorted(
-    options: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_no_draw_lies_inside_the_vocabulary_is_sorted(options: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler_module, "TRIES", 0)
     row = synthetic(1000, spread=0.8)
     sampling = replace(SamplingParams(temperature=1.3), **options)

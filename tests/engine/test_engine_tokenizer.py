@@ -97,9 +97,7 @@ def test_the_chat_template(tokenizer: ModelTokenizer) -> None:
     assert ended == "<|im_start|>system\nBe brief.<|im_end|>\n"
 
 
-def test_conversations_render_as_the_library_renders_them(
-    tokenizer: ModelTokenizer, genai: openvino_genai.Tokenizer
-) -> None:
+def test_conversations_render_as_the_library_renders_them(tokenizer: ModelTokenizer, genai: openvino_genai.Tokenizer) -> None:
     for chat in conversations():
         for add in (True, False):
             theirs = genai.apply_chat_template(chat, add_generation_prompt=add)
@@ -111,7 +109,9 @@ def test_conversations_render_as_the_library_renders_them(
     [[{"role": "user", "content": None}], [{"role": "user"}], [{"content": "hi"}], [{"role": "user", "content": 3}], ["hi"]],
     ids=str,
 )
-def test_messages_that_the_template_cannot_take_are_refused(tokenizer: ModelTokenizer, messages: list[dict[str, object]]) -> None:
+def test_messages_that_the_template_cannot_take_are_refused(
+    tokenizer: ModelTokenizer, messages: list[dict[str, object]]
+) -> None:
     with pytest.raises(InvalidRequest, match="template refused") as refusal:
         tokenizer.render_chat(messages)
     assert refusal.value.field_name == "messages"

@@ -53,7 +53,10 @@ def running(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def wait_for_words(lines: Iterator[str], words: str) -> list[str]:

@@ -13,7 +13,13 @@ from loop_world import all_gone, requirement_file, running, wait_for_words
 
 from setpoint.loop.lifeline import EXIT_ORPHANED, LIFELINE_OPTION
 
-SLEEPER = "import time; from setpoint.loop.lifeline import end_with_stdin; end_with_stdin(); print('up', flush=True); time.sleep(60)"
+SLEEPER = """
+import time
+from setpoint.loop.lifeline import end_with_stdin
+end_with_stdin()
+print('up', flush=True)
+time.sleep(60)
+"""
 
 
 def test_a_process_ends_when_its_standard_input_closes() -> None:

@@ -72,6 +72,16 @@ def test_the_requirement_of_a_url_decides_the_exit_code_and_says_what_would_have
     assert "the limit would have to rise from 1.00 ms to at least" in report.why
 
 
+def test_a_reader_that_leaves_early_changes_no_verdict(tmp_path: Path) -> None:
+    with mock_in_thread() as mock, running("measure", mock.url, *SHORT, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        words = process.stderr.read()
+        assert process.wait(60) == EXIT_MET, words
+    assert "Traceback" not in words
+
+
 def test_requests_longer_than_the_model_are_refused_before_any_is_sent(tmp_path: Path) -> None:
     with mock_in_thread() as mock:
         done = setpoint("measure", mock.url, "--prompt-tokens", "2048", cwd=tmp_path)

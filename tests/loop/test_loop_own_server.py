@@ -29,7 +29,7 @@ def test_the_last_words_of_a_server_that_does_not_come_up(tmp_path: Path) -> Non
     with pytest.raises(EngineFailed, match=r"^model 'nothing' does not exist: .* \(log: .*a\.log\)$"):
         run(on_own_server("nothing", CONFIG, never, log=log))
     assert "does not exist" in log.read_text()
-    with pytest.raises(EngineFailed, match="^model 'nothing' does not exist") as failed:
+    with pytest.raises(EngineFailed, match=r"^model 'nothing' does not exist") as failed:
         run(on_own_server("nothing", CONFIG, never, log=None))
     assert "log:" not in str(failed.value)
 

@@ -72,5 +72,5 @@ def test_a_server_without_a_tokenizer_gets_estimates(traits: dict[str, object]) 
 def test_a_server_that_went_away_is_told_in_words() -> None:
     with tokenizer_at() as target:
         tokenizer = RemoteTokenizer(target)
-    with pytest.raises(ProbeError, match="/tokenize: .*refused"):
+    with pytest.raises(ProbeError, match=r"/tokenize: .*refused"):
         tokenizer.encode("a")

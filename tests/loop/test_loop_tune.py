@@ -13,10 +13,13 @@ import pytest
 from loop_world import IMPOSSIBLE, TINY, all_gone, requirement_file, running, setpoint, wait_for_words
 
 from setpoint.engine.models import ResolvedModel
+from setpoint.engine.request import EngineFailed
+from setpoint.loop import own_server
 from setpoint.loop.measuring import plan_requests
 from setpoint.loop.own_server import READY_WORDS
 from setpoint.loop.schedule import Schedule
-from setpoint.loop.tune import _prompts
+from setpoint.loop.tune import TuneOptions, _prompts, tune
+from setpoint.policy.configuration import ServingConfig
 from setpoint.record import EXIT_INCONCLUSIVE, EXIT_MET, EXIT_MISSED, Report, Verdict
 from setpoint.report.files import read_run
 from setpoint.requirement import parse_requirement
@@ -58,6 +61,17 @@ def test_two_candidates_become_a_report(tmp_path: Path) -> None:
     html = (folder / "report.html").read_text()
     assert "setpoint tune requirement.yaml" in html
     assert "openvino" in html
+
+
+@pytest.mark.model
+def test_if_no_server_comes_up_the_first_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_server, "READY_WITHIN_S", 0.01)
+    file = requirement_file(tmp_path)
+    options = TuneOptions(tmp_path / "run", Schedule(warmup_s=0, sustained_s=1), quiet=True)
+    with pytest.raises(EngineFailed, match=r"not ready within 0.01 s \(log: .*first\.log\)"):
+        tune(file, {"first": ServingConfig(), "second": ServingConfig()}, options)
+    assert (tmp_path / "run" / "logs" / "second.log").exists()
+    assert not (tmp_path / "run" / "report.json").exists()
 
 
 @pytest.mark.model

@@ -230,8 +230,10 @@ class ThreadedEngine:
             executor.close()
 
     def _step_until_told(self, steps: StepLoop) -> None:
-        while not self._quitting:
+        while True:
             self._take_inbox()
+            if self._quitting:
+                return
             started = steps.begin_step()
             self._publish()
             if started:

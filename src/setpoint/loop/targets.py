@@ -8,6 +8,8 @@ from setpoint.loop.errors import BadInput
 from setpoint.measure.options import Endpoint
 from setpoint.measure.target import Target, TargetError
 
+MAX_URL_CHARS = 100
+
 
 def target_from(url: str, model: str | None, api_key: str | None, header_lines: Sequence[str]) -> Target:
     """The target at ``url``. Raises ``BadInput`` or ``TargetError`` for what cannot be used."""
@@ -17,7 +19,8 @@ def target_from(url: str, model: str | None, api_key: str | None, header_lines: 
     except TargetError:
         raise
     except ValueError as error:
-        raise BadInput(f"url: {url!r} cannot be read: {error}; write it as http://HOST:PORT") from error
+        shown = url if len(url) <= MAX_URL_CHARS else f"{url[:MAX_URL_CHARS]}..."
+        raise BadInput(f"url: {shown!r} cannot be read: {error}; write it as http://HOST:PORT") from error
     return target
 
 
