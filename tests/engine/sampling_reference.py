@@ -29,7 +29,7 @@ def distribution(logits: npt.NDArray[np.float32], sampling: SamplingParams) -> F
         order = order[before < sampling.top_p]
     if sampling.min_p:
         order = order[probabilities[order] >= sampling.min_p * probabilities.max()]
-    chosen = np.zeros_like(probabilities)
+    chosen: Floats = np.zeros_like(probabilities)
     chosen[order] = probabilities[order] / probabilities[order].sum()
     return chosen
 

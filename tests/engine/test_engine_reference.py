@@ -8,11 +8,12 @@ that are as good as equal, the margin is measured on the original graph and has 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 from engine_driving import FewerBlocks, Outcome, drive
-from engine_prompts import prompts
+from engine_prompts import SENTENCES, prompts
 
 from model_reference import NEAR_TIE, Reference, first_difference, without_end
 from setpoint.engine.openvino.executor import OpenVinoExecutor
@@ -108,6 +109,7 @@ def test_greedy_answers_equal_the_reference(
     executor: OpenVinoExecutor,
     reference: Reference,
     tokenizer: ModelTokenizer,
+    record_property: Callable[[str, object], None],
 ) -> None:
     assert len(asked) >= 50
     assert min(map(len, asked)) == 1
@@ -135,7 +137,7 @@ def test_greedy_answers_equal_the_reference(
             margin = reference.margin([*prompt, *answer[:position]], ours, theirs)
             assert margin < NEAR_TIE, f"{name} parts at token {position}: {ours}, not {theirs}; margin {margin:.2g}"
             flips += 1
-    print(f"{case.mode}: {len(asked)} prompts, {flips} near-ties, {loop.counters}")
+    record_property("near_ties", flips)
     assert flips <= MOST_FLIPS
 
 
@@ -157,3 +159,24 @@ def check_that_it_was_crowded(case: Case, loop: StepLoop, outcome: Outcome, canc
     assert any(s.preemptions and s.request.name not in cancel_after for s in outcome.sequences.values())
     mixed = [p for p, d in zip(steps["prefill_tokens"], steps["decode_tokens"], strict=True) if p and d]
     assert len(mixed) > (0 if case.mode is BatchingMode.STATIC else 20)
+
+
+@pytest.mark.parametrize(
+    "penalties",
+    [{"repetition_penalty": 1.3}, {"presence_penalty": 0.7, "frequency_penalty": 0.4}],
+    ids=lambda penalties: "+".join(penalties),
+)
+def test_penalised_answers_equal_the_reference(
+    penalties: dict[str, float], executor: OpenVinoExecutor, reference: Reference, tokenizer: ModelTokenizer
+) -> None:
+    """The library's own penalties, another implementation of the same formulas."""
+    asked = [tuple(tokenizer.encode(text)) for text in SENTENCES[:6]]
+    policy = build_policy(ServingConfig(mode=BatchingMode.CONTINUOUS))
+    loop = StepLoop(policy, FewerBlocks(executor, 64), time.monotonic, max_model_len=MAX_MODEL_LEN)
+    sampling = SamplingParams(max_tokens=16, temperature=0.0, ignore_eos=True, **penalties)  # type: ignore[arg-type]
+    requests = [GenerationRequest(prompt, sampling, f"prompt-{index}") for index, prompt in enumerate(asked)]
+    outcome = drive(loop, requests, {})
+    expected = [reference.greedy(prompt, 16, ignore_eos=True, **penalties) for prompt in asked]
+    assert [outcome.tokens[request.name] for request in requests] == expected
+    plain = [reference.greedy(prompt, 16, ignore_eos=True) for prompt in asked]
+    assert sum(one != other for one, other in zip(expected, plain, strict=True)) >= 3, "the penalties changed nothing"

@@ -55,6 +55,7 @@ async def test_cancelling_frees_the_blocks_at_the_next_step() -> None:
         stream = await rig.ask(100)
         asking = asyncio.create_task(rig.ask(3))
         reader = asyncio.create_task(all_of(stream))
+        await asyncio.sleep(0)
         rig.executor.step(2)
         await rig.executor.begun(3)
         other = await asking
@@ -77,6 +78,7 @@ async def test_a_waiting_request_is_cancelled_without_ever_running() -> None:
         first = await rig.ask(4)
         await rig.executor.begun(1)
         asking = asyncio.create_task(rig.ask(4))
+        await asyncio.sleep(0)
         rig.executor.step()
         second = await asking
         await rig.executor.begun(2)

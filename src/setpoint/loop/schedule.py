@@ -8,8 +8,8 @@ from math import ceil
 from setpoint.requirement import Requirement, Slos
 
 # Independent samples for a two-sided 95 % interval of the percentile to exist at all (binomial order statistics), and half
-# as many again because consecutive requests are not independent.
-SAMPLES_FOR_PERCENTILE = ((50.0, 30), (90.0, 60), (95.0, 110), (99.0, 550))
+# as many again or more because consecutive requests are not independent.
+SAMPLES_FOR_PERCENTILE = ((50.0, 30), (90.0, 90), (95.0, 150), (99.0, 560), (99.9, 5600))
 LEAST_SUSTAINED_S = 20.0
 MOST_SUSTAINED_S = 300.0
 
@@ -18,10 +18,10 @@ MOST_SUSTAINED_S = 300.0
 class Schedule:
     """Seconds of each phase; ``drain_s`` is how long late answers are waited for."""
 
-    warmup_s: float = 5.0
+    warmup_s: float = 3.0
     sustained_s: float = 30.0
-    recovery_s: float = 3.0
-    drain_s: float = 10.0
+    recovery_s: float = 2.0
+    drain_s: float = 5.0
     bursts: int = 1
 
 

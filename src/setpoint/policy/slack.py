@@ -15,7 +15,7 @@ from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import StepView
 
-MARGIN = 0.15
+MARGIN = 0.25
 
 
 def step_slack_s(step: StepView) -> float:
