@@ -95,7 +95,7 @@ def compare(sides: dict[str, Side], rounds: int, arguments: argparse.Namespace) 
     for concurrency in CONCURRENCIES:
         job = {
             "concurrency": concurrency,
-            "requests": max(6, 2 * concurrency),
+            "requests": max(6, 2 * concurrency if concurrency <= 8 else concurrency + concurrency // 2),
             "prompt_tokens": arguments.prompt_tokens,
             "output_tokens": arguments.output_tokens,
             "seed": concurrency,

@@ -13,7 +13,7 @@ from setpoint.engine.detokenize import TextStream
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.runtime import openvino_genai
 from setpoint.engine.request import EngineFailed, InvalidRequest
-from setpoint.engine.tokenizer import ModelTokenizer
+from setpoint.engine.tokenizer import ModelTokenizer, stop_ids
 
 pytestmark = pytest.mark.model
 
@@ -156,3 +156,23 @@ def test_a_model_with_padded_output_may_choose_a_token_that_spells_nothing(demo_
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="no tokenizer that can be read: Tokenizer vocab is empty"):
         ModelTokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [('{"eos_token_id": 2}', {2}), ('{"eos_token_id": [2, 7]}', {2, 7}), ("{}", set()), ('{"eos_token_id": null}', set())],
+)
+def test_stop_ids_come_from_the_generation_config(tmp_path: Path, text: str, expected: set[int]) -> None:
+    (tmp_path / "generation_config.json").write_text(text)
+    assert stop_ids(tmp_path) == expected
+
+
+def test_without_a_generation_config_there_are_no_further_stop_ids(tmp_path: Path) -> None:
+    assert stop_ids(tmp_path) == frozenset()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "no json"])
+def test_an_unreadable_generation_config_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(EngineFailed, match=r"generation_config\.json"):
+        stop_ids(tmp_path)

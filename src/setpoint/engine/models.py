@@ -142,6 +142,8 @@ def _convert(file: Path, folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
     except OSError as error:
+        if (folder / MODEL_FILE).is_file():  # Another process was faster between the look and the rename.
+            return
         raise ModelNotFound(f"{folder}: the converted model cannot be written there: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

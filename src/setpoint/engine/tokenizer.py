@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from setpoint.engine.openvino.graph import first_line
 from setpoint.engine.openvino.runtime import openvino_genai
 from setpoint.engine.request import EngineFailed, InvalidRequest
 
+GENERATION_CONFIG = "generation_config.json"
 BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}".encode()
 # A template is a program over what the client sent: besides its own errors it may trip over a type or a missing key.
@@ -32,7 +34,7 @@ class ModelTokenizer:
         self.special_ids = self._find_specials()
         self.token_bytes = self._bytes_table(vocabulary)
         self._check_bytes()
-        self.eos_ids = frozenset({self._tokenizer.get_eos_token_id()})
+        self.eos_ids = frozenset({self._tokenizer.get_eos_token_id()}) | stop_ids(folder)
         self._template = self._compile_template()
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -98,6 +100,18 @@ class ModelTokenizer:
         ours, theirs = self.decode(ids).strip(), str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
         if ours != theirs:
             raise EngineFailed(f"the vocabulary does not spell what the tokenizer decodes: {ours!r}, not {theirs!r}")
+
+
+def stop_ids(folder: Path) -> frozenset[int]:
+    """``eos_token_id`` of the folder's ``generation_config.json``: many chat models end a turn with more than one token."""
+    file = folder / GENERATION_CONFIG
+    if not file.is_file():
+        return frozenset()
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise EngineFailed(f"{file}: cannot be read: {error}") from error
+    return frozenset(token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int))
 
 
 def _raise_exception(message: str) -> None:

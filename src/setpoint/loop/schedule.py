@@ -9,7 +9,7 @@ from setpoint.requirement import Requirement, Slos
 
 # Independent samples for a two-sided 95 % interval of the percentile to exist at all (binomial order statistics), and half
 # as many again or more because consecutive requests are not independent.
-SAMPLES_FOR_PERCENTILE = ((50.0, 30), (90.0, 90), (95.0, 150), (99.0, 560), (99.9, 5600))
+SAMPLES_FOR_PERCENTILE = ((50.0, 30), (90.0, 90), (95.0, 135), (99.0, 560), (99.9, 5600))
 LEAST_SUSTAINED_S = 20.0
 MOST_SUSTAINED_S = 300.0
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from setpoint.record import Phase, RequestClass, SloCheck, SloReport, Verdict
 from setpoint.report.choice import choose
 from setpoint.report.figures import classify_run
-from setpoint.report.request_samples import SERVED, Requests, latency_sample, phase_rows, read_requests
+from setpoint.report.request_samples import SERVED, Requests, Sample, latency_sample, phase_rows, read_requests
 from setpoint.requirement import LatencyMetric, LatencySlo, Requirement, Slos, SpreadSlo
 from setpoint.statistics import (
     BoolArray,
@@ -34,7 +34,8 @@ def judge(requests: pa.Table, requirement: Requirement) -> SloReport:
 
     ``requirement.slo`` is judged on the sustained phase and ``slo_burst`` on the burst, one check a limit. A check is
     met when its whole 95 % interval is on the right side of the limit, missed when it is wholly on the wrong side, and
-    otherwise, or with too few samples, inconclusive. Completed requests are classified anew by the requirement.
+    otherwise, or with too few samples, inconclusive; for a percentile the interval is that of the share of samples
+    beyond the limit. Completed requests are classified anew by the requirement.
 
     In TTFT and E2E checks failed and dropped requests are infinitely late. So are unfinished ones in the value and in
     the upper end of the interval; its lower end takes their wait so far, since a request cut off before its limit has
@@ -82,8 +83,29 @@ def _latency_check(requests: Requests, slo: LatencySlo, phase: Phase) -> SloChec
         limit=slo.limit_s,
         value=_finite(percentile(sample.values, slo.percentile, sample.censored)),
         interval=_both_ends(interval),
-        verdict=_at_most(interval, slo.limit_s),
+        verdict=_share_beyond(sample, slo),
     )
+
+
+def _share_beyond(sample: Sample, slo: LatencySlo) -> Verdict:
+    """Whether at most 1 - p of the samples lie beyond the limit, by the interval of that share.
+
+    It is the same question as whether the percentile is within the limit, asked where the answer is wanted: dependence
+    between samples far below the limit does not matter to it, dependence between those beyond it does. A censored
+    sample below the limit counts as beyond it for the upper end only. 73 samples, none beyond, settle a P95; 381 a P99.
+    """
+    if not len(sample):
+        return Verdict.INCONCLUSIVE
+    allowed = 1.0 - slo.percentile / 100.0
+    surely = sample.values > slo.limit_s
+    perhaps = surely | sample.censored
+    low, high = (
+        (proportion_interval(int(hits.sum()), len(hits), effective_n=effective_sample_size(hits)) or (0.0, 1.0))
+        for hits in (surely, perhaps)
+    )
+    if high[1] <= allowed:
+        return Verdict.MET
+    return Verdict.MISSED if low[0] > allowed else Verdict.INCONCLUSIVE
 
 
 def _spread_check(requests: Requests, slo: SpreadSlo, phase: Phase) -> SloCheck:
