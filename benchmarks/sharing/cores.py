@@ -89,7 +89,12 @@ def main() -> None:
         medians = {key: round(statistics.median(r[key] for r in rounds), 2) for key in rounds[0]}
         rows.append({"setting": name, **medians, "rounds": rounds})
         print(name, medians, flush=True)
-    document = {"command": "python " + " ".join(sys.argv), "machine": machine_facts(), "cpu_percent_before": quiet, "rows": rows}
+    document = {
+        "command": "python " + " ".join(sys.argv),
+        "machine": machine_facts(),
+        "cpu_percent_before": quiet,
+        "rows": rows,
+    }
     if arguments.output:
         arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

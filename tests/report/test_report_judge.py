@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from request_rows import row, served, table
 
 from setpoint.record import Phase, RequestClass, SloCheck, SloReport, Verdict
-from setpoint.report.judge import judge, overall_verdict
+from setpoint.report.judge import _share_beyond, judge, overall_verdict
+from setpoint.report.request_samples import Sample
 from setpoint.requirement import (
     Arrival,
     Burst,
@@ -23,6 +25,7 @@ from setpoint.requirement import (
     Slos,
     SpreadSlo,
 )
+from setpoint.statistics import percentile_interval
 
 PROFILE = RequestProfile(
     prompt_tokens=ConstantTokens(value=10),
@@ -216,3 +219,26 @@ def test_losing_requests_never_turns_missed_into_met(
     if after.value is not None:
         assert before.value is None or after.value >= before.value
         assert math.isfinite(after.value)
+
+
+def test_a_limit_far_above_slow_waves_is_met_though_the_percentile_itself_has_no_interval() -> None:
+    """Latencies in long waves, all far below the limit: the wave says nothing about the limit."""
+    waves = [0.05 + 0.04 * (index // 24 % 2) for index in range(144)]
+    sample = Sample(np.array(waves), np.zeros(144, dtype=np.bool_))
+    slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
+    assert percentile_interval(sample.values, 95) is None
+    assert _share_beyond(sample, slo) is Verdict.MET
+
+
+def test_waves_that_reach_over_the_limit_stay_undecided() -> None:
+    waves = [0.05 + (0.6 if 40 <= index < 47 else 0.0) for index in range(144)]
+    sample = Sample(np.array(waves), np.zeros(144, dtype=np.bool_))
+    slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
+    assert _share_beyond(sample, slo) is Verdict.INCONCLUSIVE
+
+
+def test_a_cut_off_request_below_the_limit_can_prevent_met_but_not_prove_a_miss() -> None:
+    values = np.full(144, 0.1)
+    slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
+    assert _share_beyond(Sample(values, np.arange(144) % 4 == 0), slo) is Verdict.INCONCLUSIVE
+    assert _share_beyond(Sample(values + 1.0, np.arange(144) % 4 == 0), slo) is Verdict.MISSED
