@@ -95,7 +95,7 @@ def compare(sides: dict[str, Side], rounds: int, arguments: argparse.Namespace) 
     for concurrency in CONCURRENCIES:
         job = {
             "concurrency": concurrency,
-            "requests": max(6, 2 * concurrency if concurrency <= 8 else concurrency + concurrency // 2),
+            "requests": max(6, 2 * concurrency if concurrency <= 8 else concurrency),
             "prompt_tokens": arguments.prompt_tokens,
             "output_tokens": arguments.output_tokens,
             "seed": concurrency,
@@ -140,11 +140,12 @@ def main() -> None:
     parser.add_argument("--output-tokens", type=int, default=64)
     parser.add_argument("--llama-server", help="path of the binary; without it llama.cpp is left out")
     parser.add_argument("--llama-model", type=Path, action="append", default=[], help="further GGUF files of the same weights")
+    parser.add_argument("--sides", nargs="+", default=["setpoint", "genai"], help="also: setpoint-streams")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     quiet = wait_until_quiet()
     with contextlib.ExitStack() as stack:
-        sides = {name: Side(name, str(arguments.threads)) for name in ("setpoint", "setpoint-streams", "genai")}
+        sides = {name: Side(name, str(arguments.threads)) for name in arguments.sides}
         if arguments.llama_server:
             for number, model in enumerate([demo_file(), *arguments.llama_model]):
                 url = stack.enter_context(llama_server(arguments.llama_server, model, arguments.threads, 18080 + number))
