@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from request_rows import row, served, table
 
 from setpoint.record import Phase, RequestClass, SloCheck, SloReport, Verdict
-from setpoint.report.judge import _share_beyond, judge, overall_verdict
+from setpoint.report.judge import _share_beyond, _spread_by_share, judge, overall_verdict
 from setpoint.report.request_samples import Sample
 from setpoint.requirement import (
     Arrival,
@@ -244,3 +244,11 @@ def test_a_cut_off_request_below_the_limit_can_prevent_met_but_not_prove_a_miss(
     slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
     assert _share_beyond(Sample(values, np.arange(144) % 4 == 0), slo) is Verdict.INCONCLUSIVE
     assert _share_beyond(Sample(values + 1.0, np.arange(144) % 4 == 0), slo) is Verdict.MISSED
+
+
+@pytest.mark.parametrize(("share", "expected"), [(2.0, Verdict.MET), (0.6, Verdict.MISSED), (1.0, Verdict.INCONCLUSIVE)])
+def test_a_spread_whose_p99_has_no_upper_end_is_judged_by_the_share_beyond(share: float, expected: Verdict) -> None:
+    waves = np.array([0.1 + 0.08 * math.sin(index / 25) ** 8 + 0.02 * (index % 7) / 7 for index in range(560)])
+    sample = Sample(waves, np.zeros(560, dtype=np.bool_))
+    spread = float(np.percentile(waves, 99) / np.percentile(waves, 50))
+    assert _spread_by_share(sample, SpreadSlo(metric=LatencyMetric.E2E, limit=max(1.0, share * spread))) is expected

@@ -119,8 +119,22 @@ def _spread_check(requests: Requests, slo: SpreadSlo, phase: Phase) -> SloCheck:
         limit=slo.limit,
         value=p99 / p50 if p99 is not None and p50 else None,
         interval=_both_ends(interval),
-        verdict=_at_most(interval, slo.limit),
+        verdict=_spread_by_share(sample, slo) if _both_ends(interval) is None else _at_most(interval, slo.limit),
     )
+
+
+def _spread_by_share(sample: Sample, slo: SpreadSlo) -> Verdict:
+    """P99 <= limit x P50 without an interval of P99: by the share of samples beyond the limit times either end of P50's.
+
+    Both ends of the median's interval have to agree, so the median's own uncertainty is paid for.
+    """
+    median = percentile_interval(sample.values, 50.0, censored=sample.censored)
+    if median is None or not all(map(math.isfinite, median)) or median[0] <= 0:
+        return Verdict.INCONCLUSIVE
+    verdicts = {
+        _share_beyond(sample, LatencySlo(metric=slo.metric, percentile=99.0, limit_s=slo.limit * end)) for end in median
+    }
+    return verdicts.pop() if len(verdicts) == 1 else Verdict.INCONCLUSIVE
 
 
 def _fraction_check(metric: str, statistic: str, hits: BoolArray, limit: float, phase: Phase) -> SloCheck:
