@@ -73,7 +73,7 @@ class _Writer:
 def _verdict(writer: _Writer, verdict: Verdict) -> Text:
     word = VERDICT_WORDS[verdict]
     if verdict is Verdict.INCONCLUSIVE and writer.console.width < NARROW_COLUMNS:
-        word = "inconcl."
+        word = "unclear"
     return writer.text(word, STYLES[verdict.value])
 
 
