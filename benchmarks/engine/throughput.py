@@ -90,8 +90,8 @@ def wait_until_quiet() -> float:
     return used
 
 
-def compare(sides: dict[str, Side], rounds: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
+def compare(sides: dict[str, Side], rounds: int, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each concurrency, as soon as it is there."""
     for concurrency in CONCURRENCIES:
         job = {
             "concurrency": concurrency,
@@ -110,9 +110,7 @@ def compare(sides: dict[str, Side], rounds: int, arguments: argparse.Namespace) 
                     figures[name].append(answer["tokens_per_s"])
                     if name == "setpoint":
                         overheads.append(answer["overhead_fraction"])
-        rows.append({"concurrency": concurrency, **summary(figures), "engine_overhead_fraction": statistics.median(overheads)})
-        print_row(rows[-1])
-    return rows
+        yield {"concurrency": concurrency, **summary(figures), "engine_overhead_fraction": statistics.median(overheads)}
 
 
 def summary(figures: dict[str, list[float]]) -> dict[str, Any]:
@@ -152,7 +150,15 @@ def main() -> None:
                 sides[f"llama.cpp {model.stem.rsplit('.')[-1]}"] = Side("http", url)
         for side in sides.values():
             stack.callback(side.close)
-        rows = compare(sides, arguments.rounds, arguments)
+        rows: list[dict[str, Any]] = []
+        for row in compare(sides, arguments.rounds, arguments):
+            print_row(row)
+            rows.append(row)
+            write(arguments, quiet, rows)
+
+
+def write(arguments: argparse.Namespace, quiet: float, rows: list[dict[str, Any]]) -> None:
+    """The result so far, so that a run that is stopped leaves what it has."""
     document = {
         "command": "python " + " ".join(Path(a).name if "/" in a else a for a in sys.argv),
         "machine": machine_facts(),
