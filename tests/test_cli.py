@@ -21,7 +21,7 @@ profile:
   arrival: {rate: 8/s}
 """
 NO_MODEL = TINY + "model: ./nothing.gguf\n"
-COMMANDS = ("serve", "tune", "measure", "init")
+COMMANDS = ("serve", "tune", "measure", "compare", "init")
 
 
 @pytest.fixture
@@ -82,6 +82,38 @@ MISTAKES = [
     (["measure", NOWHERE, "--header", "x"], "write it as 'Name: value'"),
     (["measure", NOWHERE, "--config", "{}"], "--config: belongs to measuring a requirement file"),
     (["measure", NOWHERE, "--requirement", "nothing.yaml"], "no such file"),
+    (["measure", NOWHERE, "--assert", "ttft<1s"], "--assert 'ttft<1s': allowed is [burst:]METRIC<VALUE"),
+    (["measure", NOWHERE, "--assert", "ttft_p99<500"], "--assert 'ttft_p99<500': allowed for ttft_p99 is a duration"),
+    (["measure", NOWHERE, "--assert", "burst:ttft_p99<1s"], "--assert burst:...: there is no burst; add --burst-rate"),
+    (["measure", NOWHERE, "--until", "soon"], "--until soon: allowed: a percentile and how well"),
+    (["measure", NOWHERE, "--until", "p99<10%", "--requests", "9"], "--until: says how long to measure"),
+    (["measure", NOWHERE, "--until", "p99<10%", "--burst-rate", "3x"], "--until: ends the run early, so no burst can follow"),
+    (["measure", NOWHERE, "--until", "p99<10%", "--workers", "2"], "--until: is looked after by one process"),
+    (["measure", NOWHERE, "--find-knee"], "--find-knee: needs a limit to hold"),
+    (["measure", NOWHERE, "--find-knee", "--assert", "ttft_p95<1s", "--concurrency", "4"], "leave out --concurrency"),
+    (["measure", NOWHERE, "--concurrency", "4", "--rate", "2"], "--rate: not together with --concurrency"),
+    (["measure", NOWHERE, "--trace", "nothing.csv"], "--trace: "),
+    (["measure", NOWHERE, "--trace", "plain"], "--trace: "),
+    (["measure", NOWHERE, "--trace", "plain", "--prompt-tokens", "9"], "--prompt-tokens: not together with --trace"),
+    (["measure", NOWHERE, "--speed-up", "2"], "--speed-up: there is no trace; add --trace FILE"),
+    (["measure", NOWHERE, "--extra-body", "{"], "--extra-body: this is no JSON"),
+    (["measure", NOWHERE, "--extra-body", "[1]"], "--extra-body: a JSON object is needed"),
+    (["measure", NOWHERE, "--workers", "many"], "--workers many: allowed: auto, or a number"),
+    (["measure", NOWHERE, "--prompt-tokens", "few"], "--prompt-tokens few: allowed: a number such as 128"),
+    (["measure", NOWHERE, "--steps", "2/s"], "--steps 2/s: allowed: rates and how long each lasts"),
+    (["measure", NOWHERE, "--arrival", "ramp"], "--to-rate: "),
+    (["measure", NOWHERE, "--think-time", "3s"], "--think-time: there are no conversations; add --turns"),
+    (["measure", NOWHERE, "--per-token"], "--per-token: tokens.parquet goes into the run folder; add --output DIR"),
+    (["measure", NOWHERE, "--junit", "empty"], "--junit empty: this is a folder; name a file"),
+    (["measure", NOWHERE, "--csv", "plain/x.csv"], "--csv plain/x.csv: plain cannot be made"),
+    (["measure", "ok.yaml", "--find-knee", "--assert", "ttft_p95<1s"], "--find-knee: belongs to measuring a URL"),
+    (["compare", "empty", "empty"], "report.json is missing"),
+    (["compare", "empty"], "compare"),
+    (["init", "new.yaml", "--from-trace", "plain"], "plain"),
+    (["init", "new.yaml", "--from-trace", "plain", "--prompt-tokens", "9"], "--prompt-tokens: --from-trace shows it"),
+    (["init", "new.yaml", "--from-trace", "plain", "--from-metrics", NOWHERE], "--from-metrics: one source is enough"),
+    (["init", "new.yaml", "--from-metrics", NOWHERE], NOWHERE),
+    (["init", "new.yaml", "--interval", "3s"], "--interval: there are no metrics to look at"),
     (["measure", "ok.yaml", "--model", "x"], "--model: belongs to measuring a URL"),
     (["measure", "ok.yaml", "--config", "nothing"], "--config nothing: neither a run folder"),
     (["serve", ""], "found no model"),

@@ -62,9 +62,7 @@ def spread_of(values: list[float]) -> dict[str, Any]:
 def gain(own: list[Cell], other: list[Cell], *, lower_is_better: bool) -> dict[str, Any]:
     """The mean of ``own`` less ``other`` over paired blocks; positive is better."""
     sign = -1.0 if lower_is_better else 1.0
-    pairs = [
-        sign * (a - b) for x, y in zip(own, other, strict=True) for a, b in zip(x.blocks, y.blocks, strict=True)
-    ]
+    pairs = [sign * (a - b) for x, y in zip(own, other, strict=True) for a, b in zip(x.blocks, y.blocks, strict=True)]
     return spread_of(pairs)
 
 
@@ -143,9 +141,7 @@ def main() -> None:
         arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def row(
-    name: str, own: ServingConfig, configs: dict[str, ServingConfig], cells: dict[str, list[Cell]]
-) -> dict[str, Any]:
+def row(name: str, own: ServingConfig, configs: dict[str, ServingConfig], cells: dict[str, list[Cell]]) -> dict[str, Any]:
     with as_file(files("setpoint") / "examples" / f"{name}.yaml") as file:
         objective = load_requirement(file).objective
     mine = cells[own.model_dump_json()]

@@ -7,10 +7,11 @@ A run is a folder: ``run.json``, ``requests.parquet``, ``steps.parquet`` (where 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import to_json
 
 SCHEMA_VERSION = 1
 
@@ -53,13 +54,37 @@ VERDICT_EXIT_CODES = {
 
 
 class Record(BaseModel):
-    """Base of every record: unknown fields are an error, so that a reader notices a newer writer."""
+    """Base of every record: unknown fields are an error, so that a reader notices a newer writer.
+
+    ``ADDED`` names the fields beyond DESIGN.md section 6. They are optional, and written only where they are known.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(extra="forbid")
 
 
+def without_unknown_additions(record: Record, fields: dict[str, Any]) -> dict[str, Any]:
+    """``fields``, the dump of ``record``, without the additions that are ``None``, at every level."""
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if value is None and name in record.ADDED:
+            del fields[name]
+        elif isinstance(value, Record):
+            without_unknown_additions(value, fields[name])
+        elif isinstance(value, list):
+            for each, dumped in zip(value, fields.get(name, ()), strict=False):
+                if isinstance(each, Record):
+                    without_unknown_additions(each, dumped)
+    return fields
+
+
 class Summary(Record):
-    """One quantity over a set of samples, in seconds. ``None`` where the sample is too small or absent."""
+    """One quantity over a set of samples, in seconds. ``None`` where the sample is too small or absent.
+
+    ``censored`` of the ``n`` values were still growing when the watching ended; ``at_least`` names the percentiles that are
+    lower bounds for that reason.
+    """
 
     n: int
     mean: float | None = None
@@ -69,6 +94,13 @@ class Summary(Record):
     p99: float | None = None
     p99_ci: tuple[float, float] | None = None
     max: float | None = None
+    p50_ci: tuple[float, float] | None = None
+    p90_ci: tuple[float, float] | None = None
+    p95_ci: tuple[float, float] | None = None
+    censored: int | None = None
+    at_least: tuple[str, ...] | None = None
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"p50_ci", "p90_ci", "p95_ci", "censored", "at_least"})
 
 
 class PhaseMeasures(Record):
@@ -98,6 +130,29 @@ class PhaseMeasures(Record):
     acceptance_length: float | None = None
     output_tokens_per_usd: float | None = None
     usd_per_good_request: float | None = None
+    # Beside the figures from the intended send: from the moment the bytes were handed to the socket.
+    ttft_from_send_s: Summary | None = None
+    e2e_from_send_s: Summary | None = None
+    # Opening a connection, where one was opened; intended send to refusal (429, 503).
+    connect_s: Summary | None = None
+    refusal_s: Summary | None = None
+    # The share of streams with a gap over ``stall_limit_s``.
+    stalled_fraction: float | None = None
+    stall_limit_s: float | None = None
+    # Requests sent, retries included, over requests offered.
+    amplification: float | None = None
+
+    ADDED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "ttft_from_send_s",
+            "e2e_from_send_s",
+            "connect_s",
+            "refusal_s",
+            "stalled_fraction",
+            "stall_limit_s",
+            "amplification",
+        }
+    )
 
     @model_validator(mode="after")
     def _classes_sum_to_offered(self) -> Self:
@@ -124,7 +179,9 @@ class SloCheck(Record):
     """One SLO of the requirement judged on one phase.
 
     ``metric`` and ``statistic`` as in the requirement (``ttft`` ``p95``; ``spread`` ``e2e``; ``goodput_fraction`` ``min``).
-    ``interval`` is a 95 % interval of ``value`` or ``None`` where none can be had.
+    ``interval`` is a 95 % interval of ``value`` or ``None`` where none can be had. ``asserted`` is the ``--assert`` that
+    asked for it; such a check may be on more than a requirement can limit (``ttft`` ``mean``, ``output_tokens_per_s``
+    ``min``), and ``sense`` says whether the limit is a least value.
     """
 
     metric: str
@@ -134,6 +191,10 @@ class SloCheck(Record):
     value: float | None
     interval: tuple[float, float] | None
     verdict: Verdict
+    sense: Literal["at_least", "at_most"] | None = None
+    asserted: str | None = None
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"sense", "asserted"})
 
 
 class SloReport(Record):
@@ -151,6 +212,12 @@ class Candidate(Record):
     predicted: Predicted | None = None
     measured: Measured | None = None
     slo: SloReport
+    client: dict[str, Any] | None = None
+    """The load generator's account of itself, and how near the load was to the one asked for."""
+    server: dict[str, Any] | None = None
+    """What the server's own metrics say of the run, by phase."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"client", "server"})
 
 
 class Validity(Record):
@@ -171,12 +238,20 @@ class Report(Record):
     chosen: str | None
     why: str
     validity: Validity
+    knee: dict[str, Any] | None = None
+    """The search for the highest load that meets the requirement: its probes and what it found."""
+
+    load: dict[str, Any] | None = None
+    """How the load was put on, where it is not the open loop of the requirement alone: closed, a trace, retries, caps."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"knee", "load"})
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     def to_json(self) -> str:
-        """The report as JSON text, keys as in DESIGN.md section 6."""
-        return self.model_dump_json(by_alias=True, indent=2)
+        """The report as JSON text, keys as in DESIGN.md section 6 and those of ``ADDED`` that are known."""
+        fields = without_unknown_additions(self, self.model_dump(by_alias=True))
+        return to_json(fields, indent=2, inf_nan_mode="null").decode()
 
     def exit_code(self) -> int:
         """0 met, 1 missed, 3 inconclusive, 4 invalid run (2 is bad input: no report then)."""
@@ -217,8 +292,21 @@ REQUEST_COLUMNS = pa.schema(
         pa.field("queue_wait_s", pa.float64()),
         # Times of output-token arrivals at the socket, one entry a token (a chunk of m tokens repeats its time m times).
         pa.field("token_times_s", pa.list_(pa.float64())),
+        # The conversation a request belongs to and its place in it; the profile of a mix it was drawn from.
+        pa.field("session", pa.string()),
+        pa.field("turn", pa.int32()),
+        pa.field("profile", pa.string()),
+        # How often it was sent (a client that retries); when the client took it up; what the last refusal asked to wait.
+        pa.field("attempts", pa.int32()),
+        pa.field("dispatched_s", pa.float64()),
+        pa.field("retry_after_s", pa.float64()),
+        # When a connection began to be opened for it; null if an open one was used again (as connected_s).
+        pa.field("connect_started_s", pa.float64()),
     ]
 )
+
+LATER_REQUEST_COLUMNS = ("session", "turn", "profile", "attempts", "dispatched_s", "retry_after_s", "connect_started_s")
+"""Columns that tables written by earlier versions lack; they are read as null."""
 
 STEP_COLUMNS = pa.schema(
     [
@@ -240,5 +328,28 @@ STEP_COLUMNS = pa.schema(
         pa.field("preempted", pa.int32()),
         pa.field("shed", pa.int32()),
         pa.field("reason", pa.string()),
+    ]
+)
+
+SERVER_COLUMNS = pa.schema(
+    [
+        pa.field("candidate", pa.string()),
+        # On the same axis as the requests: the middle of the scrape.
+        pa.field("time_s", pa.float64()),
+        # What was read (``running``, ``waiting``, ``kv_usage``, ...; counters as scraped) and its value.
+        pa.field("name", pa.string()),
+        pa.field("value", pa.float64()),
+    ]
+)
+
+TOKEN_COLUMNS = pa.schema(
+    [
+        pa.field("candidate", pa.string()),
+        pa.field("request_id", pa.string()),
+        pa.field("phase", pa.string()),
+        # The place of the token in its answer, from 0, its arrival, and the gap before it (null for the first).
+        pa.field("index", pa.int32()),
+        pa.field("time_s", pa.float64()),
+        pa.field("gap_s", pa.float64()),
     ]
 )

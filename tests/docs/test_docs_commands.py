@@ -25,7 +25,7 @@ METRIC = re.compile(r"`setpoint_(\w+)`")
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 ROUTE = re.compile(r'Route\("([^"]+)"')
 # Programs that commands in the pages may call besides setpoint, make and Python; their options are not checked.
-OTHER_PROGRAMS = {".", "cd", "curl", "git", "pip", "pytest"}
+OTHER_PROGRAMS = {".", "cd", "curl", "git", "pip", "pytest", "test"}
 OPERATORS = {"&&", "||", "|", ";", "&"}
 REDIRECTIONS = {">", ">>", "<"}
 

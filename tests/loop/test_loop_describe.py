@@ -29,7 +29,7 @@ def test_without_options_the_requirement_stays_as_it_is() -> None:
 
 
 def test_options_change_what_they_name_and_no_more() -> None:
-    changed = described_requirement(BASE, LoadFlags(rate="90/min", prompt_tokens=50, burst_rate="4x"))
+    changed = described_requirement(BASE, LoadFlags(rate="90/min", prompt_tokens="50", burst_rate="4x"))
     assert changed.profile.arrival.rate_rps == 1.5
     assert changed.profile.prompt_tokens == ConstantTokens(value=50)
     assert changed.profile.burst is not None

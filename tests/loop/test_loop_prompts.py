@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from setpoint.loop.prompts import RemoteTokenizer, prompts_for
+from setpoint.loop.prompts import NearlyExact, prompts_for
 from setpoint.measure.probe import ProbeError
 from setpoint.measure.target import Target
+from setpoint.measure.tokenize import RemoteTokenizer
 from setpoint.workload.prompts import EstimatedPrompts, TextPrompts, TokenIdPrompts
 
 
@@ -22,10 +23,12 @@ class _Tokenizer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     answers: object = None
     status = 200
+    template = "<user>"
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        tokens = {"tokens": [ord(mark) for mark in asked["prompt"]]}
+        text = asked["prompt"] if "prompt" in asked else self.template + asked["messages"][0]["content"]
+        tokens = {"tokens": [ord(mark) for mark in text]}
         body = json.dumps(tokens if self.answers is None else self.answers).encode()
         self.send_response(self.status)
         self.send_header("content-length", str(len(body)))
@@ -61,6 +64,34 @@ def test_the_kind_of_prompt_follows_from_what_the_server_can() -> None:
     with tokenizer_at() as target:
         assert isinstance(prompts_for(target, token_ids_accepted=True), TokenIdPrompts)
         assert isinstance(prompts_for(target, token_ids_accepted=False), TextPrompts)
+        assert isinstance(prompts_for(target, token_ids_accepted=True, chat=True), TextPrompts)
+
+
+def test_chat_prompts_count_the_template() -> None:
+    with tokenizer_at() as target:
+        prompt = prompts_for(target, token_ids_accepted=True, chat=True)(tokens=60, shared_prefix_tokens=0, seed=0, serial=0)
+    assert prompt.exact
+    assert isinstance(prompt.content, str)
+    assert prompt.tokens == len("<user>") + len(prompt.content)
+
+
+def test_a_template_that_is_not_told_makes_the_count_an_estimate() -> None:
+    with tokenizer_at(template="") as target:
+        prompt = prompts_for(target, token_ids_accepted=True, chat=True)(tokens=60, shared_prefix_tokens=0, seed=0, serial=0)
+    assert not prompt.exact
+
+
+def test_a_tokenizer_of_ones_own_is_asked_instead_of_the_servers() -> None:
+    def encode(text: str) -> list[int]:
+        return [ord(mark) for mark in text]
+
+    nobody = Target("http://127.0.0.1:1", "m")
+    ids = prompts_for(nobody, token_ids_accepted=True, tokenizer=encode)
+    assert isinstance(ids, TokenIdPrompts)
+    assert ids(tokens=30, shared_prefix_tokens=0, seed=0, serial=0).exact
+    text = prompts_for(nobody, token_ids_accepted=False, tokenizer=encode)
+    assert isinstance(text, NearlyExact)
+    assert not text(tokens=60, shared_prefix_tokens=0, seed=0, serial=0).exact
 
 
 @pytest.mark.parametrize("traits", [{"status": 404}, {"answers": []}, {"answers": {"tokens": "abc"}}])

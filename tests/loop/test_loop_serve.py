@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from loop_world import requirement_file, setpoint
 
-from setpoint.loop.serve import is_requirement, read_subject, request_limits
+from setpoint.loop.serve import read_subject, request_limits
+from setpoint.loop.subject import is_requirement
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos
 
 

@@ -25,7 +25,7 @@ def even_plan(count: int, gap_s: float = 0.01, prompt: str | tuple[int, ...] = "
 
 def run_against_mock(
     plan: LoadPlan,
-    behaviour: str | list[str] = "plain",
+    behaviour: str | list[str] | dict[str, list[str]] = "plain",
     *,
     prepare: Callable[[MockServer], object] | None = None,
     on_progress: OnProgress | None = None,

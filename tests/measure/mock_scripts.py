@@ -243,6 +243,96 @@ def until_close() -> Script:
     return Script(writes, times, End.CLOSE, times[-1])
 
 
+def interim() -> Script:
+    """Two interim answers, the second with headers of its own, before a stream."""
+    script = plain(3)
+    before = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nretry-after: 9\r\n\r\n"
+    return Script([(0.0, before + script.writes[0][1]), *script.writes[1:]], script.token_s)
+
+
+def closes_unannounced() -> Script:
+    """A whole answer, then the connection is closed though nothing said so."""
+    script = plain(2)
+    return Script(script.writes, script.token_s, End.CLOSE)
+
+
+def called_text() -> Script:
+    """A stream whose content type is plain text."""
+    script = plain(3)
+    return Script([(0.0, SSE_HEAD.replace(b"event-stream", b"plain")), *script.writes[1:]], script.token_s)
+
+
+def called_stream() -> Script:
+    """One JSON object whose content type is that of a stream."""
+    script = one_json()
+    return Script([(0.05, script.writes[0][1].replace(b"application/json", b"text/event-stream"))], [])
+
+
+def running_usage() -> Script:
+    """Usage in every event tells how many tokens each holds, one of them without text."""
+    times = [at(position) for position in range(4)]
+    counts = [1, 4, 5, 7]
+    pieces = []
+    for time_s, count in zip(times, counts, strict=True):
+        choice = {"index": 0, "text": "" if count == 5 else "w", "finish_reason": None}
+        pieces.append((time_s, event({"choices": [choice], "usage": usage_block(count)})))
+    token_s = [times[0], *[times[1]] * 3, times[2], *[times[3]] * 2]
+    return stream(pieces, token_s)
+
+
+def logprobs() -> Script:
+    """No usage, but log-probabilities of every token, two in each event."""
+    times = [at(position) for position in range(3)]
+    entries = {"content": [{"token": "a", "logprob": -1.0}, {"token": "b", "logprob": -2.0}]}
+    chunks = [event({"choices": [{"delta": {"content": "ab"}, "logprobs": entries}]}) for _ in times]
+    ending = chunk(delta({}, "stop") + event(b"[DONE]")) + b"0\r\n\r\n"
+    return stream(list(zip(times, chunks, strict=True)), [time_s for time_s in times for _ in range(2)], ending)
+
+
+def end_token() -> Script:
+    """The end token has an event without text, 20 ms after the last word, and is in ``usage``."""
+    times = [at(position) for position in range(4)]
+    ending = chunk(text("", "stop") + usage(4) + event(b"[DONE]")) + b"0\r\n\r\n"
+    script = stream([(time_s, text("w")) for time_s in times[:3]], times, b"")
+    return Script([*script.writes[:-1], (times[3], ending)], times)
+
+
+def aborted() -> Script:
+    """The server gives the request up and says so in the finish reason."""
+    times = [at(position) for position in range(2)]
+    ending = chunk(text("", "abort") + event(b"[DONE]")) + b"0\r\n\r\n"
+    return stream([(time_s, text("w")) for time_s in times], times, ending)
+
+
+def json_error() -> Script:
+    """An error object with status 200 and no stream."""
+    body = b'{"error": {"message": "no such adapter", "code": 404}}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    return Script([(0.01, head + body)], [])
+
+
+def trailers() -> Script:
+    """Chunk extensions, and a trailer after the last chunk."""
+    times = [at(position) for position in range(3)]
+    pieces = [(time_s, chunk(text("w")).replace(b"\r\n", b";x=1\r\n", 1)) for time_s in times]
+    ending = chunk(text("", "stop") + event(b"[DONE]")) + b"0\r\nx-checksum: 1\r\n\r\n"
+    return Script([(0.0, SSE_HEAD), *pieces, (times[-1], ending)], times)
+
+
+def left_open() -> Script:
+    """A whole answer with ``[DONE]``, whose body never ends."""
+    script = no_usage()
+    last_s, ending = script.writes[-1]
+    return Script([*script.writes[:-1], (last_s, ending.removesuffix(b"0\r\n\r\n"))], script.token_s, End.HANG)
+
+
+def http_10() -> Script:
+    """A stream in HTTP/1.0, which ends with its connection."""
+    times = [at(position) for position in range(3)]
+    writes = [(0.0, b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"), *((one, text("w")) for one in times)]
+    return Script([*writes, (times[-1], text("", "stop"))], times, End.CLOSE, times[-1])
+
+
 def garbage() -> Script:
     """Not HTTP."""
     return Script([(0.01, b"SSH-2.0-nothing\r\n\r\n")], [])
@@ -261,6 +351,18 @@ BEHAVIOURS: dict[str, Callable[[], Script]] = {
     "crlf": crlf,
     "no_usage": no_usage,
     "until_close": until_close,
+    "interim": interim,
+    "closes_unannounced": closes_unannounced,
+    "called_text": called_text,
+    "called_stream": called_stream,
+    "running_usage": running_usage,
+    "logprobs": logprobs,
+    "end_token": end_token,
+    "aborted": aborted,
+    "json_error": json_error,
+    "trailers": trailers,
+    "left_open": left_open,
+    "http_10": http_10,
     "cut": cut,
     "clean_cut": clean_cut,
     "reset": reset,

@@ -1,7 +1,8 @@
 """A mock OpenAI-compatible server whose every write happens at a known time after the request was received.
 
 Which behaviour (``mock_scripts``) a request gets is in its body: ``{"mock": NAME}`` (``extra_body`` of the client), or,
-with ``{"mock": [NAMES]}``, the one at the index that ends its ``x-request-id``.
+with ``{"mock": [NAMES]}``, the one at the index that ends its ``x-request-id``; with ``{"mock": {"attempts": [NAMES]}}`` the
+first attempt of a request gets the first, the next the second, and all further ones the last.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class _Connection(asyncio.Protocol):
             self._play(self._page(path), arrived_s)
         else:
             body = json.loads(rest[:length])
-            seen = Seen(headers["x-request-id"], path, headers, body, arrived_s, _script(headers, body))
+            request_id = headers["x-request-id"]
+            attempt = sum(seen.request_id == request_id for seen in self._server.seen)
+            seen = Seen(request_id, path, headers, body, arrived_s, _script(request_id, body, attempt))
             self._server.seen.append(seen)
             self._server.open_now += 1
             self._server.open_peak = max(self._server.open_peak, self._server.open_now)
@@ -117,10 +120,12 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-def _script(headers: dict[str, str], body: dict[str, Any]) -> Script:
+def _script(request_id: str, body: dict[str, Any], attempt: int) -> Script:
     wanted = body.get("mock", "plain")
+    if isinstance(wanted, dict):
+        wanted = wanted["attempts"][min(attempt, len(wanted["attempts"]) - 1)]
     if isinstance(wanted, list):
-        wanted = wanted[int(headers["x-request-id"].rpartition("-")[2]) % len(wanted)]
+        wanted = wanted[int(request_id.rpartition("-")[2]) % len(wanted)]
     return BEHAVIOURS[wanted]()
 
 

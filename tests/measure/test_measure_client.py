@@ -41,6 +41,18 @@ EXPECTED: dict[str, tuple[RequestClass, str, str | None]] = {
     "crlf": (OK, "", "length"),
     "no_usage": (OK, "", "stop"),
     "until_close": (OK, "", "stop"),
+    "interim": (OK, "", "length"),
+    "closes_unannounced": (OK, "", "length"),
+    "called_text": (OK, "", "length"),
+    "called_stream": (OK, "", "length"),
+    "running_usage": (OK, "", "length"),
+    "logprobs": (OK, "", "stop"),
+    "end_token": (OK, "", "stop"),
+    "aborted": (FAILED, "stream_error: the server ended the answer with finish_reason 'abort'", "abort"),
+    "json_error": (FAILED, "stream_error: no such adapter", None),
+    "trailers": (OK, "", "stop"),
+    "left_open": (OK, "", "stop"),
+    "http_10": (OK, "", "stop"),
     "one_json": (OK, "", "length"),
     "cut": (FAILED, "cut: the server closed the connection inside", None),
     "clean_cut": (FAILED, "cut: the stream ended without", None),
@@ -60,6 +72,9 @@ EXPECTED: dict[str, tuple[RequestClass, str, str | None]] = {
 }
 
 
+IN_ONE_PIECE = ("one_json", "called_stream")
+
+
 def test_every_behaviour_ends_in_its_class_and_token_times_follow_the_schedule() -> None:
     names = list(BEHAVIOURS)
     assert set(names) == set(EXPECTED)
@@ -73,9 +88,11 @@ def test_every_behaviour_ends_in_its_class_and_token_times_follow_the_schedule()
         assert row.finish_reason == finish_reason, name
         script = seen[row.request_id].script
         due_s = np.array(script.token_s) + seen[row.request_id].arrived_s - offset_s
+        if name in IN_ONE_PIECE:  # A stream was asked for: all tokens come with the answer.
+            due_s = np.full(5, seen[row.request_id].arrived_s + script.writes[0][0] - offset_s)
         assert len(row.token_times_s) == len(due_s), name
         if name != "silent_tokens":
-            assert row.output_tokens == (5 if name == "one_json" else len(due_s)), name
+            assert row.output_tokens == len(due_s), name
         late_s = row.token_times_s - due_s
         assert (late_s > -0.01).all(), name
         assert (late_s < TOLERANCE_S).all(), name
@@ -90,8 +107,10 @@ def test_every_behaviour_ends_in_its_class_and_token_times_follow_the_schedule()
     assert (multi == 0).sum() == 8  # Four chunks of three tokens.
     assert rows["status_429"].retry_after_s == 2.0
     assert rows["status_503"].retry_after_s == 1.5
-    assert rows["one_json"].streaming is False
-    assert rows["one_json"].ttft_s is None
+    assert {name for name, row in rows.items() if row.in_one_piece} == set(IN_ONE_PIECE)
+    assert rows["interim"].retry_after_s is None
+    assert all(row.attempts == 1 for row in rows.values())
+    assert rows["one_json"].ttft_s == rows["one_json"].e2e_s
     assert rows["one_json"].cached_tokens == 4
 
 
@@ -133,7 +152,7 @@ def test_answer_that_is_not_streamed_has_only_e2e() -> None:
     assert "stream_options" not in mock.seen[0].body
     for row in result.outcomes:
         assert row.e2e_s is not None
-        assert row.e2e_s > 0.05
+        assert row.e2e_s > 0.045  # Loops round timers to milliseconds.
         assert (row.ttft_s, row.tpot_s, row.max_gap_s) == (None, None, None)
         assert (row.prompt_tokens, row.output_tokens, row.cached_tokens) == (7, 5, 4)
 
@@ -268,3 +287,29 @@ def test_server_that_closes_idle_connections_causes_no_failure() -> None:
     result, _ = run_against_mock(even_plan(6, gap_s=0.2), "until_close")
     assert result.counts()[OK] == 6
     assert result.client.connections_opened == 6
+
+
+def test_request_is_not_sent_into_a_close_that_nobody_announced() -> None:
+    result, mock = run_against_mock(even_plan(30, gap_s=0.001), "closes_unannounced", max_in_flight=3)
+    assert result.counts()[OK] == 30
+    assert mock.open_peak <= 3
+
+
+def test_connections_are_used_again_at_once_where_the_server_keeps_them() -> None:
+    result, mock = run_against_mock(even_plan(30, gap_s=0.001), "status_500", max_in_flight=3)
+    assert mock.open_peak <= 3
+    assert result.client.connections_opened <= 6
+
+
+def test_answer_that_the_server_leaves_open_ends_when_it_is_done() -> None:
+    result, _ = run_against_mock(even_plan(2), "left_open", max_in_flight=1)
+    first, second = result.outcomes
+    assert (first.request_class, second.request_class) == (OK, OK)
+    assert first.ended_s is not None
+    assert first.ended_s == first.last_token_s
+    assert result.duration_s < 15.0
+
+
+def test_field_that_is_none_is_left_out_of_the_body() -> None:
+    _, mock = run_against_mock(even_plan(1), extra_body={"stream_options": None, "temperature": None, "top_p": 0.5})
+    assert mock.seen[0].body.keys() == {"model", "seed", "ignore_eos", "stream", "top_p", "mock", "max_tokens", "prompt"}

@@ -38,6 +38,34 @@ def test_setpoints_own_server_is_recognised() -> None:
     assert (found.is_setpoint, found.has_metrics) == (True, True)
 
 
+def test_kind_is_told_by_the_metrics() -> None:
+    found = look(ONE_MODEL | {"/metrics": 'vllm:num_requests_running{model_name="smol"} 0\n'})
+    assert (found.kind, found.takes_token_ids, found.is_setpoint) == ("vllm", True, False)
+    assert look(ONE_MODEL | {"/metrics": "dynamo_frontend_queued_requests 0\n"}).kind == "dynamo"
+
+
+def test_kind_is_told_by_the_owner_of_the_model() -> None:
+    for owner, takes_ids in (("sglang", True), ("llamacpp", True), ("tgi", False)):
+        found = look({"/v1/models": {"data": [{"id": "smol", "owned_by": owner}]}})
+        assert (found.kind, found.takes_token_ids) == (owner, takes_ids)
+    found = look({"/v1/models": {"data": [{"id": "smol", "owned_by": "somebody"}]}})
+    assert (found.kind, found.takes_token_ids) == (None, False)
+
+
+def test_context_of_llamacpp_is_in_the_models_meta_or_in_the_props() -> None:
+    meta: dict[str, object] = {"/v1/models": {"data": [{"id": "smol", "meta": {"n_ctx": 512, "n_ctx_train": 8192}}]}}
+    assert look(meta).max_model_len == 512
+    older: dict[str, object] = {"/v1/models": {"data": [{"id": "smol", "meta": {"n_ctx_train": 8192}}]}}
+    assert look(older).max_model_len is None
+    props: dict[str, object] = {"/props": {"default_generation_settings": {"n_ctx": 1024}, "total_slots": 4}}
+    assert look(older | props).max_model_len == 1024
+
+
+def test_alias_of_a_model_may_be_asked_for() -> None:
+    found = look({"/v1/models": {"data": [{"id": "file.gguf", "aliases": ["smol"]}]}}, model="smol")
+    assert found.target.model == "smol"
+
+
 def test_url_may_end_with_v1() -> None:
     assert look(ONE_MODEL, path="/v1/").target.model == "smol"
 
@@ -60,6 +88,11 @@ def test_several_models_need_a_choice() -> None:
 def test_unknown_model_lists_those_served() -> None:
     with pytest.raises(ProbeError, match=r"'huge' is not served at .*; it offers: smol, big"):
         look(TWO_MODELS, model="huge")
+
+
+def test_server_without_a_list_of_models_is_believed_to_serve_the_one_named() -> None:
+    found = look({}, model="huge")
+    assert (found.target.model, found.models, found.max_model_len) == ("huge", ("huge",), None)
 
 
 def test_wrong_path_says_how_to_give_the_url() -> None:

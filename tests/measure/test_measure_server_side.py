@@ -9,35 +9,7 @@ import pytest
 from measure_helpers import even_plan, run_against_mock
 from mock_server import MockServer
 
-from setpoint.measure.metrics_text import read_metrics
 from setpoint.record import STEP_COLUMNS
-
-VLLM_PAGE = """\
-# HELP vllm:num_requests_running Number of requests in model execution batches.
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",model_name="m"} 3.0
-vllm:num_requests_running{engine="1",model_name="m"} 4.0
-# TYPE vllm:kv_cache_usage_perc gauge
-vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
-vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
-# TYPE vllm:prefix_cache_hits counter
-vllm:prefix_cache_hits_total{engine="0",model_name="m"} 12.0
-# TYPE vllm:request_queue_time_seconds histogram
-vllm:request_queue_time_seconds_bucket{le="0.3",model_name="m"} 5.0
-process_cpu_seconds_total 7.0
-"""
-
-
-def test_pages_of_known_servers_are_read_under_one_set_of_names() -> None:
-    assert read_metrics(VLLM_PAGE) == {"running": 7.0, "kv_usage": 0.75, "prefix_hits": 12.0}
-    assert read_metrics("llamacpp:requests_deferred 2\nllamacpp:requests_processing 1\n") == {"waiting": 2, "running": 1}
-    assert read_metrics("setpoint_num_preemptions_total 5\nsglang:num_queue_reqs 1\n") == {"preemptions": 5, "waiting": 1}
-    assert read_metrics("some_other_server 1\n") == {}
-
-
-def test_page_that_is_not_prometheus_text_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r".+"):
-        read_metrics('vllm:num_requests_running{model="m" 3.0\n')
 
 
 def since(path: str) -> int:
@@ -152,3 +124,23 @@ def test_watching_can_be_left_out() -> None:
     result, _ = run_against_mock(even_plan(1), prepare=pages, watch_server=False)
     assert asked == []
     assert result.server.metrics == {}
+
+
+def test_kind_of_the_server_is_told() -> None:
+    def pages(mock: MockServer) -> None:
+        mock.pages["/metrics"] = lambda _: "sglang:num_running_reqs 1\n"
+
+    result, _ = run_against_mock(even_plan(1), prepare=pages)
+    assert result.server.kind == "sglang"
+    assert result.server.scrape_s_max is not None
+
+
+def test_counter_that_appears_with_its_first_count_began_at_nought() -> None:
+    def pages(mock: MockServer) -> None:
+        mock.pages["/metrics"] = lambda _: (
+            "dynamo_frontend_queued_requests 0\n" + f"dynamo_frontend_requests_total {len(mock.seen)}\n" * bool(mock.seen)
+        )
+
+    result, _ = run_against_mock(even_plan(3), prepare=pages)
+    assert result.server.metrics["requests_ended"][0] == 0
+    assert result.server.rise("requests_ended", -1e9, 1e9) == 3

@@ -68,6 +68,15 @@ def test_one_advance_reads_a_bounded_slice() -> None:
     assert not reader.advance(times_s, chunks)
 
 
+def test_slice_ends_with_the_chunk_that_reaches_its_bytes() -> None:
+    reader = StreamReader()
+    chunks = [event("word " * 8) * 1000] * 5
+    times_s: array[float] = array("d", range(len(chunks)))
+    assert reader.advance(times_s, chunks)
+    assert (reader.read_chunks, len(reader.event_times_s)) == (1, 1000)
+    assert reader.finish(times_s, chunks).token_times_s.tolist() == [float(second) for second in range(5) for _ in range(1000)]
+
+
 def test_last_event_without_blank_line_counts_if_it_is_whole() -> None:
     assert read([event("w"), event("w").rstrip()]).token_times_s.tolist() == [0.0, 1.0]
     assert read([event("w"), DONE.rstrip()]).complete
@@ -116,7 +125,10 @@ def test_reconciled_times_have_the_count_of_usage_and_keep_first_and_order(times
 
 def test_surplus_is_silent_events_first_then_the_end_token() -> None:
     times, silent = np.array([1.0, 3.0]), np.array([0.5, 2.0])
-    assert reconcile(times, 4, silent_s=silent, end_s=4.0).tolist() == [0.5, 1.0, 2.0, 3.0]
+    assert reconcile(times, 3, silent_s=silent, end_s=4.0).tolist() == [1.0, 2.0, 3.0]
+    assert reconcile(times, 4, silent_s=silent, end_s=4.0).tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert reconcile(times, 4, silent_s=silent, end_s=4.0, end_token=False).tolist() == [0.5, 1.0, 2.0, 3.0]
+    assert reconcile(times, 5, silent_s=silent, end_s=4.0).tolist() == [0.5, 1.0, 2.0, 3.0, 3.0]
     assert reconcile(times, 3, silent_s=silent[:0], end_s=4.0).tolist() == [1.0, 3.0, 4.0]
     assert reconcile(times, 4, silent_s=silent[:0], end_s=4.0).tolist() == [1.0, 1.0, 3.0, 3.0]
     assert reconcile(times[:0], 2, end_s=4.0).tolist() == [4.0, 4.0]

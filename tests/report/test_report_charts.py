@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,7 +16,16 @@ from setpoint.report.charts.frame import thin
 from setpoint.report.charts.labels import Area, Mark, place_labels
 from setpoint.report.charts.samples import RequestSamples
 from setpoint.report.charts.scales import Scale, linear_scale, log_scale, tail_scale
-from setpoint.report.charts.series import bin_width_s, in_flight, per_second, slots, stairs
+from setpoint.report.charts.series import (
+    bin_width_s,
+    counts_by_time,
+    in_flight,
+    per_second,
+    percentiles_by_time,
+    slots,
+    stairs,
+    window_edges_s,
+)
 from setpoint.report.charts.svg import tag, words
 
 positive = st.floats(min_value=1e-6, max_value=1e6)
@@ -133,3 +143,34 @@ def test_any_text_is_well_formed_xml(text: str) -> None:
 def test_scale_draws_outliers_at_the_edge() -> None:
     scale = Scale("log", 0.1, 10.0, 0.0, 100.0)
     assert scale.px([0.0, 1.0, 1e9]).tolist() == pytest.approx([0.0, 50.0, 100.0])
+
+
+def test_windows_of_time_never_reach_over_a_phase() -> None:
+    moments_s = np.concatenate((np.linspace(0.0, 10.0, 100), np.linspace(10.0, 12.0, 100)))
+    edges_s = window_edges_s(moments_s, np.array([0.0, 10.0, 12.0]))
+    assert 10.0 in edges_s
+    assert (edges_s[0], edges_s[-1]) == (0.0, 12.0)
+    assert np.all(np.diff(edges_s) > 0)
+    values = np.where(moments_s < 10.0, 1.0, 5.0)
+    (low, high) = percentiles_by_time(moments_s, values, edges_s, (50.0, 95.0), least=(1, 1000))
+    assert set(low[edges_s[:-1] < 10.0]) == {1.0}
+    assert set(low[edges_s[:-1] >= 10.0]) == {5.0}
+    assert np.isnan(high).all()
+
+
+def test_a_window_has_the_percentile_of_its_own_values() -> None:
+    rng = np.random.default_rng(5)
+    moments_s, values = rng.uniform(0.0, 10.0, 500), rng.exponential(1.0, 500)
+    edges_s = np.array([0.0, 4.0, 10.0])
+    (found,) = percentiles_by_time(moments_s, values, edges_s, (95.0,), least=(20,))
+    for window, (start_s, end_s) in enumerate(itertools.pairwise(edges_s)):
+        inside = values[(moments_s >= start_s) & (moments_s < end_s)]
+        assert found[window] == np.percentile(inside, 95, method="inverted_cdf")
+
+
+def test_every_request_is_in_one_bin_of_its_class() -> None:
+    moments_s = np.array([0.0, 0.5, 3.0, 9.9, np.nan])
+    labels = np.array(["ok", "late", "ok", "ok", "ok"], dtype=object)
+    times_s, counts = counts_by_time(moments_s, labels, ["ok", "late", "shed"], 10.0)
+    assert counts.shape == (3, len(times_s))
+    assert counts.sum(axis=1).tolist() == [3, 1, 0]

@@ -9,10 +9,20 @@ from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from request_rows import row, served, step_table, table
 
-from setpoint.record import REQUEST_COLUMNS, Report, SloReport, Validity, Verdict
+from setpoint.record import (
+    LATER_REQUEST_COLUMNS,
+    REQUEST_COLUMNS,
+    SERVER_COLUMNS,
+    Report,
+    SloReport,
+    Validity,
+    Verdict,
+)
+from setpoint.report.exports.tokens import tokens_table
 from setpoint.report.files import (
     SCHEMA_FILE,
     RunFolderError,
@@ -52,9 +62,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
-    write_run(
-        folder, report("weil — 95 %"), table(served(3)), STEPS, {"seed": 7, "path": Path("a"), "kind": Colour.RED}
-    )
+    write_run(folder, report("weil — 95 %"), table(served(3)), STEPS, {"seed": 7, "path": Path("a"), "kind": Colour.RED})
     assert names(folder) == RUN_FILES
     run = read_run(folder)
     assert run.report == report("weil — 95 %")
@@ -147,11 +155,34 @@ def test_the_schema_file_is_current() -> None:
     )
 
 
-def test_the_schema_names_what_a_report_has() -> None:
+def test_the_schema_demands_what_every_report_has_and_allows_the_additions() -> None:
     schema = json.loads(report_schema())
     written = json.loads(report().to_json())
-    assert set(schema["properties"]) == set(schema["required"]) == set(written)
+    assert set(schema["required"]) == set(written)
+    assert set(schema["properties"]) == set(written) | Report.ADDED
+    candidate = schema["$defs"]["Candidate"]
+    assert set(candidate["required"]) == {"name", "config", "predicted", "measured", "slo"}
+    assert {"client", "server"} <= set(candidate["properties"])
     assert schema["additionalProperties"] is False
+
+
+def test_tables_of_earlier_versions_are_read_with_the_later_columns_unknown(tmp_path: Path) -> None:
+    write_run(tmp_path, report(), table(served(2)), None, {})
+    earlier = table(served(2)).drop_columns(list(LATER_REQUEST_COLUMNS))
+    pq.write_table(earlier, tmp_path / "requests.parquet")
+    read = read_run(tmp_path).requests
+    assert read.schema == REQUEST_COLUMNS
+    assert read["attempts"].null_count == 2
+
+
+def test_what_the_server_said_and_single_tokens_are_kept_beside(tmp_path: Path) -> None:
+    server = pa.Table.from_pylist([{"candidate": "c", "time_s": 1.0, "name": "running", "value": 2.0}], SERVER_COLUMNS)
+    tokens = tokens_table(table(served(2)))
+    write_run(tmp_path, report(), table(served(2)), None, {}, server=server, tokens=tokens)
+    assert names(tmp_path) == ["report.json", "requests.parquet", "run.json", "server.parquet", "tokens.parquet"]
+    assert read_run(tmp_path).server.equals(server)  # type: ignore[union-attr]
+    write_run(tmp_path, report(), table(served(2)), None, {})
+    assert names(tmp_path) == ["report.json", "requests.parquet", "run.json"]
 
 
 def test_the_schema_is_printed_on_request() -> None:
@@ -166,8 +197,6 @@ def test_machine_facts_are_json_and_import_no_engine() -> None:
     assert facts["cpu"]
     assert facts["cores_logical"] >= facts["cores_usable"] >= 1
     assert facts["memory_bytes"] > 1 << 20
-    code = (
-        "import sys; from setpoint.report.files import machine_facts; machine_facts(); print('openvino' in sys.modules)"
-    )
+    code = "import sys; from setpoint.report.files import machine_facts; machine_facts(); print('openvino' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

@@ -19,12 +19,14 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from setpoint.record import Phase, Report
+from setpoint.record import SERVER_COLUMNS, Phase, Report
 from setpoint.report.charts.timeline import MOST_DOTS
 from setpoint.report.html import render_html
 
 Run = tuple[Report, pa.Table, pa.Table]
 SECTIONS = ("verdict", "asked", "frontier", "distributions", "timeline", "tradeoff", "candidates", "method")
+# A single measurement has nothing to compare.
+OF_ONE = tuple(section for section in SECTIONS if section not in ("frontier", "tradeoff"))
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
@@ -199,15 +201,75 @@ def test_hostile_texts_are_escaped() -> None:
 @pytest.mark.parametrize("candidates", [0, 1, 3])
 def test_nothing_known_still_renders(candidates: int) -> None:
     found = outline(render_html(*bare_report(candidates)))
-    assert set(SECTIONS) <= set(found.ids)
+    assert set(OF_ONE if candidates == 1 else SECTIONS) <= set(found.ids)
 
 
 def test_one_candidate_without_steps_and_without_requirement() -> None:
     report, requests, _ = synthetic_run(names=("continuous-8",))
     page = render_html(report.model_copy(update={"requirement": None}), requests, None)
     assert "No requirement: this run was measured without limits." in page
-    assert "Without step records the configured most stands for the mean batch." in page
     assert "steps.parquet" not in page
+
+
+def measured_run() -> tuple[Report, pa.Table, None, pa.Table]:
+    """One measurement of somebody else's server: no steps, but metrics, an account of the client, claims and a load."""
+    report, requests, _ = synthetic_run(names=("continuous-8",))
+    rows = [
+        {"candidate": "continuous-8", "time_s": float(at), "name": name, "value": value}
+        for at in range(0, 120, 2)
+        for name, value in (("running", 4.0 + at % 5), ("waiting", at % 7), ("kv_usage", 0.3 + at / 400), ("power_w", 250.0))
+    ]
+    account = {
+        "workers": 2,
+        "send_lag_s": {"p50": 0.0001, "p99": 0.002, "max": 0.004},
+        "loop_lag_s": {"p50": 0.0001, "p99": 0.001, "max": 0.003},
+        "cpu": {"busiest_core_share": 0.31, "machine_share": 0.6, "output_tokens_per_cpu_s": 51_000.0},
+        "errors": [
+            {"of": "ttft", "limit_s": 0.5, "limit_stated": True, "error_p99_s": 0.003, "error_share_of_limit": 0.006}
+        ],
+        "arrivals": [
+            {
+                "phase": "sustained", "faithful": True, "lag_p99_s": 0.002,
+                "planned": {"rate_rps": 2.2, "gap_cv": 1.0, "dispersion": 1.1},
+                "realised": {"rate_rps": 2.2, "gap_cv": 1.01, "dispersion": 1.1},
+            }
+        ],
+        "warnings": [],
+    }  # fmt: skip
+    sustained = {"running_mean": 5.0, "running_peak": 8.0, "rejected": 3.0}
+    server = {"kind": "vllm", "scrapes": 60, "phases": {"sustained": sustained}}
+    candidate = report.candidates[0]
+    checks = [candidate.slo.checks[0].model_copy(update={"asserted": "ttft_p95<500ms"}), *candidate.slo.checks[1:]]
+    slo = candidate.slo.model_copy(update={"checks": checks})
+    candidate = candidate.model_copy(update={"client": account, "server": server, "slo": slo})
+    changed = report.model_copy(update={"candidates": [candidate], "load": {"max_in_flight": 64, "retries": 2}})
+    return changed, requests, None, pa.Table.from_pylist(rows, schema=SERVER_COLUMNS)
+
+
+def test_a_measurement_shows_all_its_distributions_its_client_and_its_server() -> None:
+    page = render_html(*measured_run())
+    found = outline(page)
+    assert set(OF_ONE) <= set(found.ids)
+    assert not {"frontier", "tradeoff"} & set(found.ids)
+    for metric in ("TTFT", "ITL", "E2E", "Largest gap"):
+        assert f"Cumulative distribution of {metric}, sustained phase" in page
+    text = re.sub(r"<[^>]+>", " ", page)
+    for words in (
+        "How they ended, requests in", "arrivals", "completions", "KV cache in use", "GPU power, W",
+        "Gaps between tokens (ITL)", "The load generator itself", "faithful", "2 processes", "What the server said of itself",
+        "vllm, read 60 times",
+        "64 in flight", "ttft_p95&lt;500ms", "server.parquet",
+    ):  # fmt: skip
+        assert words in text, words
+    for plot in (svg for svg in svgs(page) if "plot" in (svg.get("class") or "")):
+        assert all("nan" not in (element.get("d") or "") for element in plot.iter())
+
+
+def test_a_search_for_the_knee_says_where_it_is() -> None:
+    report, requests, steps = synthetic_run(names=("continuous-8", "continuous-32"))
+    knee = {"rate_rps": 31.6, "words": "The knee is at 31.6 requests/s.", "probes": [], "curve": [], "criteria": []}
+    page = render_html(report.model_copy(update={"kind": "measure", "knee": knee}), requests, steps)
+    assert "The knee is at 31.6 requests/s" in page
 
 
 def test_requests_that_were_never_answered() -> None:
@@ -218,7 +280,7 @@ def test_requests_that_were_never_answered() -> None:
     lists = pa.nulls(requests.num_rows, pa.list_(pa.float64()))
     requests = requests.set_column(requests.column_names.index("token_times_s"), "token_times_s", lists)
     found = outline(render_html(report, requests, steps))
-    assert set(SECTIONS) <= set(found.ids)
+    assert set(OF_ONE) <= set(found.ids)
 
 
 def test_not_streamed_answers_are_shown_by_e2e() -> None:
@@ -273,6 +335,22 @@ class TestBrowser:
             open_page(browser, folder, page, width=width)
             browser.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+    @pytest.mark.parametrize("dark", [False, True])
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_a_measurement_works_offline_in_both_schemes(
+        self, browser: webdriver.Chrome, tmp_path: Path, width: int, dark: bool
+    ) -> None:
+        open_page(browser, tmp_path, render_html(*measured_run()), width=width, dark=dark)
+        assert logged(browser, "browser") == []
+        assert [url for url in requested_urls(browser) if not url.startswith(("file:", "data:"))] == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        for section in OF_ONE:
+            assert browser.find_element(By.ID, section).is_displayed()
+        assert browser.find_element(By.ID, "client").is_displayed()
+        curves = browser.find_elements(By.CSS_SELECTOR, f"#timeline svg.{'wide' if width > 760 else 'narrow'} .line.p95")
+        assert curves
+        assert all(curve.is_displayed() for curve in curves)
 
     def test_phone_gets_the_narrow_timeline(self, browser: webdriver.Chrome, run: Run, tmp_path: Path) -> None:
         open_page(browser, tmp_path, render_html(*run), width=420)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from request_rows import row, served, table
 
 from setpoint.record import Phase, RequestClass, SloCheck, SloReport, Verdict
-from setpoint.report.judge import _share_beyond, _spread_by_share, judge, overall_verdict
+from setpoint.report.judge import judge, overall_verdict, spread_within, within_limit
 from setpoint.report.request_samples import Sample
 from setpoint.requirement import (
     Arrival,
@@ -62,9 +62,7 @@ def varied(count: int, low_s: float, high_s: float) -> list[dict[str, Any]]:
     return [row(float(k), [k + ttft, k + ttft + 0.02]) for k, ttft in enumerate(ttfts)]
 
 
-@pytest.mark.parametrize(
-    ("limit_s", "verdict"), [(0.3, Verdict.MET), (0.05, Verdict.MISSED), (0.195, Verdict.INCONCLUSIVE)]
-)
+@pytest.mark.parametrize(("limit_s", "verdict"), [(0.3, Verdict.MET), (0.05, Verdict.MISSED), (0.195, Verdict.INCONCLUSIVE)])
 def test_the_whole_interval_decides(limit_s: float, verdict: Verdict) -> None:
     check = only_check(varied(300, 0.1, 0.2), p95(LatencyMetric.TTFT, limit_s))
     assert (check.metric, check.statistic, check.phase) == ("ttft", "p95", Phase.SUSTAINED)
@@ -208,9 +206,7 @@ def test_overall_verdict() -> None:
     st.lists(st.sampled_from([RequestClass.FAILED, RequestClass.DROPPED, RequestClass.UNFINISHED]), max_size=10),
     st.floats(0.1, 2.0),
 )
-def test_losing_requests_never_turns_missed_into_met(
-    ttfts: list[float], lost: list[RequestClass], limit_s: float
-) -> None:
+def test_losing_requests_never_turns_missed_into_met(ttfts: list[float], lost: list[RequestClass], limit_s: float) -> None:
     rows = [row(float(k), [k + ttft]) for k, ttft in enumerate(ttfts)]
     gone = [row(float(len(ttfts) + k), request_class=each) for k, each in enumerate(lost)]
     before, after = (only_check(each, p95(LatencyMetric.TTFT, limit_s)) for each in (rows, rows + gone))
@@ -222,33 +218,61 @@ def test_losing_requests_never_turns_missed_into_met(
 
 
 def test_a_limit_far_above_slow_waves_is_met_though_the_percentile_itself_has_no_upper_end() -> None:
-    """Latencies in long waves, all far below the limit: the wave says nothing about the limit."""
-    waves = [0.05 + 0.04 * (index // 24 % 2) for index in range(144)]
-    sample = Sample(np.array(waves), np.zeros(144, dtype=np.bool_))
-    slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
+    """Latencies in waves, all far below the limit: the waves matter little to it, but do to the percentile itself."""
+    walk = np.convolve(np.random.default_rng(4).standard_normal(600), np.ones(8) / 8.0, mode="valid")[:288]
+    sample = Sample(0.06 * np.exp(walk), np.zeros(288, dtype=np.bool_))
     interval = percentile_interval(sample.values, 95)
-    assert interval is not None
-    assert math.isinf(interval[1])
-    assert _share_beyond(sample, slo) is Verdict.MET
+    assert interval is None or math.isinf(interval[1])
+    assert within_limit(sample, 95.0, 1.0) is Verdict.MET
 
 
 def test_waves_that_reach_over_the_limit_stay_undecided() -> None:
     waves = [0.05 + (0.6 if 40 <= index < 47 else 0.0) for index in range(144)]
     sample = Sample(np.array(waves), np.zeros(144, dtype=np.bool_))
-    slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
-    assert _share_beyond(sample, slo) is Verdict.INCONCLUSIVE
+    assert within_limit(sample, 95.0, 0.5) is Verdict.INCONCLUSIVE
 
 
 def test_a_cut_off_request_below_the_limit_can_prevent_met_but_not_prove_a_miss() -> None:
     values = np.full(144, 0.1)
-    slo = LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5)
-    assert _share_beyond(Sample(values, np.arange(144) % 4 == 0), slo) is Verdict.INCONCLUSIVE
-    assert _share_beyond(Sample(values + 1.0, np.arange(144) % 4 == 0), slo) is Verdict.MISSED
+    assert within_limit(Sample(values, np.arange(144) % 4 == 0), 95.0, 0.5) is Verdict.INCONCLUSIVE
+    assert within_limit(Sample(values + 1.0, np.arange(144) % 4 == 0), 95.0, 0.5) is Verdict.MISSED
 
 
 @pytest.mark.parametrize(("share", "expected"), [(2.0, Verdict.MET), (0.6, Verdict.MISSED), (1.0, Verdict.INCONCLUSIVE)])
 def test_a_spread_whose_p99_has_no_upper_end_is_judged_by_the_share_beyond(share: float, expected: Verdict) -> None:
-    waves = np.array([0.1 + 0.08 * math.sin(index / 25) ** 8 + 0.02 * (index % 7) / 7 for index in range(560)])
-    sample = Sample(waves, np.zeros(560, dtype=np.bool_))
-    spread = float(np.percentile(waves, 99) / np.percentile(waves, 50))
-    assert _spread_by_share(sample, SpreadSlo(metric=LatencyMetric.E2E, limit=max(1.0, share * spread))) is expected
+    values = np.random.default_rng(3).lognormal(-2.0, 0.4, 500)
+    sample = Sample(values, np.zeros(500, dtype=np.bool_))
+    interval = percentile_interval(values, 99)
+    assert interval is not None
+    assert math.isinf(interval[1])
+    spread = float(np.percentile(values, 99) / np.percentile(values, 50))
+    assert spread_within(sample, share * spread) is expected
+
+
+def overloaded(growth_s: float, limit_s: float) -> SloReport:
+    """400 streams, two a second, each ``growth_s`` later than the one before, against a P95 of TTFT."""
+    rows = [row(0.5 * k, [0.5 * k + 0.1 + growth_s * k, 0.5 * k + 0.12 + growth_s * k]) for k in range(400)]
+    return judged(rows, p95(LatencyMetric.TTFT, limit_s))
+
+
+def test_under_a_growing_backlog_nothing_is_met_and_a_miss_stays_one() -> None:
+    assert overloaded(0.0, 60.0).verdict is Verdict.MET
+    assert overloaded(0.05, 60.0).verdict is Verdict.INCONCLUSIVE
+    assert overloaded(0.05, 2.0).verdict is Verdict.MISSED
+
+
+def test_a_burst_is_judged_by_what_happened_in_it() -> None:
+    """The first fifth of a burst is quick, the rest waits longer and longer: its P90 is over the limit for certain."""
+    rows = [row(0.02 * k, [0.02 * k + 0.1 + 0.03 * k], phase=Phase.BURST) for k in range(120)]
+    report = judged(served(100) + rows, p95(LatencyMetric.TTFT, 0.5), p95(LatencyMetric.TTFT, 0.8))
+    assert [check.verdict for check in report.checks] == [Verdict.MET, Verdict.MISSED]
+
+
+def test_goodput_is_judged_by_how_much_each_request_missed() -> None:
+    """Latenesses that come together leave less information than the same number scattered."""
+    slos = p95(LatencyMetric.TTFT, 0.5).model_copy(update={"goodput_fraction_min": 0.9})
+    scattered = [row(float(k), [k + (1.0 if k % 20 == 0 else 0.1 + 0.01 * (k * 7 % 13))]) for k in range(400)]
+    together = [row(float(k), [k + (1.0 if k % 200 < 10 else 0.1 + 0.01 * (k * 7 % 13))]) for k in range(400)]
+    goodputs = [judged(rows, slos).checks[1] for rows in (scattered, together)]
+    assert [check.value for check in goodputs] == [0.95, 0.95]
+    assert [check.verdict for check in goodputs] == [Verdict.MET, Verdict.INCONCLUSIVE]

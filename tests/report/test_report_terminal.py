@@ -8,7 +8,7 @@ import pytest
 from report_synthetic_run import CONFIGS, bare_report, hostile_report, synthetic_run
 from rich.console import Console
 
-from setpoint.record import Report, Validity
+from setpoint.record import Measured, Report, Validity
 from setpoint.report.terminal import render_terminal
 
 
@@ -58,17 +58,31 @@ def test_losers_get_a_line_each() -> None:
     assert "static-8 lost: it waits." in [line.strip() for line in lines]
 
 
-def test_one_candidate_has_its_phases_side_by_side() -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_one_candidate_is_shown_phase_by_phase_with_a_row_a_latency(width: int) -> None:
     report = synthetic_run(names=("continuous-8",))[0]
     assert report.kind == "measure"
-    lines = printed(report).splitlines()
-    assert any("sustained" in line and "burst" in line for line in lines)
+    lines = printed(report, width).splitlines()
+    assert max(map(len, lines)) <= width
     figures = report.candidates[0].measured
     assert figures is not None
     assert figures.burst is not None
-    samples = next(line for line in lines if "TTFT, samples" in line)
-    assert samples.split()[-2:] == [str(figures.sustained.ttft_s.n), str(figures.burst.ttft_s.n)]
-    assert any("P99, 95 % interval" in line for line in lines)
+    headings = [line for line in lines if "requests offered" in line]
+    assert [line.split()[0] for line in headings] == ["Sustained", "Burst"]
+    rows = [line.split() for line in lines if line.startswith("TTFT ") and "≤" not in line]
+    assert [row[1] for row in rows] == [str(figures.sustained.ttft_s.n), str(figures.burst.ttft_s.n)]
+    assert f"{figures.burst.late} late" in "\n".join(lines)
+
+
+def test_from_the_send_is_shown_where_it_differs() -> None:
+    report = synthetic_run(names=("continuous-8",))[0]
+    measured = report.candidates[0].measured
+    assert measured is not None
+    same = measured.sustained.model_copy(update={"ttft_from_send_s": measured.sustained.ttft_s})
+    less = same.ttft_s.model_copy(update={"p99": 0.001})
+    for figures, shown in ((same, 0), (same.model_copy(update={"ttft_from_send_s": less}), 1)):
+        candidate = report.candidates[0].model_copy(update={"measured": Measured(sustained=figures)})
+        assert printed(report.model_copy(update={"candidates": [candidate]})).count("from send") == shown
 
 
 def test_ascii_pipe_gets_ascii(tune: Report) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.requirement import ArrivalProcess
+from setpoint.requirement.arrival import STATIONARY
 from setpoint.workload.arrivals import MAX_ARRIVALS, arrival_offsets_s
 
 
@@ -18,7 +19,7 @@ def counts(process: ArrivalProcess, cv: float, window_s: float, windows: int, se
 
 
 @given(
-    process=st.sampled_from(ArrivalProcess),
+    process=st.sampled_from(STATIONARY),
     rate_rps=st.floats(0.01, 200),
     duration_s=st.floats(0, 50),
     cv=st.floats(0.1, 5),

@@ -22,6 +22,7 @@ from setpoint.requirement import (
     example_text,
     parse_requirement,
 )
+from setpoint.requirement.arrival import STATIONARY
 from setpoint.workload import EstimatedPrompts, LoadPlan, Prompt, TextPrompts, TokenIdPrompts, plan_load
 
 PROFILE = RequestProfile(
@@ -70,7 +71,7 @@ def test_phases_without_length_and_bursts_that_are_not_declared_are_left_out() -
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**40),
-    process=st.sampled_from(ArrivalProcess),
+    process=st.sampled_from(STATIONARY),
     warmup_s=st.floats(0, 5),
     sustained_s=st.floats(0.1, 10),
     recovery_s=st.floats(0, 5),

@@ -5,16 +5,23 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_tokenizers import encode_bytes, encode_chat, encode_words
+from workload_tokenizers import Counting, encode_bytes, encode_chat, encode_pieces, encode_template, encode_words
 
-from setpoint.workload import EstimatedPrompts, PromptError, PromptMaker, TextPrompts, TokenIdPrompts
+from setpoint.workload import EstimatedPrompts, PromptBlock, PromptError, PromptMaker, TextPrompts, TokenIdPrompts
 from setpoint.workload.fitting import common_length, fit_text
 from setpoint.workload.prompts import Encode
 from setpoint.workload.words import ADJECTIVES, NOUNS, PREPOSITIONS, VERBS, topic_pieces
 
-TOKENIZERS = pytest.mark.parametrize("encode", [encode_words, encode_chat, encode_bytes])
+TOKENIZERS = pytest.mark.parametrize("encode", [encode_words, encode_chat, encode_bytes, encode_pieces, encode_template])
 MAKERS = pytest.mark.parametrize(
-    "make", [TextPrompts(encode_words), TextPrompts(encode_chat), TokenIdPrompts(encode_words), EstimatedPrompts()]
+    "make",
+    [
+        TextPrompts(encode_words),
+        TextPrompts(encode_chat),
+        TextPrompts(encode_pieces),
+        TokenIdPrompts(encode_words),
+        EstimatedPrompts(),
+    ],
 )
 
 
@@ -127,5 +134,70 @@ def test_text_reads_as_sentences() -> None:
     assert not text.startswith(" ")
     assert "  " not in text
     assert " ." not in text
-    assert text[0].isupper()
     assert text.count(".") >= 5
+
+
+@pytest.mark.parametrize("shared", [0, 40])
+def test_whole_words_are_counted_without_asking(shared: int) -> None:
+    encode = Counting()
+    make = TextPrompts(encode)
+    for serial in range(300):
+        make(tokens=100 + serial, shared_prefix_tokens=shared, seed=1, serial=serial)
+    # The vocabulary is looked at once, and every noun that a prompt begins with.
+    assert encode.calls < 20 + 300
+    before = encode.calls
+    for serial in range(3000):
+        prompt = make(tokens=100, shared_prefix_tokens=shared, seed=1, serial=serial)
+        assert serial % 100 or len(encode_pieces(str(prompt.content))) == prompt.tokens == 100
+    assert encode.calls - before < 200
+
+
+@settings(max_examples=30)
+@given(
+    encode=st.sampled_from([encode_pieces, encode_template]),
+    tokens=st.integers(60, 400),
+    shared=st.integers(0, 50),
+    seed=st.integers(0, 2**40),
+    serial=st.integers(0, 10**12),
+)
+def test_counted_words_are_true_counts(encode: Encode, tokens: int, shared: int, seed: int, serial: int) -> None:
+    prompt = TextPrompts(encode)(tokens=tokens, shared_prefix_tokens=shared, seed=seed, serial=serial)
+    assert len(encode(str(prompt.content))) == prompt.tokens == tokens
+
+
+def test_longer_prefixes_begin_like_shorter_ones() -> None:
+    for encode in (encode_pieces, encode_words):
+        make = TextPrompts(encode)
+        ids = [encode(text_of(make, 300, shared, serial=shared)) for shared in (32, 64, 128, 256)]
+        for shared, one, two in zip((32, 64, 128), ids, ids[1:], strict=False):
+            assert abs(common_length(one, two) - shared) <= 1
+
+
+BLOCKS = (PromptBlock(7, 64), PromptBlock(8, 64), PromptBlock(9, 64))
+
+
+@pytest.mark.parametrize("encode", [encode_words, encode_pieces, encode_bytes])
+@pytest.mark.parametrize("tokens", [64, 100, 128, 192, 250])
+def test_blocks_are_shared_as_far_as_they_fit(encode: Encode, tokens: int) -> None:
+    for make in (TextPrompts(encode), TokenIdPrompts(encode)):
+        prompts = [make(tokens=tokens, shared_prefix_tokens=0, seed=1, serial=serial, blocks=BLOCKS) for serial in range(2)]
+        ids = [tuple(encode(prompt.content)) if isinstance(prompt.content, str) else prompt.content for prompt in prompts]
+        assert [len(one) for one in ids] == [prompt.tokens for prompt in prompts]
+        assert abs(len(ids[0]) - tokens) <= 1
+        slack = 8 if encode is encode_bytes else 1
+        assert min(tokens, 192) - 1 <= common_length(*ids) <= min(tokens, 192) + slack
+        other = make(tokens=tokens, shared_prefix_tokens=0, seed=1, serial=0, blocks=(BLOCKS[0], PromptBlock(5, 64)))
+        other_ids = tuple(encode(other.content)) if isinstance(other.content, str) else other.content
+        assert min(tokens, 64) - 1 <= common_length(ids[0], other_ids) <= 64 + slack
+
+
+def test_a_prompt_of_text_is_the_text() -> None:
+    assert TextPrompts(encode_words).of_text("Hello there.").tokens == 3
+    assert TokenIdPrompts(encode_words).of_text("Hello there.").content == tuple(encode_words("Hello there."))
+
+
+@given(serials=st.lists(st.integers(0, 10**6), min_size=2, max_size=30, unique=True), tokens=st.integers(4, 40))
+def test_token_ids_of_different_requests_differ(serials: list[int], tokens: int) -> None:
+    make = TokenIdPrompts(encode_bytes)
+    contents = {make(tokens=tokens, shared_prefix_tokens=0, seed=1, serial=serial).content for serial in serials}
+    assert len(contents) == len(serials)

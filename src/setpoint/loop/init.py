@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from setpoint.loop.describe import FlagError
+from setpoint.loop.flags import option
+from setpoint.loop.option_names import INIT_OPTIONS, option_for
+from setpoint.loop.shorthand import FlagError
 from setpoint.requirement import (
     Objective,
     RequirementError,
@@ -19,41 +23,37 @@ from setpoint.requirement import (
 from setpoint.requirement.units import parse_burst_rate_rps, parse_duration_s, parse_rate_rps
 
 NO_BURST = "none"
+DEFAULT_MODEL = "smollm2-135m"
+# Answers that a trace or a metrics page gives.
+SHOWN_BY_PRODUCTION = {
+    "prompt_tokens": "--prompt-tokens",
+    "output_tokens": "--output-tokens",
+    "burst_rate": "--burst-rate",
+    "streaming": "--streaming",
+    "objective": "--objective",
+    "usd_per_hour": "--usd-per-hour",
+}
 DEFAULT_RATE = "2/s"
 DEFAULT_TTFT, DEFAULT_ITL, DEFAULT_E2E = "500ms", "80ms", "2s"
 LATENCY_OBJECTIVES = (None, Objective.MAX_GOODPUT.value, Objective.MIN_LATENCY.value)
-# Which option a field of the requirement comes from.
-OPTIONS = (
-    ("name", "--name"),
-    ("model", "--model"),
-    ("profile.prompt_tokens", "--prompt-tokens"),
-    ("profile.output_tokens", "--output-tokens"),
-    ("profile.arrival.rate", "--rate"),
-    ("profile.burst", "--burst-rate"),
-    ("slo.ttft", "--ttft-p95"),
-    ("slo.itl", "--itl-p99"),
-    ("slo.e2e", "--e2e-p95"),
-    ("objective", "--objective"),
-    ("price", "--usd-per-hour"),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class InitAnswers:
-    """What the user said; ``None`` where nothing was said."""
+    """What the user said; ``None`` where nothing was said. Each is an option of ``setpoint init``."""
 
-    name: str | None = None
-    model: str | None = None
-    rate: str | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    streaming: bool | None = None
-    ttft_p95: str | None = None
-    itl_p99: str | None = None
-    e2e_p95: str | None = None
-    burst_rate: str | None = None
-    objective: str | None = None
-    usd_per_hour: float | None = None
+    name: Annotated[str | None, option("NAME", "Name of the application.")] = None
+    model: Annotated[str | None, option("MODEL", "Model source.")] = None
+    rate: Annotated[str | None, option("RATE", "Requests per second, such as 2.5/s.")] = None
+    prompt_tokens: Annotated[int | None, option("N", "Typical tokens of a prompt.", min=1)] = None
+    output_tokens: Annotated[int | None, option("N", "Typical tokens of an answer.", min=1)] = None
+    streaming: Annotated[bool | None, typer.Option("--streaming/--no-streaming", help="Somebody reads along.")] = None
+    ttft_p95: Annotated[str | None, option("TIME", "Limit of the time to first token, such as 300ms.")] = None
+    itl_p99: Annotated[str | None, option("TIME", "Limit of the gap between tokens, such as 60ms.")] = None
+    e2e_p95: Annotated[str | None, option("TIME", "Limit of the whole answer, such as 2s.")] = None
+    burst_rate: Annotated[str | None, option("RATE", "Rate of a burst, such as 3x or 9/s.")] = None
+    objective: Annotated[str | None, option("NAME", "max_goodput, max_throughput, min_latency or min_cost.")] = None
+    usd_per_hour: Annotated[float | None, option("USD", "What the hardware costs.")] = None
 
     @property
     def empty(self) -> bool:
@@ -70,6 +70,48 @@ def init_text(answers: InitAnswers, *, example: str | None, ask: bool) -> str:
     if not answers.empty:
         raise FlagError("--example: takes the example as it is; leave out the other options and edit the file")
     return example_text(example)
+
+
+def seen_text(
+    answers: InitAnswers,
+    *,
+    from_trace: Path | None,
+    trace_format: str | None,
+    from_metrics: str | None,
+    interval_s: float | None,
+) -> str:
+    """The text of a file that describes what production shows, with the answers for what it cannot show.
+
+    Raises ``BadInput`` for a source that cannot be read, ``FlagError`` for an answer that the source gives itself.
+    """
+    from setpoint.loop.init_from import requirement_from_trace
+    from setpoint.loop.init_from_metrics import INTERVAL_S, requirement_from_metrics
+
+    source = "--from-trace" if from_trace is not None else "--from-metrics"
+    for field, option_name in SHOWN_BY_PRODUCTION.items():
+        if getattr(answers, field) is not None:
+            raise FlagError(f"{option_name}: {source} shows it; leave it out, and change the file if need be")
+    slo = _limits(answers) or None
+    if from_trace is not None:
+        model = answers.model or DEFAULT_MODEL
+        return requirement_from_trace(
+            from_trace, format=trace_format, name=answers.name, model=model, rate=answers.rate, slo=slo
+        )
+    assert from_metrics is not None
+    return requirement_from_metrics(
+        from_metrics,
+        interval_s=INTERVAL_S if interval_s is None else interval_s,
+        name=answers.name,
+        model=answers.model,
+        rate=answers.rate,
+        slo=slo,
+    )
+
+
+def _limits(answers: InitAnswers) -> dict[str, dict[str, str]]:
+    """The limits that were given, as in YAML."""
+    given = {"ttft": ("p95", answers.ttft_p95), "itl": ("p99", answers.itl_p99), "e2e": ("p95", answers.e2e_p95)}
+    return {metric: {statistic: limit} for metric, (statistic, limit) in given.items() if limit is not None}
 
 
 def _ask() -> InitAnswers:
@@ -142,21 +184,21 @@ def _with_limits(answers: InitAnswers) -> InitAnswers:
 
 def _render(answers: InitAnswers) -> str:
     streaming = True if answers.streaming is None else answers.streaming
-    given = {"ttft": ("p95", answers.ttft_p95), "itl": ("p99", answers.itl_p99), "e2e": ("p95", answers.e2e_p95)}
     try:
         return render_requirement(
             name=answers.name if answers.name is not None else "my-application",
-            model=answers.model if answers.model is not None else "smollm2-135m",
+            model=answers.model if answers.model is not None else DEFAULT_MODEL,
             prompt_tokens=answers.prompt_tokens or 128,
             output_tokens=answers.output_tokens or 64,
             streaming=streaming,
             rate=answers.rate if answers.rate is not None else DEFAULT_RATE,
             burst_rate=answers.burst_rate,
-            slo={metric: {statistic: limit} for metric, (statistic, limit) in given.items() if limit is not None},
+            slo=_limits(answers),
             objective=answers.objective or "max_goodput",
             usd_per_hour=answers.usd_per_hour,
         )
     except RequirementError as error:
         problem = error.problems[0]
-        option = next((name for start, name in OPTIONS if problem.field.startswith(start)), problem.field)
-        raise FlagError(f"{option}: found {problem.found}; allowed: {problem.allowed}") from error
+        raise FlagError(
+            f"{option_for(problem.field, INIT_OPTIONS)}: found {problem.found}; allowed: {problem.allowed}"
+        ) from error

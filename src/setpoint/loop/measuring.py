@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import pyarrow as pa
 
 from setpoint.loop.errors import BadInput
+from setpoint.loop.measured import Judgement, MeasuredRun
 from setpoint.loop.schedule import Schedule
 from setpoint.measure.client import run_load
+from setpoint.measure.enough import Enough
 from setpoint.measure.options import Endpoint, LoadOptions
-from setpoint.measure.result import validity
 from setpoint.measure.running import Progress
 from setpoint.measure.target import Target
-from setpoint.record import Candidate, Measured, Phase, Predicted, SloReport, Validity
-from setpoint.report.figures import PhaseSpan, classify_run, phase_measures, request_slos
-from setpoint.report.judge import judge
+from setpoint.measure.workers import run_load_over_workers
 from setpoint.requirement import Requirement
-from setpoint.workload.plan import LoadPlan, plan_load
+from setpoint.workload.plan import LoadPlan, largest_context_tokens, plan_load
 from setpoint.workload.prompts import PromptMaker
 
-
-@dataclass(frozen=True, slots=True)
-class MeasuredRun:
-    """One candidate's rows (``record.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity."""
-
-    requests: pa.Table
-    steps: pa.Table | None
-    measured: Measured
-    slo: SloReport
-    validity: Validity
-
-    def candidate(self, name: str, config: dict[str, object], predicted: Predicted | None = None) -> Candidate:
-        """As an entry of the report."""
-        return Candidate(name=name, config=config, predicted=predicted, measured=self.measured, slo=self.slo)
+__all__ = ["Judgement", "MeasuredRun", "load_options", "measure", "plan_requests", "require_room"]
 
 
 def plan_requests(requirement: Requirement, schedule: Schedule, *, seed: int, make_prompt: PromptMaker) -> LoadPlan:
@@ -55,7 +38,7 @@ def plan_requests(requirement: Requirement, schedule: Schedule, *, seed: int, ma
 
 def require_room(plan: LoadPlan, model_tokens: int) -> None:
     """Raises ``BadInput`` if a request of ``plan`` is longer, prompt and answer together, than the model takes."""
-    longest = max((request.prompt_tokens + request.max_tokens for request in plan.requests), default=0)
+    longest = largest_context_tokens(plan.requests)
     if longest > model_tokens:
         raise BadInput(
             f"a request of {longest} tokens, prompt and answer together, is planned, but the model takes at most"
@@ -84,18 +67,18 @@ async def measure(
     *,
     name: str,
     on_progress: Callable[[Progress], None] | None = None,
+    workers: int = 1,
+    judgement: Judgement | None = None,
+    enough: Enough | None = None,
 ) -> MeasuredRun:
-    """Put ``plan`` on ``target`` and judge what happened against ``requirement``."""
-    result = await run_load(target, plan, options, on_progress)
-    requests = classify_run(result.requests(name), requirement)
-    steps = result.steps(name)
-    spans = {span.phase: PhaseSpan(span.start_s, span.end_s) for span in plan.phases if span.end_s > span.start_s}
+    """Put ``plan`` on ``target`` from so many processes and judge what happened against ``requirement``.
 
-    def figures(phase: Phase) -> object:
-        slos = request_slos(requirement, phase)
-        return phase_measures(requests, phase, spans[phase], slos, steps=steps, price=requirement.price)
+    enough: ends the load early; this process alone sends then. Raises ``WorkerError`` if a process does not come up.
+    """
+    if enough is not None:
+        result = await run_load(target, plan, options, on_progress, enough=enough)
+    else:
+        result = await run_load_over_workers(target, plan, options, on_progress, workers=workers)
+    from setpoint.loop.judging import judged  # Not before the first request: it takes a while to load.
 
-    measured = Measured.model_validate(
-        {"sustained": figures(Phase.SUSTAINED), "burst": figures(Phase.BURST) if Phase.BURST in spans else None}
-    )
-    return MeasuredRun(requests, steps, measured, judge(requests, requirement), validity(result, requirement.slo))
+    return judged(result, requirement, name=name, judgement=judgement)

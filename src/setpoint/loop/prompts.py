@@ -1,90 +1,70 @@
-"""The right prompt maker for a target: exact token ids where the server lets us ask its tokenizer, an estimate elsewhere."""
+"""The right prompt maker for a target: exact counts where a tokenizer can be asked, a declared estimate elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
-import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
-from setpoint.measure.probe import ProbeError
-from setpoint.measure.target import Target, parse_address
-from setpoint.workload.prompts import EstimatedPrompts, PromptMaker, TextPrompts, TokenIdPrompts
+from setpoint.measure.target import Target
+from setpoint.measure.tokenize import RemoteTokenizer
+from setpoint.workload.prompts import (
+    Encode,
+    EstimatedPrompts,
+    Prompt,
+    PromptBlock,
+    PromptMaker,
+    TextPrompts,
+    TokenIdPrompts,
+)
 
-TOKENIZE_PATHS = ("/tokenize", "/setpoint/tokenize")
-TIMEOUT_S = 10.0
-ATTEMPTS = 2
 KEPT_ANSWERS = 16
 
 
-class RemoteTokenizer:
-    """Asks a server's ``/tokenize`` (vLLM's and setpoint's); one connection, kept open."""
+class NearlyExact:
+    """Prompts counted by a tokenizer that leaves something out (the chat template): their counts are estimates."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._address = parse_address(target.url)
-        self._path = TOKENIZE_PATHS[0]
-        self._connection = self._connect()
+    def __init__(self, make_prompt: TextPrompts) -> None:
+        self._make_prompt = make_prompt
 
-    def works(self) -> bool:
-        """Whether the server tokenizes for us, and by which path."""
-        for path in TOKENIZE_PATHS:
-            self._path = path
-            with contextlib.suppress(ProbeError):
-                if self.encode("one two three"):
-                    return True
-        return False
+    def __call__(
+        self, *, tokens: int, shared_prefix_tokens: int, seed: int, serial: int, blocks: Sequence[PromptBlock] = ()
+    ) -> Prompt:
+        """See ``PromptMaker``."""
+        prompt = self._make_prompt(
+            tokens=tokens, shared_prefix_tokens=shared_prefix_tokens, seed=seed, serial=serial, blocks=blocks
+        )
+        return replace(prompt, exact=False)
 
-    def encode(self, text: str) -> Sequence[int]:
-        """Token ids of ``text`` without special tokens. Raises ``ProbeError``."""
-        body = json.dumps({"model": self._target.model, "prompt": text, "add_special_tokens": False})
-        headers = {"content-type": "application/json", **self._target.headers}
-        if self._target.api_key is not None:
-            headers["authorization"] = f"Bearer {self._target.api_key}"
-        for attempt in range(ATTEMPTS):
-            try:
-                self._connection.request("POST", f"{self._address.base_path}{self._path}", body, headers)
-                answer = self._connection.getresponse()
-                data = answer.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                self._connection.close()
-                self._connection = self._connect()
-                # A connection that was kept open may have been closed by the server just now: once more on a fresh one.
-                if attempt == ATTEMPTS - 1:
-                    raise ProbeError(f"{self._target.url}{self._path}: {error or type(error).__name__}") from error
-        if answer.status != 200:
-            raise ProbeError(f"{self._target.url}{self._path}: HTTP {answer.status}")
-        return _tokens(data, f"{self._target.url}{self._path}")
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if not self._address.tls:
-            return http.client.HTTPConnection(self._address.host, self._address.port, timeout=TIMEOUT_S)
-        context = ssl.create_default_context()
-        if not self._target.tls_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return http.client.HTTPSConnection(self._address.host, self._address.port, timeout=TIMEOUT_S, context=context)
+    def of_text(self, text: str) -> Prompt:
+        """The prompt that consists of ``text``."""
+        return replace(self._make_prompt.of_text(text), exact=False)
 
 
-def _tokens(data: bytes, where: str) -> Sequence[int]:
-    try:
-        page = json.loads(data)
-    except ValueError:
-        page = None
-    tokens = page.get("tokens") if isinstance(page, dict) else None
-    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-        raise ProbeError(f"{where}: the answer holds no tokens")
-    return tokens
+def prompts_for(
+    target: Target, *, token_ids_accepted: bool, chat: bool = False, tokenizer: Encode | None = None
+) -> PromptMaker:
+    """The prompt maker for ``target``.
 
-
-def prompts_for(target: Target, *, token_ids_accepted: bool) -> PromptMaker:
-    """``token_ids_accepted``: the endpoint takes prompts as token ids (completions of setpoint and vLLM)."""
-    tokenizer = RemoteTokenizer(target)
-    if not tokenizer.works():
+    token_ids_accepted: the server's completions take prompts as token ids (``Discovery.takes_token_ids``). chat: the
+    prompts go to the chat endpoint, which takes text and adds its template. tokenizer: text to token ids, asked instead
+    of the server's; what the server adds to a text is then not counted.
+    """
+    if tokenizer is not None:
+        encode = _remembered(tokenizer)
+        return TokenIdPrompts(encode) if token_ids_accepted and not chat else NearlyExact(TextPrompts(encode))
+    remote = RemoteTokenizer(target)
+    if not remote.works():
         return EstimatedPrompts()
-    # The shared prefix is asked for with every prompt; a handful of answers is worth keeping.
-    encode = lru_cache(maxsize=KEPT_ANSWERS)(tokenizer.encode)
-    return TokenIdPrompts(encode) if token_ids_accepted else TextPrompts(encode)
+    if not chat:
+        return (
+            TokenIdPrompts(_remembered(remote.encode)) if token_ids_accepted else TextPrompts(_remembered(remote.encode_prompt))
+        )
+    if remote.works_for_chat():
+        return TextPrompts(_remembered(remote.encode_chat))
+    return NearlyExact(TextPrompts(_remembered(remote.encode)))
+
+
+def _remembered(encode: Encode) -> Encode:
+    """The shared prefix is asked for with every prompt; a handful of answers is worth keeping."""
+    return lru_cache(maxsize=KEPT_ANSWERS)(encode)

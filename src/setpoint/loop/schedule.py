@@ -12,6 +12,10 @@ from setpoint.requirement import Requirement, Slos
 SAMPLES_FOR_PERCENTILE = ((50.0, 30), (90.0, 90), (95.0, 135), (99.0, 560), (99.9, 5600))
 LEAST_SUSTAINED_S = 20.0
 MOST_SUSTAINED_S = 300.0
+# Without limits only throughput is compared: the batch must be full before the phase begins, and what is under way when
+# it ends must come to its end, or its tokens are not seen.
+THROUGHPUT_WARMUP_S = 8.0
+THROUGHPUT_DRAIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,15 @@ def samples_needed(slos: Slos) -> int:
 
 
 def schedule_for(requirement: Requirement, *, sustained_s: float | None = None) -> Schedule:
-    """A schedule that can decide the requirement, or as near as ``MOST_SUSTAINED_S`` allows."""
-    needed_s = samples_needed(requirement.slo) / requirement.profile.arrival.rate_rps
+    """A schedule that can decide the requirement, or as near as ``MOST_SUSTAINED_S`` allows.
+
+    Where the rate of arrivals repeats a pattern, the sustained phase is whole patterns of it, at least one.
+    """
+    needed_s = samples_needed(requirement.slo) / requirement.profile.arrival.mean_rps
     chosen_s = min(MOST_SUSTAINED_S, max(LEAST_SUSTAINED_S, float(ceil(needed_s))))
+    pattern_s = requirement.profile.arrival.pattern_s
+    if pattern_s is not None:
+        chosen_s = pattern_s * max(1, min(ceil(chosen_s / pattern_s), int(MOST_SUSTAINED_S / pattern_s)))
+    if not requirement.slo.declared():
+        return Schedule(THROUGHPUT_WARMUP_S, sustained_s or chosen_s, drain_s=THROUGHPUT_DRAIN_S)
     return Schedule(sustained_s=sustained_s or chosen_s)

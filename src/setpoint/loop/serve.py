@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ from setpoint.engine.models import resolve_model
 from setpoint.loop.configs import changed, default_config
 from setpoint.loop.console import say
 from setpoint.loop.errors import BadInput
+from setpoint.loop.subject import is_requirement
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.views import RequestLimits
 from setpoint.requirement import LatencyMetric, ModelSource, Requirement, Slos, load_requirement
 from setpoint.server.app import create_app
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
-
-REQUIREMENT_SUFFIXES = (".yaml", ".yml")
-MODEL_SUFFIX = ".gguf"
 
 
 def request_limits(slos: Slos) -> RequestLimits:
@@ -40,12 +37,6 @@ def read_subject(subject: str) -> tuple[ModelSource, Requirement | None]:
     if not subject:
         raise BadInput("found no model: give a requirement file, a GGUF file, an OpenVINO folder or owner/name on the hub")
     return ModelSource(source=subject), None
-
-
-def is_requirement(subject: str) -> bool:
-    """Whether ``subject`` is a requirement file: by its name, or because it is a file and not a model's."""
-    named_so = subject.lower().endswith(REQUIREMENT_SUFFIXES) and "://" not in subject
-    return named_so or (not subject.lower().endswith(MODEL_SUFFIX) and os.path.isfile(subject))
 
 
 def serve(

@@ -77,7 +77,15 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
     requests = pa.concat_tables([each.requests for each in progress.runs.values()])
     steps = [each.steps for each in progress.runs.values() if each.steps is not None]
     info = run_info(report, seed=options.seed, schedule=options.schedule, started_unix_s=started_unix_s)
-    save_run(options.output, report, requests, pa.concat_tables(steps) if steps else None, info)
+    tables = [each.server_table for each in progress.runs.values() if each.server_table is not None]
+    save_run(
+        options.output,
+        report,
+        requests,
+        pa.concat_tables(steps) if steps else None,
+        info,
+        server=pa.concat_tables(tables) if tables else None,
+    )
     return Tuned(report, progress.interrupted)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,22 @@ import pyarrow as pa
 from setpoint import __version__
 from setpoint.loop.schedule import Schedule
 from setpoint.record import Report
+from setpoint.report.exports.tokens import tokens_table
 from setpoint.report.files import RunFolderError, machine_facts, write_run
-from setpoint.report.html import render_html
 
 HTML_FILE = "report.html"
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy", "pyarrow", "uvicorn", "uvloop")
+SECRETS = ("--api-key", "--header", "--power-url")
 # Machine facts that are versions; they are told with the others.
 VERSION_FACTS = ("setpoint", "python", "openvino")
 
 
 def command_line() -> str:
-    """What the user typed, as it can be typed again; the values of keys and headers are left out."""
+    """What the user typed, as it can be typed again; what may be secret is left out."""
     words = list(sys.argv[1:])
     for place, word in enumerate(words):
         option, equals, _ = word.partition("=")
-        if option in ("--api-key", "--header"):
+        if option in SECRETS:
             if equals:
                 words[place] = f"{option}=..."
             elif place + 1 < len(words):
@@ -49,10 +51,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def circumstances() -> dict[str, Any]:
-    """``report.json``'s ``machine``: what it ran on, the command, and the versions."""
+def circumstances(started_unix_s: float | None = None) -> dict[str, Any]:
+    """``report.json``'s ``machine``: what it ran on, the command, the versions; when, if it just ended."""
     facts = {key: value for key, value in machine_facts().items() if key not in VERSION_FACTS}
-    return facts | {"command": command_line(), "versions": versions()}
+    facts |= {"command": command_line(), "versions": versions()}
+    if started_unix_s is not None:
+        started = datetime.fromtimestamp(started_unix_s, UTC).isoformat(timespec="milliseconds")
+        facts |= {"started": started, "duration_s": round(time.time() - started_unix_s, 3)}
+    return facts
 
 
 def run_info(report: Report, *, seed: int, schedule: Schedule, started_unix_s: float) -> dict[str, Any]:
@@ -72,10 +78,22 @@ def run_info(report: Report, *, seed: int, schedule: Schedule, started_unix_s: f
     }
 
 
-def save_run(folder: Path, report: Report, requests: pa.Table, steps: pa.Table | None, info: Mapping[str, Any]) -> None:
-    """``run.json``, the tables, ``report.json`` and ``report.html``. Raises ``RunFolderError``."""
-    write_run(folder, report, requests, steps, info)
+def save_run(
+    folder: Path,
+    report: Report,
+    requests: pa.Table,
+    steps: pa.Table | None,
+    info: Mapping[str, Any],
+    *,
+    server: pa.Table | None = None,
+    per_token: bool = False,
+) -> None:
+    """``run.json``, the tables, ``report.json`` and ``report.html``; ``tokens.parquet`` too. Raises ``RunFolderError``."""
+    from setpoint.report.html import render_html
+
+    tokens = tokens_table(requests) if per_token else None
+    write_run(folder, report, requests, steps, info, server=server, tokens=tokens)
     try:
-        (folder / HTML_FILE).write_text(render_html(report, requests, steps), encoding="utf-8")
+        (folder / HTML_FILE).write_text(render_html(report, requests, steps, server), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{folder / HTML_FILE}: cannot be written: {error.strerror or error}") from error

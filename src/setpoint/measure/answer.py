@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 DETAIL_CHARACTERS_MAX = 300
 
-_OUTPUT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
+# What a delta or a message may hold that counts as output.
+OUTPUT_FIELDS = (
+    "content",
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "thinking",
+    "tool_calls",
+    "function_call",
+    "refusal",
+    "audio",
+)
+_BROKEN_OFF = frozenset({"abort", "error", "cancelled"})
 
 
 @dataclass(slots=True)
@@ -22,6 +34,7 @@ class Answer:
     output_tokens: from ``usage`` where given, else counted; ``None`` where neither is possible.
     complete: a ``finish_reason`` or ``[DONE]`` was seen (streams), or a whole answer object (no stream).
     error: an error object inside the answer, or what could not be read; empty if there was none.
+    text: the content of the first choice, only where it was asked for.
     """
 
     streaming: bool
@@ -33,20 +46,45 @@ class Answer:
     complete: bool = False
     error: str = ""
     unreadable: bool = False
+    text: str = ""
+
+    def finish(self, reason: Any) -> None:
+        """Take a ``finish_reason``; one that says the server gave the answer up is an error."""
+        self.finish_reason = str(reason)
+        self.complete = True
+        if self.finish_reason in _BROKEN_OFF:
+            self.error = self.error or f"the server ended the answer with finish_reason {self.finish_reason!r}"
 
 
-def output_weight(choice: dict[str, Any]) -> int:
-    """Tokens that one choice of one event carries: its token ids where the server sends them, else 1 if it has output.
+def has_output(choice: dict[str, Any]) -> bool:
+    """Whether one choice of an event (or of a whole answer) shows output: text, reasoning, a tool call, a refusal."""
+    for name in ("delta", "message"):
+        part = choice.get(name)
+        if isinstance(part, dict):
+            return any(part.get(name) for name in OUTPUT_FIELDS)
+    return bool(choice.get("text"))
 
-    Text, reasoning, tool calls and refusals are output; a delta with only a role, or with empty text, is not.
-    """
+
+def stated_tokens(choice: dict[str, Any]) -> int:
+    """How many tokens a choice says it holds, by its token ids or its log-probabilities; 0 if it does not say."""
     token_ids = choice.get("token_ids")
     if isinstance(token_ids, list) and token_ids:
         return len(token_ids)
-    delta = choice.get("delta")
-    if isinstance(delta, dict):
-        return int(any(delta.get(name) for name in _OUTPUT_FIELDS))
-    return int(bool(choice.get("text")))
+    logprobs = choice.get("logprobs")
+    if isinstance(logprobs, dict):
+        for name in ("content", "tokens", "refusal"):
+            entries = logprobs.get(name)
+            if isinstance(entries, list) and entries:
+                return len(entries)
+    return 0
+
+
+def output_weight(choice: dict[str, Any]) -> int:
+    """Tokens that one choice of one event carries: as many as it states, else 1 if it shows output.
+
+    A delta with only a role, or with empty text, shows none.
+    """
+    return stated_tokens(choice) or int(has_output(choice))
 
 
 def is_silent(choice: dict[str, Any]) -> bool:
@@ -55,37 +93,67 @@ def is_silent(choice: dict[str, Any]) -> bool:
     return "role" not in delta if isinstance(delta, dict) else choice.get("text") == ""
 
 
+def content_of(choice: dict[str, Any]) -> str:
+    """The text that the next turn of a conversation repeats: the content, without reasoning and tool calls."""
+    for name in ("delta", "message"):
+        part = choice.get(name)
+        if isinstance(part, dict):
+            content = part.get("content")
+            return content if isinstance(content, str) else ""
+    text = choice.get("text")
+    return text if isinstance(text, str) else ""
+
+
 def reconcile(
     times_s: NDArray[np.float64],
     usage_tokens: int | None,
     *,
     silent_s: NDArray[np.float64] | None = None,
     end_s: float | None = None,
+    end_token: bool = True,
 ) -> NDArray[np.float64]:
     """Token times whose number is the server's own count, where it gave one.
 
     times_s: one entry for each counted token; silent_s: events without text, each of which may stand for one;
-    end_s: when the end of the answer arrived. Where ``usage_tokens`` is more than was counted, silent events are taken
-    first, in order of time; then a single missing token is the end token, put at ``end_s``; any other surplus is spread
-    evenly over the entries, the last first, as zero gaps: the tokens were in those chunks, and which of them held two
-    cannot be known. Where it is less, as many entries stay, evenly chosen, the first and the last among them. A
-    count of zero beside visible output is not believed.
+    end_s: when the end of the answer arrived; end_token: whether that may have been a token (not if the answer ended by
+    its length).
+
+    Where ``usage_tokens`` is more than was counted, silent events after the first visible token are taken first, in order
+    of time; a single token that is then missing is the end token, put at ``end_s``; then silent events before the first
+    visible token, the last of them first, because the earliest is often none; and any other surplus is spread evenly over
+    the entries, the last first, as zero gaps: the tokens were in those chunks, and which of them held two cannot be known.
+    Where it is less, entries with the smallest gap before them go, as pieces of one token, but the first and the last
+    stay. A count of zero beside visible output is not believed.
     """
     counted = len(times_s)
     if not usage_tokens or usage_tokens == counted:
         return times_s
     if usage_tokens < counted:
-        kept = np.linspace(0, counted - 1, usage_tokens).round().astype(np.int64)
-        return times_s[kept]
-    if silent_s is not None and silent_s.size:
-        times_s = np.sort(np.concatenate([times_s, silent_s[: usage_tokens - counted]]))
-        counted = len(times_s)
-    if end_s is not None and (counted == 0 or usage_tokens == counted + 1):
-        return np.append(times_s, np.full(usage_tokens - counted, end_s))
-    if counted == 0:
-        return times_s
-    through = (np.arange(1, counted + 1) * usage_tokens) // counted
+        return _thinned(times_s, usage_tokens)
+    silent = np.empty(0) if silent_s is None else silent_s
+    late = silent[silent >= times_s[0]] if counted else silent
+    times_s = _merged(times_s, late[: usage_tokens - counted])
+    missing = usage_tokens - len(times_s)
+    if missing == 1 and end_s is not None and end_token:
+        return np.append(times_s, end_s)
+    if missing and counted:
+        times_s = _merged(times_s, silent[: len(silent) - len(late)][-missing:])
+    if not times_s.size:
+        return times_s if end_s is None else np.full(usage_tokens, end_s)
+    through = (np.arange(1, len(times_s) + 1) * usage_tokens) // len(times_s)
     return np.repeat(times_s, np.diff(through, prepend=0))
+
+
+def _merged(times_s: NDArray[np.float64], more_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sort(np.concatenate([times_s, more_s])) if more_s.size else times_s
+
+
+def _thinned(times_s: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
+    """``keep`` of the entries: the first, the last, and those with the largest gaps before them."""
+    if keep == 1:
+        return times_s[:1]
+    inner = np.argsort(-np.diff(times_s)[:-1], kind="stable")[: keep - 2] + 1
+    return times_s[np.concatenate(([0], np.sort(inner), [len(times_s) - 1])).astype(np.int64)]
 
 
 def error_text(value: Any) -> str:
@@ -120,7 +188,7 @@ def take_usage(answer: Answer, usage: Any) -> None:
         answer.cached_tokens = whole_number(details.get("cached_tokens"))
 
 
-def read_json_answer(body: bytes) -> Answer:
+def read_json_answer(body: bytes, *, keep_text: bool = False) -> Answer:
     """An answer that was not streamed: one JSON object with choices and usage."""
     answer = Answer(streaming=False)
     try:
@@ -131,14 +199,19 @@ def read_json_answer(body: bytes) -> Answer:
         return answer
     answer.error = error_text(value)
     choices = value.get("choices") if isinstance(value, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         answer.unreadable = not answer.error
         answer.error = answer.error or "the answer has no choices"
         return answer
-    reason = choices[0].get("finish_reason")
-    answer.finish_reason = str(reason) if reason else None
     answer.complete = True
+    if choices[0].get("finish_reason"):
+        answer.finish(choices[0]["finish_reason"])
+    answer.output_tokens = sum(stated_tokens(choice) for choice in choices) or None
     take_usage(answer, value.get("usage"))
+    if not answer.output_tokens:  # A count of zero beside visible output is not believed.
+        answer.output_tokens = None if any(has_output(choice) for choice in choices) else 0
+    if keep_text:
+        answer.text = content_of(choices[0])
     return answer
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from setpoint.measure.conversations import Said
 from setpoint.measure.options import Endpoint, LoadOptions
 from setpoint.measure.target import Target
 
@@ -26,12 +28,14 @@ class RequestWriter:
         self._head = f"POST {path} HTTP/1.1\r\n".encode() + target.header_lines(accept)
         self._head += b"content-type: application/json\r\n"
 
-    def write(self, planned: PlannedRequest, request_id: str) -> bytes:
-        """The request line, headers and body of one planned request."""
-        prompt: object = planned.prompt
-        if self._chat and not isinstance(prompt, str):
+    def write(self, planned: PlannedRequest, request_id: str, said: Sequence[Said] = ()) -> bytes:
+        """The request line, headers and body of one planned request; ``said`` is the conversation before it.
+
+        The chat endpoint gets the conversation as messages, the completions endpoint as one text.
+        """
+        if self._chat and not isinstance(planned.prompt, str):
             raise ValueError("endpoint: chat takes text prompts, found token ids; use the completions endpoint")
-        name, value = ("messages", [{"role": "user", "content": prompt}]) if self._chat else ("prompt", prompt)
+        name, value = ("messages", _messages(planned, said)) if self._chat else ("prompt", _prompt(planned, said))
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         body = self._body_head + f'"max_tokens":{planned.max_tokens},"{name}":{text}}}'.encode()
         return b"%sx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -40,6 +44,15 @@ class RequestWriter:
             len(body),
             body,
         )
+
+
+def _messages(planned: PlannedRequest, said: Sequence[Said]) -> list[dict[str, object]]:
+    before: list[dict[str, object]] = [{"role": "user" if one.by_user else "assistant", "content": one.text} for one in said]
+    return [*before, {"role": "user", "content": planned.prompt}]
+
+
+def _prompt(planned: PlannedRequest, said: Sequence[Said]) -> object:
+    return "".join([one.text for one in said] + [str(planned.prompt)]) if said else planned.prompt
 
 
 def _fixed_fields(target: Target, options: LoadOptions) -> dict[str, Any]:
@@ -52,7 +65,8 @@ def _fixed_fields(target: Target, options: LoadOptions) -> dict[str, Any]:
     fields["stream"] = options.streaming
     if options.streaming:
         fields["stream_options"] = {"include_usage": True}
-    return fields | dict(options.extra_body)
+    fields |= options.extra_body
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def get_request(target: Target, path: str) -> bytes:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from setpoint.measure.http import Connection
 
+_STREAM_BEGINS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _KEPT_HEADERS = frozenset({b"content-type", b"retry-after", b"retry-after-ms"})
 
 
 class ErrorKind(StrEnum):
     """What went wrong with a request; the first word of the ``error`` column."""
 
+    CLIENT = "client"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -88,15 +93,31 @@ class Exchange:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the answer is a stream of server-sent events."""
-        return self.header(b"content-type").lower().startswith("text/event-stream")
+        """Whether the answer is a stream of server-sent events: by its first bytes, and by its content type before them.
+
+        Some servers call a stream plain text, and some call one JSON object a stream.
+        """
+        if self.status is None or not 200 <= self.status < 300:
+            return False
+        begin = self.chunks[0][:64].lstrip() if self.chunks else b""
+        if begin.startswith((b"{", b"[")):
+            return False
+        return self.header(b"content-type").lower().startswith("text/event-stream") or begin.startswith(_STREAM_BEGINS)
 
     @property
     def retry_after_s(self) -> float | None:
-        """``retry-after-ms`` or ``Retry-After`` in seconds; ``None`` if absent or given as a date."""
+        """``retry-after-ms`` or ``Retry-After``, which may be a date, in seconds of at least 0; ``None`` if absent."""
         for name, scale in ((b"retry-after-ms", 1e-3), (b"retry-after", 1.0)):
             try:
-                return float(self.header(name)) * scale
+                wait_s = float(self.header(name)) * scale
             except ValueError:
                 continue
-        return None
+            if math.isfinite(wait_s):
+                return max(0.0, wait_s)
+        try:
+            date = parsedate_to_datetime(self.header(b"retry-after"))
+        except ValueError:
+            return None
+        now_s = time.monotonic()
+        answered_s = now_s if self.ended_s is None else self.ended_s
+        return max(0.0, date.timestamp() - (time.time() - now_s + answered_s))

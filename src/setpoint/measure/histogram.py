@@ -35,6 +35,12 @@ class LogHistogram:
             self.n += int(values_s.size)
             self.max_s = max(self.max_s, float(values_s.max()))
 
+    def add_histogram(self, other: LogHistogram) -> None:
+        """Count everything that ``other`` counted."""
+        self._counts += other._counts
+        self.n += other.n
+        self.max_s = max(self.max_s, other.max_s)
+
     def percentile(self, percent: float) -> float | None:
         """The duration at ``percent`` within 2 %, never above the maximum; ``None`` while empty."""
         if self.n == 0:

@@ -8,6 +8,7 @@ refreshed once a loop turn, in whole milliseconds.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, cast
@@ -18,6 +19,7 @@ from setpoint.measure.exchange import ErrorKind, Exchange
 
 RESPONSE_BYTES_MAX = 256 << 20
 _BODILESS = frozenset({204, 304})
+_HUNG_UP = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
 
 class Connection(asyncio.Protocol):
@@ -28,8 +30,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_bytes",
-        "_closes",
         "_exchange",
+        "_hang_up",
         "_on_free",
         "_on_lost",
         "_parser",
@@ -48,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._stamp_s = 0.0
         self._body_bytes = 0
         self._sized = False
-        self._closes = False
+        self._hang_up: select.poll | None = None
         self.idle_since_s = 0.0
 
     # What the pool calls.
@@ -67,6 +69,17 @@ class Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether a request can be sent on it now."""
         return self._transport is not None and not self._transport.is_closing() and self._exchange is None
+
+    def is_alive(self) -> bool:
+        """Whether it is usable and the server has not hung up, by what the system knows and the loop may not have seen."""
+        if not self.is_usable() or self._transport is None:
+            return False
+        if self._hang_up is None:
+            if not _HUNG_UP:
+                return True
+            self._hang_up = select.poll()
+            self._hang_up.register(self._transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        return not self._hang_up.poll(0)
 
     def close(self) -> None:
         """Close an idle connection."""
@@ -128,10 +141,15 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         exchange = self._exchange
         status = self._parser.get_status_code()
-        if exchange is not None and status >= 200:
-            exchange.status = status
-            exchange.headers_s = self._stamp_s
-            self._sized = self._sized or status in _BODILESS
+        if exchange is None:
+            return
+        if status < 200:  # An interim answer, such as 100 or 103: the final one has headers of its own.
+            exchange.headers.clear()
+            self._sized = False
+            return
+        exchange.status = status
+        exchange.headers_s = self._stamp_s
+        self._sized = self._sized or status in _BODILESS
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange

@@ -1,59 +1,134 @@
-"""What a ``/metrics`` page (Prometheus text) of setpoint, vLLM, SGLang or llama.cpp says, under one set of names."""
+"""What a ``/metrics`` page (Prometheus text) of any known kind of server says, under one set of names."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_PREFIX = re.compile(r"^(setpoint|vllm|sglang|llamacpp)[:_]")
+from setpoint.measure.server_kinds import (
+    KINDS,
+    MODEL_LABELS,
+    PREFIX,
+    SAME_STATE_LABELS,
+    SHARES,
+    Meanings,
+    ServerKind,
+    Term,
+)
+
+_NAME_END = re.compile(r"[{ \t]")
+_WANTED = {
+    kind: frozenset(name for terms in meanings.values() for term in terms for name in term.names)
+    for kind, meanings in KINDS.items()
+}
+_Key = tuple[ServerKind, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
-    """One quantity and the names servers give it (without prefix and ``_total``); how label sets are put together."""
-
-    names: tuple[str, ...]
-    combine: Callable[[Iterable[float]], float] = sum
+class _Sample:
+    labels: Mapping[str, str]
+    value: float
 
 
-# Usage is a fraction, so the fullest of several engines counts; everything else adds up over engines and models.
-MEANINGS: dict[str, _Meaning] = {
-    "running": _Meaning(("num_requests_running", "num_running_reqs", "requests_processing")),
-    "waiting": _Meaning(("num_requests_waiting", "num_queue_reqs", "requests_deferred")),
-    "kv_usage": _Meaning(("kv_cache_usage_perc", "gpu_cache_usage_perc", "token_usage", "kv_cache_usage_ratio"), max),
-    "prefix_queries": _Meaning(("prefix_cache_queries", "gpu_prefix_cache_queries")),
-    "prefix_hits": _Meaning(("prefix_cache_hits", "gpu_prefix_cache_hits")),
-    "preemptions": _Meaning(("num_preemptions",)),
-    "drafts": _Meaning(("spec_decode_num_drafts",)),
-    "accepted_tokens": _Meaning(("spec_decode_num_accepted_tokens",)),
-    "prompt_tokens": _Meaning(("prompt_tokens",)),
-    "output_tokens": _Meaning(("generation_tokens", "output_tokens", "tokens_predicted")),
-}
-_MEANING_OF = {name: meaning for meaning, entry in MEANINGS.items() for name in entry.names}
+@dataclass(frozen=True, slots=True)
+class PageReading:
+    """One page. values: quantities by the names of ``server_kinds``; counters as they stand.
 
-
-def read_metrics(text: str) -> dict[str, float]:
-    """The known quantities of one page by the keys of ``MEANINGS``; unknown lines are not even parsed.
-
-    Raises ``ValueError`` if a known line is not Prometheus text.
+    kinds: whose names the page has, engines first.
     """
-    lines = [line for line in text.splitlines() if _meaning_of(_name_of(line)) is not None]
-    found: dict[str, list[float]] = {}
+
+    values: dict[str, float]
+    kinds: tuple[ServerKind, ...]
+
+
+def read_page(text: str, model: str = "") -> PageReading:
+    """The known quantities of one page; lines that are not known are not even parsed.
+
+    ``model``: where samples are labelled with models and this is one of them, the others are left out; otherwise what
+    several models and engines do is added up. Of shares (KV usage) the largest counts. Raises ``ValueError`` if a known
+    line is not Prometheus text.
+    """
+    found = _samples(text)
+    kinds = tuple(kind for kind in ServerKind if any(key[0] == kind for key in found))
+    values: dict[str, float] = {}
+    for kind in kinds:
+        for quantity, value in _quantities(kind, KINDS[kind], found, model).items():
+            values.setdefault(quantity, value)
+    return PageReading(values, kinds)
+
+
+def read_metrics(text: str, model: str = "") -> dict[str, float]:
+    """The quantities of one page alone; see ``read_page``."""
+    return read_page(text, model).values
+
+
+def _samples(text: str) -> dict[_Key, list[_Sample]]:
+    """Samples of the page by kind of server and bare name."""
+    lines = [line for line in text.splitlines() if _key(_NAME_END.split(line, maxsplit=1)[0]) is not None]
+    found: dict[_Key, list[_Sample]] = {}
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
-            meaning = _meaning_of(sample.name)
-            if meaning is not None:
-                found.setdefault(meaning, []).append(float(sample.value))
-    return {meaning: MEANINGS[meaning].combine(values) for meaning, values in found.items()}
+            key = _key(sample.name)
+            if key is not None and math.isfinite(sample.value):
+                found.setdefault(key, []).append(_Sample(sample.labels, float(sample.value)))
+    return found
 
 
-def _name_of(line: str) -> str:
-    return "" if line.startswith("#") else re.split(r"[{ \t]", line, maxsplit=1)[0]
+@lru_cache(maxsize=4096)
+def _key(name: str) -> _Key | None:
+    """Kind and bare name of a metric that some quantity is made of; ``None`` for all others and for comments."""
+    parts = PREFIX.match(name)
+    if parts is None:
+        return None
+    kind, bare = ServerKind(parts[1]), parts[2].removesuffix("_total")
+    return (kind, bare) if bare in _WANTED[kind] else None
 
 
-def _meaning_of(name: str) -> str | None:
-    prefix = _PREFIX.match(name)
-    return None if prefix is None else _MEANING_OF.get(name[prefix.end() :].removesuffix("_total"))
+def _quantities(kind: ServerKind, meanings: Meanings, found: dict[_Key, list[_Sample]], model: str) -> dict[str, float]:
+    values = {}
+    for quantity, terms in meanings.items():
+        value = _sum_of_terms(kind, terms, found, model, share=quantity in SHARES)
+        if value is not None:
+            values[quantity] = value
+    return values
+
+
+def _sum_of_terms(
+    kind: ServerKind, terms: tuple[Term, ...], found: dict[_Key, list[_Sample]], model: str, *, share: bool
+) -> float | None:
+    total = 0.0
+    for term in terms:
+        samples = next((found[kind, name] for name in term.names if (kind, name) in found), None)
+        if samples is None:
+            if term.required:
+                return None
+            continue
+        total += term.sign * _put_together(_of_labels(_of_model(samples, model), term.labels), share=share)
+    return max(0.0, total)
+
+
+def _of_model(samples: list[_Sample], model: str) -> list[_Sample]:
+    """The samples of the model asked for, if it is named on the page (some servers write names in lower case)."""
+    for label in MODEL_LABELS:
+        own = [sample for sample in samples if sample.labels.get(label, "").casefold() == model.casefold()]
+        if model and own:
+            return own
+    return samples
+
+
+def _of_labels(samples: list[_Sample], wanted: Mapping[str, tuple[str, ...]]) -> list[_Sample]:
+    return [sample for sample in samples if all(sample.labels.get(name, among[0]) in among for name, among in wanted.items())]
+
+
+def _put_together(samples: Iterable[_Sample], *, share: bool) -> float:
+    """One number from the samples of several engines: the sum, or the largest share. Ranks of one engine count once."""
+    engines: dict[frozenset[tuple[str, str]], float] = {}
+    for sample in samples:
+        engine = frozenset((name, value) for name, value in sample.labels.items() if name not in SAME_STATE_LABELS)
+        engines[engine] = max(sample.value, engines.get(engine, -math.inf))
+    return max(engines.values(), default=0.0) if share else sum(engines.values())

@@ -8,7 +8,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from setpoint.measure.power import PowerSource
 from setpoint.requirement import Slos
+
+RETRIES_MAX = 100
 
 _PLANNED_FIELDS = frozenset({"model", "prompt", "messages", "max_tokens", "stream"})
 
@@ -29,12 +32,17 @@ class LoadOptions:
     max_in_flight: at most so many requests at the server; arrivals held back wait, counted from their intended time.
     connections_max: bound of the connection pool, which grows with demand; arrivals beyond it wait in the same way.
     request_timeout_s: from the moment the request is handed to a connection to the end of its answer.
+    retries: how often a request is sent again that was refused (429, 503), failed at the server (408, 409, 500, 502, 504) or
+        got no answer at all; its latency still counts from the intended time, its class is that of the last attempt.
     idle_connection_s: connections idle for longer are not used again, so that a server's own keep-alive limit
         (5 s is usual) does not turn into failures.
-    extra_body: more fields of the request body; they win over the sampling fields made here.
+    extra_body: more fields of the request body; they win over the sampling fields made here, and one that is ``None``
+        leaves its field out (``stream_options`` for a server that does not know it).
     slos: only for the live figures; the verdict is made from the recorded rows.
     run_id: first part of every request id; empty means random.
     watch_server: scrape ``/metrics`` and setpoint's own records while the load runs.
+    metrics_urls: where the server's metrics are, if not at the target; what several say is added up.
+    power: the exporter that tells the power of the server's GPUs.
     """
 
     endpoint: Endpoint = Endpoint.COMPLETIONS
@@ -45,6 +53,7 @@ class LoadOptions:
     request_timeout_s: float = 600.0
     connect_timeout_s: float = 10.0
     idle_connection_s: float = 2.0
+    retries: int = 0
     ignore_eos: bool = True
     temperature: float = 0.0
     seed: int | None = 0
@@ -52,6 +61,8 @@ class LoadOptions:
     slos: Slos = field(default_factory=Slos)
     run_id: str = ""
     watch_server: bool = True
+    metrics_urls: tuple[str, ...] = ()
+    power: PowerSource | None = None
 
     def __post_init__(self) -> None:
         for name in ("request_timeout_s", "connect_timeout_s", "idle_connection_s"):
@@ -63,6 +74,8 @@ class LoadOptions:
             raise ValueError(f"max_in_flight: found {self.max_in_flight}; it must be at least 1, or left out")
         if self.connections_max < 1:
             raise ValueError(f"connections_max: found {self.connections_max}; it must be at least 1")
+        if not 0 <= self.retries <= RETRIES_MAX:
+            raise ValueError(f"retries: found {self.retries}; it must be 0 to {RETRIES_MAX}")
         if not self.run_id.isascii() or any(mark.isspace() for mark in self.run_id):
             raise ValueError(f"run_id: found {self.run_id!r}; use ASCII characters without spaces")
         planned = sorted(_PLANNED_FIELDS & set(self.extra_body))

@@ -19,7 +19,9 @@ from setpoint.record import Phase, RequestClass
 if TYPE_CHECKING:
     from setpoint.workload.plan import PlannedRequest
 
-SHED_STATUSES = frozenset({429, 503})
+# 529 is how some gateways (Dynamo's frontend by default) say that they are overloaded.
+SHED_STATUSES = frozenset({429, 503, 529})
+CONVERSATION_OVER = "not sent: the turn before it did not end well"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +30,12 @@ class RequestOutcome:
 
     dispatched_s: when the client took it up (later than intended by the client's own lag alone).
     sent_s: when its bytes were handed to the socket: ``dispatched_s`` plus what a connection limit or a connect cost.
-    connected_s: when the connection opened for it was ready; ``None`` if an open one was used again.
+    connect_started_s, connected_s: when a connection began to be opened for it and was ready; ``None`` if an open one
+        was used again. Up to ``connect_started_s`` (or ``sent_s``) from ``dispatched_s`` it was held back.
+    attempts: how often it was sent. With more than one the four times above are those of the first attempt, everything
+        after them of the last.
+    streaming: whether tokens have times. in_one_piece: a stream was asked for and the answer came whole, so that all its
+        tokens came at its end.
     token_times_s: arrival at the socket of each output token, also of requests that failed or were cut off.
     queue_wait_s, cached_tokens: from the server's own records or ``usage``, where it has them.
     """
@@ -51,10 +58,15 @@ class RequestOutcome:
     prompt_tokens: int
     output_tokens: int = 0
     cached_tokens: int | None = None
-    token_times_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    token_times_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
     queue_wait_s: float | None = None
     retry_after_s: float | None = None
     completed: bool = False
+    in_one_piece: bool = False
+    attempts: int = 0
+    session: str | None = None
+    turn: int = 0
+    profile: str = ""
 
     @property
     def first_token_s(self) -> float | None:
@@ -103,33 +115,46 @@ def dropped(planned: PlannedRequest, request_id: str, *, streaming: bool) -> Req
         error="the client did not send it before the end of the run",
         streaming=streaming,
         prompt_tokens=planned.prompt_tokens,
+        session=planned.session,
+        turn=planned.turn,
+        profile=planned.profile,
     )
 
 
-def read_answer(exchange: Exchange, reader: StreamReader | None) -> Answer | None:
+def read_answer(exchange: Exchange, reader: StreamReader | None, *, keep_text: bool = False) -> Answer | None:
     """What the body said; ``None`` if there was no good answer to read."""
     if exchange.status is None or not 200 <= exchange.status < 300:
         return None
     if reader is not None:
         return reader.finish(exchange.chunk_times_s, exchange.chunks)
-    return read_json_answer(exchange.body()) if exchange.ended_s is not None else None
+    return read_json_answer(exchange.body(), keep_text=keep_text) if exchange.ended_s is not None else None
 
 
 def judge(
-    planned: PlannedRequest, exchange: Exchange, reader: StreamReader | None, *, start_s: float, streaming: bool
+    planned: PlannedRequest,
+    exchange: Exchange,
+    answer: Answer | None,
+    *,
+    start_s: float,
+    streaming: bool,
+    attempts: int = 1,
+    first: Exchange | None = None,
 ) -> RequestOutcome:
-    """The row of a request that was handed to a connection; ``start_s`` is the start of the run on the clock."""
-    answer = read_answer(exchange, reader)
+    """The row of a request that was handed to a connection; ``start_s`` is the start of the run on the clock.
+
+    answer: what ``read_answer`` made of the exchange, the last of ``attempts``; first: the first of them.
+    """
     request_class, error = _classify(exchange, answer)
+    begun = exchange if first is None else first
     row = RequestOutcome(
         index=planned.index,
         request_id=exchange.request_id,
         phase=planned.phase,
         intended_s=planned.intended_s,
-        dispatched_s=_since(exchange.dispatched_s, start_s),
-        sent_s=_since(exchange.sent_s, start_s),
-        connect_started_s=_since(exchange.connect_started_s, start_s),
-        connected_s=_since(exchange.connected_s, start_s),
+        dispatched_s=_since(begun.dispatched_s, start_s),
+        sent_s=_since(begun.sent_s, start_s),
+        connect_started_s=_since(begun.connect_started_s, start_s),
+        connected_s=_since(begun.connected_s, start_s),
         headers_s=_since(exchange.headers_s, start_s),
         ended_s=_since(exchange.ended_s, start_s),
         request_class=request_class,
@@ -139,14 +164,27 @@ def judge(
         prompt_tokens=planned.prompt_tokens,
         retry_after_s=exchange.retry_after_s,
         completed=request_class is RequestClass.OK,
+        attempts=attempts,
+        session=planned.session,
+        turn=planned.turn,
+        profile=planned.profile,
     )
     if answer is not None:
-        row.finish_reason = answer.finish_reason
-        row.prompt_tokens = answer.prompt_tokens or planned.prompt_tokens
-        row.cached_tokens = answer.cached_tokens
-        row.token_times_s = answer.token_times_s - start_s
-        row.output_tokens = answer.output_tokens or len(answer.token_times_s)
+        _take_answer(row, answer, start_s=start_s, asked_for_stream=streaming)
     return row
+
+
+def _take_answer(row: RequestOutcome, answer: Answer, *, start_s: float, asked_for_stream: bool) -> None:
+    """What the answer said of itself. One that came whole though a stream was asked for had its tokens at its end."""
+    row.finish_reason = answer.finish_reason
+    row.prompt_tokens = answer.prompt_tokens or row.prompt_tokens
+    row.cached_tokens = answer.cached_tokens
+    row.token_times_s = answer.token_times_s - start_s
+    row.output_tokens = answer.output_tokens or len(answer.token_times_s)
+    if asked_for_stream and row.completed and not answer.streaming and row.ended_s is not None:
+        row.streaming = row.in_one_piece = True
+        row.output_tokens = max(1, row.output_tokens)
+        row.token_times_s = np.full(row.output_tokens, row.ended_s)
 
 
 def _classify(exchange: Exchange, answer: Answer | None) -> tuple[RequestClass, str]:
@@ -159,9 +197,11 @@ def _classify(exchange: Exchange, answer: Answer | None) -> tuple[RequestClass, 
         if answer.error and not answer.unreadable:
             return RequestClass.FAILED, f"{ErrorKind.STREAM_ERROR}: {answer.error}"
         if answer.complete and not answer.unreadable:
-            if answer.output_tokens == 0 or (answer.streaming and not answer.token_times_s.size):
+            if (answer.output_tokens == 0 and not answer.streaming) or (answer.streaming and not answer.token_times_s.size):
                 return RequestClass.FAILED, f"{ErrorKind.EMPTY}: the answer ended without any output"
             return RequestClass.OK, ""
+    if exchange.error is ErrorKind.CLIENT:
+        return RequestClass.DROPPED, f"{exchange.error}: {exchange.detail}"
     if exchange.error is not None:
         return RequestClass.FAILED, f"{exchange.error}: {exchange.detail}"
     if exchange.ended_s is None:

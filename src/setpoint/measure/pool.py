@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections import deque
@@ -14,6 +15,13 @@ from setpoint.measure.target import Target
 
 REQUEST_QUEUE_MAX = 10_000_000
 SPARE_DESCRIPTORS = 64
+
+# Errors of opening a connection that are this machine's, not the server's: no descriptor, port or memory left.
+_OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+
+# A server that closes after an answer without having said so does it within this time of the answer's end.
+CLOSE_GRACE_S = 0.001
+UNANNOUNCED_CLOSE_S = 1.0
 
 
 def descriptors_for(connections: int) -> int:
@@ -36,9 +44,15 @@ class ConnectionPool:
 
     Exchanges beyond the bound wait in order of submission and are counted in ``held_back``. A connection that fails to
     open ends its own exchange; nothing is sent twice.
+
+    Some servers close the connection after an answer and do not announce it. A request sent into such a close would
+    count as a failure of the server, so until a connection has been seen to outlive its answer by ``CLOSE_GRACE_S``, and
+    again from the first such close on, no connection is used again within that time; another is opened.
     """
 
     def __init__(self, target: Target, *, limit: int, connect_timeout_s: float, idle_s: float) -> None:
+        self._connections_max = descriptors_for(2 * limit)
+        limit = min(limit, self._connections_max)
         self._address = target.address
         self._tls: ssl.SSLContext | None = target.tls_context()
         self._limit = limit
@@ -50,6 +64,8 @@ class ConnectionPool:
         self._connecting: dict[Exchange, asyncio.Task[None]] = {}
         self._waiting: deque[Exchange] = deque()
         self._closed = False
+        self._grace_s = CLOSE_GRACE_S
+        self._closes_early = False
         self.opened = 0
         self.held_back = 0
         self.in_flight_peak = 0
@@ -96,7 +112,12 @@ class ConnectionPool:
         """Close connections that have been idle for too long."""
         oldest_s = monotonic() - self._idle_s
         while self._idle and self._idle[0].idle_since_s < oldest_s:
-            self._idle.popleft().close()
+            self._retire(self._idle.popleft())
+
+    def _retire(self, connection: Connection) -> None:
+        """Close an idle connection; it no longer counts."""
+        self._connections.discard(connection)
+        connection.close()
 
     def fail(self, exchange: Exchange, kind: ErrorKind, detail: str) -> None:
         """End an exchange that is under way, with its connection."""
@@ -105,6 +126,12 @@ class ConnectionPool:
         elif exchange.connecting is not None:
             exchange.connecting.cancel()
         exchange.end(monotonic(), kind, detail)
+
+    def finish(self, exchange: Exchange, ended_s: float) -> None:
+        """End an exchange that has its whole answer, with its connection, which the server left open."""
+        if exchange.connection is not None:
+            exchange.connection.abort()
+        exchange.end(ended_s)
 
     def cut_off(self) -> None:
         """Close everything at once; exchanges under way and waiting stay without an end."""
@@ -133,12 +160,19 @@ class ConnectionPool:
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
 
     def _take_idle(self) -> Connection | None:
-        """The connection used last, if it is fresh enough."""
+        """The connection used last, if it is fresh enough; the one idle for longest where the server may be closing."""
         self.prune()
+        full = len(self._connections) + len(self._connecting) >= self._connections_max
         while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable():
+            rested = monotonic() - self._idle[0].idle_since_s >= self._grace_s
+            if not rested and not full:
+                return None
+            connection = self._idle.popleft() if self._grace_s else self._idle.pop()
+            if connection.is_alive():
+                if rested and not self._closes_early:
+                    self._grace_s = 0.0
                 return connection
+            self._retire(connection)
         return None
 
     async def _open(self, exchange: Exchange) -> None:
@@ -151,7 +185,8 @@ class ConnectionPool:
         except ConnectionRefusedError:
             exchange.end(monotonic(), ErrorKind.REFUSED, f"{where} refused the connection")
         except OSError as error:
-            exchange.end(monotonic(), ErrorKind.UNREACHABLE, f"{where}: {error}")
+            kind = ErrorKind.CLIENT if error.errno in _OWN_ERRORS else ErrorKind.UNREACHABLE
+            exchange.end(monotonic(), kind, f"{where}: {error}")
         else:
             self._opened(connection, exchange)
         finally:
@@ -193,6 +228,9 @@ class ConnectionPool:
         self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+            if monotonic() - connection.idle_since_s < UNANNOUNCED_CLOSE_S:
+                self._closes_early = True
+                self._grace_s = CLOSE_GRACE_S
         self._serve_waiting()
 
     def _serve_waiting(self) -> None:

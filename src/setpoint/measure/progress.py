@@ -1,4 +1,4 @@
-"""The live line of a running measurement: at most four a second on a terminal, one every few seconds elsewhere.
+"""The live line of a running measurement: at most four a second on a terminal, one now and then elsewhere.
 
 A refresh writes one preformatted line (some tens of microseconds): the event loop that draws it also stamps answers.
 """
@@ -11,15 +11,16 @@ from rich.console import Console
 
 from setpoint.measure.running import Progress
 
-PLAIN_PERIOD_S = 5.0
+PLAIN_PERIODS_S = (1.0, 1.0, 3.0, 5.0)
+"""Between plain lines: the first figures are wanted soon, the rest is for the record."""
 BAR_WIDTH = 16
 
 
 class ProgressLine:
     """Shows ``Progress`` on a console; pass it as ``on_progress``.
 
-    On a terminal the line is drawn over itself and left standing at the end. Elsewhere a plain line is printed every
-    ``PLAIN_PERIOD_S`` and at the end. quiet: show nothing.
+    On a terminal the line is drawn over itself and left standing at the end. Elsewhere plain lines are printed, apart by
+    ``PLAIN_PERIODS_S`` (the last one from then on), and one at the end. quiet: show nothing.
     """
 
     def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
@@ -27,6 +28,7 @@ class ProgressLine:
         self._label = f"{label} " if label else ""
         self._quiet = quiet
         self._plain_due_s = 0.0
+        self._plain_lines = 0
 
     def __call__(self, progress: Progress) -> None:
         """Draw or print one moment of the run."""
@@ -38,7 +40,8 @@ class ProgressLine:
             file.write(f"\r\x1b[2K{line}" + ("\n" if progress.finished else ""))
             file.flush()
         elif progress.finished or monotonic() >= self._plain_due_s:
-            self._plain_due_s = monotonic() + PLAIN_PERIOD_S
+            self._plain_due_s = monotonic() + PLAIN_PERIODS_S[min(self._plain_lines, len(PLAIN_PERIODS_S) - 1)]
+            self._plain_lines += 1
             file.write(f"{self._label}{words(progress)}\n")
             file.flush()
 
@@ -47,7 +50,7 @@ def words(progress: Progress) -> str:
     """One line of plain text: phase, time, counts, live TTFT, ITL, goodput and tokens per second."""
     state = "done" if progress.finished else "draining" if progress.draining else progress.phase.value
     parts = [
-        f"{state} {progress.elapsed_s:.0f}/{progress.total_s:.0f} s",
+        f"{state} {progress.elapsed_s:.0f}{f'/{progress.total_s:.0f}' if progress.total_s else ''} s",
         f"sent {progress.sent} done {progress.done} running {progress.in_flight}",
     ]
     counts = (("waiting", progress.waiting), ("shed", progress.shed), ("failed", progress.failed))

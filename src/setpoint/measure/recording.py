@@ -17,7 +17,7 @@ def requests_table(rows: Sequence[RequestOutcome], candidate: str) -> pa.Table:
     """One row a request, columns as ``record.REQUEST_COLUMNS``, in order of the intended send."""
     rows = sorted(rows, key=lambda row: (row.intended_s, row.index))
     columns: dict[str, pa.Array] = {
-        name: pa.array([getattr(row, name) for row in rows], REQUEST_COLUMNS.field(name).type) for name in _AS_THEY_ARE
+        name: pa.array([getattr(row, name, None) for row in rows], REQUEST_COLUMNS.field(name).type) for name in _AS_THEY_ARE
     }
     columns["candidate"] = pa.array([candidate] * len(rows), pa.string())
     columns["error"] = pa.array([row.error or None for row in rows], pa.string())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,21 +17,22 @@ from setpoint.record import RequestClass, Validity
 from setpoint.requirement import Slos
 
 if TYPE_CHECKING:
-    from setpoint.workload.plan import PhaseSpan
+    from setpoint.workload.plan import LoadPlan, PhaseSpan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """One run. Times are seconds from its start; phases as planned.
+    """One run. Times are seconds from its start; phases as planned, or as ``spans_of_run`` makes them.
 
-    outcomes: one for each planned request, in order of the plan, classes provisional (``ok`` is: served).
+    outcomes: one for each request that was intended, in order of that, classes provisional (``ok`` is: served).
     started_unix_s: wall-clock time of the start. duration_s: start to the last answer or the cut-off.
     """
 
-    outcomes: list[RequestOutcome]
+    # Not in the repr: asyncio makes the repr of a finished run's result, which would cost microseconds for each token.
+    outcomes: list[RequestOutcome] = field(repr=False)
     phases: list[PhaseSpan]
     options: LoadOptions
-    server: ServerSide
+    server: ServerSide = field(repr=False)
     client: ClientCheck
     started_unix_s: float
     duration_s: float
@@ -42,6 +44,11 @@ class LoadResult:
             counts[row.request_class] += 1
         return counts
 
+    @property
+    def amplification(self) -> float | None:
+        """Requests that reached a connection, retries included, for each offered one; ``None`` for an empty run."""
+        return sum(row.attempts for row in self.outcomes) / len(self.outcomes) if self.outcomes else None
+
     def requests(self, candidate: str) -> pa.Table:
         """``requests.parquet``: columns as ``record.REQUEST_COLUMNS``."""
         return requests_table(self.outcomes, candidate)
@@ -51,7 +58,22 @@ class LoadResult:
         return steps_table(self.server.steps, candidate)
 
 
+def spans_of_run(plan: LoadPlan, rows: Sequence[RequestOutcome], duration_s: float) -> list[PhaseSpan]:
+    """The phases of a run: those of the plan, or, where requests end a phase, from its first request to the next's.
+
+    rows: in order of their intended send. The last phase ends with the run, after ``duration_s``.
+    """
+    if not rows or plan.by_time:
+        return list(plan.phases)
+    begins: dict[str, float] = {}
+    for row in rows:
+        begins.setdefault(row.phase, row.intended_s)
+    spans = sorted((span for span in plan.phases if span.phase in begins), key=lambda span: begins[span.phase])
+    ends = [*(begins[span.phase] for span in spans[1:]), duration_s]
+    return [replace(span, start_s=begins[span.phase], end_s=end_s) for span, end_s in zip(spans, ends, strict=True)]
+
+
 def validity(result: LoadResult, slos: Slos) -> Validity:
     """Whether the run may be believed, judged by the client's own error against what ``slos`` limit."""
     limited = result.options.max_in_flight is not None
-    return judge_client(result.client, result.outcomes, slos, limited=limited)
+    return judge_client(result.client, result.outcomes, slos, limited=limited, phases=result.phases)

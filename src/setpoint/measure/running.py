@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +15,18 @@ from setpoint.record import Phase, RequestClass
 from setpoint.requirement import LatencyMetric, Slos
 
 RATE_WINDOW_S = 5.0
+STRETCHES_MAX = 1024
 _RATE_SAMPLES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSamples:
+    """What the latencies and the goodput of a ``Progress`` come from, so that those of several processes can be added."""
+
+    ttft_s: LogHistogram
+    itl_s: LogHistogram
+    judged: int
+    good: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,7 @@ class Progress:
     output_tokens_per_s: float
     draining: bool = False
     finished: bool = False
+    samples: LiveSamples | None = field(default=None, repr=False, compare=False)
 
 
 class RunningFigures:
@@ -60,7 +73,8 @@ class RunningFigures:
         """Forget the latencies of the phase before."""
         self.phase = phase
         self.ttft_s = LogHistogram()
-        self.itl_s = LogHistogram()
+        self._itl_s = LogHistogram()
+        self._stretches: list[array[float]] = []
         self._judged = 0
         self._good = 0
 
@@ -72,7 +86,24 @@ class RunningFigures:
             return
         if known == 0:
             self.ttft_s.add(max(0.0, times_s[0] - intended_at_s))
-        self.itl_s.add_many(np.diff(np.array(times_s[max(0, known - 1) :])))
+        self._stretches.append(times_s[max(0, known - 1) :])
+        if len(self._stretches) >= STRETCHES_MAX:
+            self._count_gaps()
+
+    def _count_gaps(self) -> None:
+        """Count the gaps within the stretches of tokens taken since the last count, all at once."""
+        if not self._stretches:
+            return
+        times_s = np.concatenate([np.frombuffer(stretch) for stretch in self._stretches])
+        ends = np.cumsum([len(stretch) for stretch in self._stretches])
+        self._stretches.clear()
+        self._itl_s.add_many(np.delete(np.diff(times_s), ends[:-1] - 1))
+
+    @property
+    def itl_s(self) -> LogHistogram:
+        """The gaps between tokens in this phase."""
+        self._count_gaps()
+        return self._itl_s
 
     def take_outcome(self, row: RequestOutcome, counted_tokens: int) -> None:
         """A request ended; ``counted_tokens`` of it were taken before."""
@@ -92,6 +123,11 @@ class RunningFigures:
             if limit_s is not None and value_s is not None and value_s > limit_s:
                 return False
         return True
+
+    @property
+    def samples(self) -> LiveSamples:
+        """What the live figures come from; the histograms are the ones in use, not copies."""
+        return LiveSamples(self.ttft_s, self.itl_s, self._judged, self._good)
 
     @property
     def goodput_fraction(self) -> float | None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from setpoint.record import Candidate, Phase, PhaseMeasures, SloCheck, Verdict
+from setpoint.report.check_words import check_interval, check_limit, check_name, check_number, is_floor
 from setpoint.report.format import NO_BREAK, number, rate, seconds
 from setpoint.report.verdicts import measures, statistic_s
-from setpoint.report.words import OBJECTIVE_WORDS, check_interval, check_limit, check_name, check_number, is_floor
+from setpoint.report.words import OBJECTIVE_WORDS
 from setpoint.requirement import Objective
 from setpoint.statistics import proportion_interval
 
@@ -57,9 +58,7 @@ def choose(candidates: Sequence[Candidate], objective: Objective) -> tuple[str |
     sentences = [_why_chosen(chosen, len(eligible), len(candidates), objective, yardstick)]
     if len(equal) > 1 and tie_break is latency:
         others = "another is" if len(equal) == 2 else f"{len(equal) - 1} others are"
-        sentences.append(
-            f"In {yardstick.name} {others} equal to it within the noise; the lower {latency.name} decided."
-        )
+        sentences.append(f"In {yardstick.name} {others} equal to it within the noise; the lower {latency.name} decided.")
     for candidate in candidates:
         if candidate is not chosen:
             tie = tie_break if candidate in equal and tie_break is latency else None
@@ -159,7 +158,7 @@ def _excess(check: SloCheck) -> float:
         return check.limit / check.value if check.value else math.inf
     if check.metric.endswith("_fraction"):
         return (1.0 - check.limit) / (1.0 - check.value) if check.value < 1.0 else math.inf
-    return check.value / check.limit
+    return check.value / check.limit if check.limit else math.inf
 
 
 def _distance(candidate: Candidate) -> tuple[bool, float, int]:

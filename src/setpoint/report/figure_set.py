@@ -10,7 +10,8 @@ from setpoint.record import Phase, Report
 from setpoint.report.charts.distributions import distribution
 from setpoint.report.charts.frame import Figure
 from setpoint.report.charts.frontier import axes, frontier, slos_of
-from setpoint.report.charts.samples import RequestSamples, StepSamples
+from setpoint.report.charts.knee import knee_figure
+from setpoint.report.charts.samples import RequestSamples, ServerSamples, StepSamples
 from setpoint.report.charts.styles import Look, looks
 from setpoint.report.charts.timeline import MOST_DOTS, NARROW, WIDE, Run, timeline
 from setpoint.report.charts.tradeoff import (
@@ -25,7 +26,7 @@ from setpoint.report.charts.tradeoff import (
 )
 from setpoint.report.verdicts import in_focus, is_streaming
 from setpoint.report.words import read_requirement
-from setpoint.requirement import LatencyMetric
+from setpoint.requirement import LatencyMetric, Requirement
 
 PHASES = (Phase.SUSTAINED, Phase.BURST)
 
@@ -50,6 +51,7 @@ class FigureSet:
     timelines: list[Timeline]
     tradeoff: list[Figure]
     tradeoff_note: str
+    knee: Figure | None = None
 
 
 def _timelines(report: Report, shapes: dict[str, Look], runs: dict[str, Run]) -> list[Timeline]:
@@ -68,19 +70,15 @@ def _timelines(report: Report, shapes: dict[str, Look], runs: dict[str, Run]) ->
     return drawn
 
 
-def draw(report: Report, requests: pa.Table, steps: pa.Table | None) -> FigureSet:
-    """Draw everything the tables allow. ``requests`` and ``steps`` have the columns of ``record``, all candidates."""
+def draw(report: Report, requests: pa.Table, steps: pa.Table | None, server: pa.Table | None = None) -> FigureSet:
+    """Draw everything the tables allow. They have the columns of ``record``, all candidates in one table each."""
     requirement = read_requirement(report.requirement)
     streaming = is_streaming(report, requirement)
     shapes = looks(report)
     own_requests = {name: RequestSamples.read(requests, name) for name in shapes}
     own_steps = {name: StepSamples.read(steps, name) for name in shapes}
-    metric = LatencyMetric.TTFT if streaming else LatencyMetric.E2E
-    limits_s = {str(p): limit for p in PHASES if (limit := slos_of(requirement, p).limit_s(metric)) is not None}
-    runs = {name: Run(shapes[name], own_requests[name], own_steps[name], str(metric), limits_s) for name in shapes}
-    metrics = ["ttft", "itl"] if streaming else ["e2e"]
-    if streaming and any(slo.metric == LatencyMetric.E2E for p in PHASES for slo in slos_of(requirement, p).latency):
-        metrics.append("e2e")
+    runs = _runs(shapes, own_requests, own_steps, server, requirement, streaming=streaming)
+    metrics = _distributed(report, requirement, streaming)
     fronts = {
         phase: [
             drawn
@@ -105,7 +103,48 @@ def draw(report: Report, requests: pa.Table, steps: pa.Table | None) -> FigureSe
         timelines=_timelines(report, shapes, runs),
         tradeoff=_tradeoff(points, step_curves(shapes, own_steps), streaming),
         tradeoff_note="" if batch_measured else "Without step records the configured most stands for the mean batch.",
+        knee=knee_figure(report),
     )
+
+
+def _runs(
+    shapes: dict[str, Look],
+    requests: dict[str, RequestSamples],
+    steps: dict[str, StepSamples | None],
+    server: pa.Table | None,
+    requirement: Requirement | None,
+    *,
+    streaming: bool,
+) -> dict[str, Run]:
+    """What the timeline of each candidate is drawn from."""
+    metric = LatencyMetric.TTFT if streaming else LatencyMetric.E2E
+
+    def limits_s(of: LatencyMetric) -> dict[str, float]:
+        found = {str(phase): slos_of(requirement, phase).limit_s(of) for phase in PHASES}
+        return {phase: limit for phase, limit in found.items() if limit is not None}
+
+    return {
+        name: Run(
+            look,
+            requests[name],
+            steps[name],
+            str(metric),
+            limits_s(metric),
+            server=ServerSamples.read(server, name),
+            gap_limits_s=limits_s(LatencyMetric.ITL),
+        )
+        for name, look in shapes.items()
+    }
+
+
+def _distributed(report: Report, requirement: Requirement | None, streaming: bool) -> list[str]:
+    """The latencies whose distributions are shown: all of them for one measurement, else what limits are on."""
+    if not streaming:
+        return ["e2e"]
+    if report.kind == "measure":
+        return ["ttft", "itl", "e2e", "max_gap"]
+    limited = {slo.metric for phase in PHASES for slo in slos_of(requirement, phase).latency}
+    return ["ttft", "itl", *(["e2e"] if LatencyMetric.E2E in limited else [])]
 
 
 def _tradeoff(points: list[Operating], curves: list[StepCurve], streaming: bool) -> list[Figure]:

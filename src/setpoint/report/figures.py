@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,25 +18,12 @@ from setpoint.report.request_samples import (
     read_requests,
     stall_sample,
 )
+from setpoint.report.span import PhaseSpan
+from setpoint.report.steady import steady_state
 from setpoint.requirement import LatencyMetric, Price, Requirement, Slos
-from setpoint.statistics import BoolArray, summarise
+from setpoint.statistics import BoolArray, FloatArray, summarise
 
-
-@dataclass(frozen=True, slots=True)
-class PhaseSpan:
-    """When a phase began and ended, on the axis of the request table. Its requests may end later: they drain."""
-
-    start_s: float
-    end_s: float
-
-    def __post_init__(self) -> None:
-        if not self.end_s > self.start_s:
-            raise ValueError(f"a phase must end after its start, found {self.start_s:g} s to {self.end_s:g} s")
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds from start to end, draining not included."""
-        return self.end_s - self.start_s
+__all__ = ["PhaseSpan", "classify", "classify_requests", "classify_run", "phase_measures", "request_slos", "severity"]
 
 
 def request_slos(requirement: Requirement, phase: Phase) -> Slos:
@@ -48,14 +35,15 @@ def request_slos(requirement: Requirement, phase: Phase) -> Slos:
     return requirement.slo_burst if phase == Phase.BURST and requirement.slo_burst.latency else requirement.slo
 
 
-def classify(requests: Requests, slos: Slos) -> BoolArray:
-    """Which requests, if they were completed, are ok (DESIGN.md section 3); the others are late.
+def severity(requests: Requests, slos: Slos) -> FloatArray:
+    """By how much each request missed its limits: its worst latency over the limit of that latency, shape ``[rows]``.
 
-    TTFT, TPOT and E2E are held to the tightest limit declared at any percentile. Of its own gaps a request may have at
-    most 1 - p over each ITL limit stated at percentile p. An answer that is not streamed has an E2E only. Queue wait is
-    judged on the run, not on a request. Without limits every completed request is ok.
+    At most 1 for a request that is ok, above 1 for one that is late, infinite for one that was not completed. TTFT, TPOT and
+    E2E are held to the tightest limit declared at any percentile. For an ITL limit at percentile p it is the largest of its
+    own gaps that may not be over the limit, at most 1 - p of them being allowed to. An answer that is not streamed has an
+    E2E only. Queue wait is judged on the run, not on a request. Without limits every completed request has 0.
     """
-    ok = np.ones(len(requests), dtype=np.bool_)
+    worst = np.zeros(len(requests), dtype=np.float64)
     for metric, values in (
         (LatencyMetric.TTFT, requests.ttft_s()),
         (LatencyMetric.TPOT, requests.tpot_s()),
@@ -63,14 +51,30 @@ def classify(requests: Requests, slos: Slos) -> BoolArray:
     ):
         limit_s = slos.limit_s(metric)
         if limit_s is not None:
-            ok &= np.isnan(values) | (values <= limit_s)
-    gaps, owner, _ = requests.gaps()
-    counts = np.bincount(owner, minlength=len(requests))
+            worst = np.fmax(worst, values / limit_s)
     for slo in slos.latency:
         if slo.metric == LatencyMetric.ITL:
-            over = np.bincount(owner[gaps > slo.limit_s], minlength=len(requests))
-            ok &= over <= (1.0 - slo.percentile / 100.0) * counts + 1e-9
-    return ok
+            worst = np.fmax(worst, _deciding_gap_s(requests, slo.percentile) / slo.limit_s)
+    return np.where(requests.is_class(*SERVED), worst, np.inf)
+
+
+def _deciding_gap_s(requests: Requests, percent: float) -> FloatArray:
+    """Of each request's gaps the largest that may not be over a limit if at most 1 - p of them may; 0 without gaps."""
+    gaps, owner, _ = requests.gaps()
+    order = np.lexsort((-gaps, owner))
+    counts = np.bincount(owner, minlength=len(requests))
+    allowed = np.floor((1.0 - percent / 100.0) * counts + 1e-9).astype(np.int64)
+    place = np.cumsum(counts) - counts + np.minimum(allowed, np.maximum(counts - 1, 0))
+    found = np.zeros(len(requests), dtype=np.float64)
+    has = counts > 0
+    found[has] = gaps[order][place[has]]
+    return found
+
+
+def classify(requests: Requests, slos: Slos) -> BoolArray:
+    """Which requests, if they were completed, are ok (DESIGN.md section 3; ``severity``); the others are late."""
+    completed = replace(requests, classes=np.full(len(requests), str(RequestClass.OK)))
+    return np.asarray(severity(completed, slos) <= 1.0, dtype=np.bool_)
 
 
 def classify_requests(table: pa.Table, slos: Slos) -> pa.Table:
@@ -103,13 +107,16 @@ def phase_measures(
     """Every figure of ``phase`` of one candidate (``record.REQUEST_COLUMNS``, ``record.STEP_COLUMNS``).
 
     Requests belong to the phase they were intended for and are followed to their end; completed ones are classified
-    anew by ``slos`` (``request_slos``). Latencies are over the served requests, with unfinished ones censored; a figure
-    that cannot be known for that reason is ``None``.
+    anew by ``slos`` (``request_slos``). Latencies are over the served requests, with unfinished ones censored: in a steady
+    sustained phase the percentiles allow for them by Kaplan and Meier's estimate; in a burst and where the backlog grew
+    (``steady_state``) they are lower bounds and marked. A figure that cannot be known at all is ``None``.
 
     Throughput is what came out between the phase's start and end: tokens count by their arrival, whichever phase in the
     table their request belongs to, so pass the table of all phases. What drains after the end counts for no
-    throughput: in overload, dividing all tokens of the phase by its length would credit work done after it. An
-    answer that is not streamed counts at its end, a prompt at its first token. Goodput divides the ok requests
+    throughput: in overload, dividing all tokens of the phase by its length would credit work done after it. The
+    tokens of an answer that is not streamed are spread evenly from where its service began (intended send plus queue wait
+    where the server tells it) to its end: counted at the end they would favour small batches, which have fewer answers
+    under way when the phase ends. A prompt counts at the first token, or where service began. Goodput divides the ok requests
     of the phase, even those that ended in the drain, by its length: it compares with the offered rate.
     """
     requests = read_requests(classify_requests(phase_rows(table, phase), slos or Slos()))
@@ -118,17 +125,18 @@ def phase_measures(
     output_per_s, goodput_rps = output_tokens / span.duration_s, ok / span.duration_s
     usd_per_s = price.usd_per_hour / 3600.0 if price is not None else None
     queue_wait = latency_sample(requests, LatencyMetric.QUEUE_WAIT)
+    steady = phase is Phase.SUSTAINED and not steady_state(table, span).drifting
     kv_usage_peak, preemptions = _kv_figures(steps, span)
     return PhaseMeasures(
         offered=offered,
         **{str(each): requests.count(each) for each in RequestClass},
         duration_s=span.duration_s,
-        ttft_s=_summary(latency_sample(requests, LatencyMetric.TTFT)),
-        itl_s=_summary(latency_sample(requests, LatencyMetric.ITL)),
-        max_gap_s=_summary(stall_sample(requests)),
-        tpot_s=_summary(latency_sample(requests, LatencyMetric.TPOT)),
-        e2e_s=_summary(latency_sample(requests, LatencyMetric.E2E)),
-        queue_wait_s=_summary(queue_wait) if len(queue_wait) else None,
+        ttft_s=_summary(latency_sample(requests, LatencyMetric.TTFT), steady),
+        itl_s=_summary(latency_sample(requests, LatencyMetric.ITL), steady),
+        max_gap_s=_summary(stall_sample(requests), steady),
+        tpot_s=_summary(latency_sample(requests, LatencyMetric.TPOT), steady),
+        e2e_s=_summary(latency_sample(requests, LatencyMetric.E2E), steady),
+        queue_wait_s=_summary(queue_wait, steady) if len(queue_wait) else None,
         goodput_rps=goodput_rps,
         goodput_fraction=ok / offered if offered else None,
         output_tokens_per_s=output_per_s,
@@ -141,8 +149,9 @@ def phase_measures(
     )
 
 
-def _summary(sample: Sample) -> Summary:
-    return Summary.model_validate(asdict(summarise(sample.values, sample.censored)))
+def _summary(sample: Sample, steady: bool) -> Summary:
+    found = summarise(sample.values, sample.censored, cut_off_at_random=steady, transient=not steady)
+    return Summary.model_validate(asdict(found))
 
 
 def _tokens_within(requests: Requests, span: PhaseSpan) -> tuple[float, float]:
@@ -150,14 +159,14 @@ def _tokens_within(requests: Requests, span: PhaseSpan) -> tuple[float, float]:
     times = requests.token_times_s
     timed = np.count_nonzero((times >= span.start_s) & (times < span.end_s))
     has_times = np.bincount(requests.token_owner, minlength=len(requests)) > 0
-    served = requests.is_class(*SERVED)
-    at_end = served & ~has_times & (requests.end_s >= span.start_s) & (requests.end_s < span.end_s)
-    first = np.where(np.isnan(requests.first_s) & served, requests.end_s, requests.first_s)
+    untimed = requests.is_class(*SERVED) & ~has_times
+    begin_s = requests.intended_s + np.nan_to_num(requests.queue_wait_s)
+    length_s = np.maximum(requests.end_s - begin_s, 1e-9)
+    inside_s = np.minimum(requests.end_s, span.end_s) - np.maximum(begin_s, span.start_s)
+    spread = np.where(untimed, requests.output_tokens * np.clip(inside_s / length_s, 0.0, 1.0), 0.0)
+    first = np.where(np.isnan(requests.first_s) & untimed, begin_s, requests.first_s)
     begun = (first >= span.start_s) & (first < span.end_s)
-    return (
-        float(timed + np.nansum(requests.output_tokens[at_end])),
-        float(np.nansum(requests.prompt_tokens[begun])),
-    )
+    return float(timed + np.nansum(spread)), float(np.nansum(requests.prompt_tokens[begun]))
 
 
 def _prefix_hit_rate(requests: Requests) -> float | None:

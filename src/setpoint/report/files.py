@@ -1,4 +1,4 @@
-"""A run as a folder of ``report.json``, ``requests.parquet``, ``steps.parquet`` and ``run.json``.
+"""A run as a folder: ``report.json``, ``requests.parquet`` and ``run.json``; where known, what the server said of itself.
 
 ``python -m setpoint.report.files --write-schema`` regenerates ``report_schema.json``, the JSON Schema of
 ``report.json``, from ``record.Report``.
@@ -21,7 +21,16 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, core_schema, to_json
 
-from setpoint.record import REQUEST_COLUMNS, SCHEMA_VERSION, STEP_COLUMNS, Report
+from setpoint.record import (
+    LATER_REQUEST_COLUMNS,
+    REQUEST_COLUMNS,
+    SCHEMA_VERSION,
+    SERVER_COLUMNS,
+    STEP_COLUMNS,
+    TOKEN_COLUMNS,
+    Record,
+    Report,
+)
 from setpoint.report.machine import machine_facts
 
 __all__ = ["Run", "RunFolderError", "machine_facts", "read_report", "read_run", "report_schema", "write_run"]
@@ -29,6 +38,8 @@ __all__ = ["Run", "RunFolderError", "machine_facts", "read_report", "read_run", 
 REPORT_FILE = "report.json"
 REQUESTS_FILE = "requests.parquet"
 STEPS_FILE = "steps.parquet"
+SERVER_FILE = "server.parquet"
+TOKENS_FILE = "tokens.parquet"
 RUN_FILE = "run.json"
 SCHEMA_FILE = Path(__file__).resolve().parent.parent / "report_schema.json"
 
@@ -39,26 +50,38 @@ class RunFolderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run's folder holds. ``steps`` is ``None`` where the engine was not ours."""
+    """What a run's folder holds. ``steps`` is ``None`` where the engine was not ours, ``server`` where it had no metrics."""
 
     report: Report
     requests: pa.Table
     steps: pa.Table | None
     run_info: dict[str, Any]
+    server: pa.Table | None = None
 
 
 def write_run(
-    folder: Path, report: Report, requests: pa.Table, steps: pa.Table | None, run_info: Mapping[str, Any]
+    folder: Path,
+    report: Report,
+    requests: pa.Table,
+    steps: pa.Table | None,
+    run_info: Mapping[str, Any],
+    *,
+    server: pa.Table | None = None,
+    tokens: pa.Table | None = None,
 ) -> None:
     """Write a run, making the folder if need be and replacing an earlier run in it.
 
     Each file appears whole or not at all. ``report.json`` is taken away first and written last, so a folder that has
-    one is complete. Tables are brought to ``record.REQUEST_COLUMNS`` and ``record.STEP_COLUMNS``. Raises
-    ``RunFolderError`` for a folder that cannot be written, a table that lacks a column, or ``run_info`` that is not
-    JSON.
+    one is complete. Tables are brought to the columns of ``record`` (``REQUEST_COLUMNS`` and so on); one that is
+    ``None`` leaves no file. Raises ``RunFolderError`` for a folder that cannot be written, a table that lacks a column,
+    or ``run_info`` that is not JSON.
     """
-    requests = _conform(requests, REQUEST_COLUMNS, "requests")
-    steps = _conform(steps, STEP_COLUMNS, "steps") if steps is not None else None
+    tables = {
+        REQUESTS_FILE: _conform(requests, REQUEST_COLUMNS, "requests"),
+        STEPS_FILE: _conform(steps, STEP_COLUMNS, "steps") if steps is not None else None,
+        SERVER_FILE: _conform(server, SERVER_COLUMNS, "server") if server is not None else None,
+        TOKENS_FILE: _conform(tokens, TOKEN_COLUMNS, "tokens") if tokens is not None else None,
+    }
     try:
         info = to_json(dict(run_info), indent=2)
     except PydanticSerializationError as error:
@@ -66,11 +89,8 @@ def write_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REPORT_FILE).unlink(missing_ok=True)
-        _write_whole(folder / REQUESTS_FILE, lambda path: pq.write_table(requests, path, compression="zstd"))
-        if steps is None:
-            (folder / STEPS_FILE).unlink(missing_ok=True)
-        else:
-            _write_whole(folder / STEPS_FILE, lambda path: pq.write_table(steps, path, compression="zstd"))
+        for name, table in tables.items():
+            _write_table(folder / name, table)
         _write_whole(folder / RUN_FILE, lambda path: path.write_bytes(info + b"\n"))
         text = report.to_json() + "\n"
         _write_whole(folder / REPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
@@ -84,15 +104,15 @@ def read_run(folder: Path) -> Run:
     """Read a run that ``write_run`` wrote. Raises ``RunFolderError`` naming the file that is missing or unreadable."""
     report = read_report(folder / REPORT_FILE)
     requests = _conform(_read_table(folder / REQUESTS_FILE), REQUEST_COLUMNS, REQUESTS_FILE)
-    steps_file = folder / STEPS_FILE
-    steps = _conform(_read_table(steps_file), STEP_COLUMNS, STEPS_FILE) if steps_file.exists() else None
+    steps = _optional_table(folder / STEPS_FILE, STEP_COLUMNS)
+    server = _optional_table(folder / SERVER_FILE, SERVER_COLUMNS)
     try:
         info = json.loads(_read_text(folder / RUN_FILE))
     except json.JSONDecodeError as error:
         raise RunFolderError(f"{folder / RUN_FILE} is not JSON: {error}") from error
     if not isinstance(info, dict):
         raise RunFolderError(f"{folder / RUN_FILE} must hold a JSON object, found {type(info).__name__}")
-    return Run(report, requests, steps, info)
+    return Run(report, requests, steps, info, server)
 
 
 def read_report(path: Path) -> Report:
@@ -113,7 +133,7 @@ def read_report(path: Path) -> Report:
 
 
 class _WrittenSchema(GenerateJsonSchema):
-    """Every field is required, since ``Report.to_json`` writes them all, ``null`` where unknown."""
+    """Every field is required, since ``Report.to_json`` writes them all, ``null`` where unknown; the additions are not."""
 
     def field_is_required(
         self, field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField, total: bool
@@ -124,6 +144,11 @@ class _WrittenSchema(GenerateJsonSchema):
 def report_schema() -> str:
     """The JSON Schema (2020-12) of ``report.json`` as text."""
     schema = Report.model_json_schema(by_alias=True, mode="serialization", schema_generator=_WrittenSchema)
+    parts = {"Report": schema, **schema["$defs"]}
+    for record in Record.__subclasses__():
+        part = parts.get(record.__name__)
+        if part is not None and record.ADDED:
+            part["required"] = [name for name in part["required"] if name not in record.ADDED]
     return json.dumps({"$schema": GenerateJsonSchema.schema_dialect, **schema}, indent=2) + "\n"
 
 
@@ -140,8 +165,24 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _write_table(path: Path, table: pa.Table | None) -> None:
+    """Write ``table`` as Parquet; ``None`` takes the file of an earlier run away."""
+    if table is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _optional_table(path: Path, schema: pa.Schema) -> pa.Table | None:
+    return _conform(_read_table(path), schema, path.name) if path.exists() else None
+
+
 def _conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
-    """``table`` with exactly the columns of ``schema``, in its order and types."""
+    """``table`` with exactly the columns of ``schema``, in its order and types; columns of later versions become null."""
+    for later in LATER_REQUEST_COLUMNS:
+        if later in schema.names and later not in table.column_names:
+            field = schema.field(later)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     missing = [column for column in schema.names if column not in table.column_names]
     surplus = [column for column in table.column_names if column not in schema.names]
     if missing or surplus:

@@ -10,8 +10,10 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from setpoint.record import Report, RequestClass
+from setpoint.report.client_words import client_facts
 from setpoint.report.figure_set import PHASES, draw
 from setpoint.report.format import printable
+from setpoint.report.server_words import server_facts
 from setpoint.report.tables import OVERVIEW_COLUMNS, candidate_rows, check_rows
 from setpoint.report.verdicts import headline, in_focus, is_streaming, outcome, split_why
 from setpoint.report.words import Fact, flat_facts, read_requirement, requirement_facts
@@ -54,20 +56,22 @@ def _title(report: Report) -> str:
 def _asked(report: Report) -> list[Fact]:
     """What was asked, in words where the requirement can be read, else field by field."""
     requirement = read_requirement(report.requirement)
+    asserted = [check.asserted for each in report.candidates[:1] for check in each.slo.checks if check.asserted]
+    claims = [Fact("Asserted", "; ".join(asserted))] if asserted else []
     if requirement is not None:
-        return requirement_facts(requirement)
-    return flat_facts(report.requirement or {})
+        return [*requirement_facts(requirement, report.load), *claims]
+    return [*flat_facts(report.requirement or {}), *claims]
 
 
-def render_html(report: Report, requests: pa.Table, steps: pa.Table | None) -> str:
+def render_html(report: Report, requests: pa.Table, steps: pa.Table | None, server: pa.Table | None = None) -> str:
     """The whole page as text.
 
-    ``requests`` has ``record.REQUEST_COLUMNS`` and ``steps`` ``record.STEP_COLUMNS`` (``None`` where the engine is not
-    ours), all candidates and phases in one table each. Figures in tables come from ``report``, curves and dots from the
-    tables. Nothing on the page is fetched from anywhere.
+    The tables have the columns of ``record`` (``steps`` is ``None`` where the engine is not ours, ``server`` where it
+    has no metrics), all candidates and phases in one table each. Figures in tables come from ``report``, curves and dots
+    from the tables. Nothing on the page is fetched from anywhere.
     """
     requirement = read_requirement(report.requirement)
-    figures = draw(report, requests, steps)
+    figures = draw(report, requests, steps, server)
     focus = in_focus(report)
     description = (report.requirement or {}).get("description")
     return _template().render(
@@ -88,6 +92,11 @@ def render_html(report: Report, requests: pa.Table, steps: pa.Table | None) -> s
         figures=figures,
         streaming=is_streaming(report, requirement),
         machine=flat_facts(report.machine),
+        client=client_facts(focus.client) if focus is not None and focus.client else None,
+        server=server_facts(focus.server) if focus is not None and focus.server else None,
+        knee_words=str(report.knee.get("words", "")) if report.knee else "",
+        steps_known=steps is not None and steps.num_rows > 0,
+        compares=report.kind != "measure" or len(report.candidates) > 1,
         classes=[str(class_) for class_ in RequestClass],
         schema=report.schema_version,
     )

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from setpoint.record import Candidate, Phase, PhaseMeasures, Report, SloCheck
+from setpoint.record import Candidate, Phase, PhaseMeasures, Report, SloCheck, Summary
 from setpoint.report.charts.bars import class_bar, gauge
 from setpoint.report.charts.styles import Look
-from setpoint.report.format import UNKNOWN, count, interval_s, number, percent, rate, seconds, share
-from setpoint.report.verdicts import measures, only_predicted, summary, why_not
-from setpoint.report.words import (
-    VERDICT_WORDS,
-    Fact,
-    check_interval,
-    check_limit,
-    check_name,
-    check_number,
-    config_facts,
-    metric_name,
-    phase_name,
-)
+from setpoint.report.check_words import check_interval, check_limit, check_name, check_number
+from setpoint.report.format import UNKNOWN, count, interval_s, number, percent, rate, round_seconds, seconds, share
+from setpoint.report.verdicts import measures, only_predicted, why_not
+from setpoint.report.words import VERDICT_WORDS, Fact, config_facts, phase_name
 
 PHASES = (Phase.SUSTAINED, Phase.BURST)
-SUMMARIES = ("ttft", "itl", "max_gap", "tpot", "e2e", "queue_wait")
-SUMMARY_NAMES = {"max_gap": "Largest gap"}
+SUMMARIES = (
+    ("TTFT", "ttft_s"),
+    ("TTFT from the send", "ttft_from_send_s"),
+    ("ITL", "itl_s"),
+    ("Largest gap", "max_gap_s"),
+    ("TPOT", "tpot_s"),
+    ("E2E", "e2e_s"),
+    ("E2E from the send", "e2e_from_send_s"),
+    ("Queue wait", "queue_wait_s"),
+    ("Connecting", "connect_s"),
+    ("Refusals", "refusal_s"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,13 @@ def _overview(figures: PhaseMeasures) -> list[str]:
 
 def _latencies(figures: PhaseMeasures) -> list[LatencyRow]:
     rows = []
-    for metric in SUMMARIES:
-        found = summary(figures, metric)
+    for name, field in SUMMARIES:
+        found: Summary | None = getattr(figures, field)
         if found is None or found.n == 0:
             continue
         levels = (found.mean, found.p50, found.p90, found.p95, found.p99)
         cells = [count(found.n), *map(seconds, levels), interval_s(found.p99_ci), seconds(found.max)]
-        rows.append(LatencyRow(SUMMARY_NAMES.get(metric) or metric_name(metric), cells))
+        rows.append(LatencyRow(name, cells))
     return rows
 
 
@@ -115,6 +116,8 @@ def _others(figures: PhaseMeasures) -> list[Fact]:
     facts = [
         Fact("Duration", seconds(figures.duration_s)),
         Fact("Prompt tokens/s", number(figures.prompt_tokens_per_s)),
+        Fact("Streams that stalled", _stalled(figures)),
+        Fact("Sends for each request", number(figures.amplification)),
         Fact("Prefix hit rate", percent(figures.prefix_hit_rate)),
         Fact("KV usage, peak", percent(figures.kv_usage_peak)),
         Fact("Preemptions", count(figures.preemptions)),
@@ -123,6 +126,12 @@ def _others(figures: PhaseMeasures) -> list[Fact]:
         Fact("USD per good request", UNKNOWN if usd is None else f"{usd:.3g}"),
     ]
     return [fact for fact in facts if fact.text != UNKNOWN]
+
+
+def _stalled(figures: PhaseMeasures) -> str:
+    if figures.stalled_fraction is None or figures.stall_limit_s is None:
+        return UNKNOWN
+    return f"{percent(figures.stalled_fraction)} over {round_seconds(figures.stall_limit_s)}"
 
 
 def check_rows(checks: list[SloCheck], key: str) -> list[CheckRow]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 from setpoint.record import Candidate, Phase, PhaseMeasures, Report, Summary, Verdict
-from setpoint.report.words import check_limit, check_name, check_number
+from setpoint.report.check_words import check_limit, check_name, check_number
+from setpoint.report.format import rate
 from setpoint.requirement import Requirement
 
 
@@ -17,6 +18,9 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
     INVALID = "invalid"
 
+
+IMPLIED_CHECK = "failed_fraction"
+"""The check that is there where no limit would notice a failure (``judge``)."""
 
 HEADLINES = {
     Outcome.MET: "The requirement is met",
@@ -45,9 +49,19 @@ def outcome(report: Report) -> Outcome:
 def headline(report: Report) -> str:
     """One line for the banner and the terminal."""
     verdict = outcome(report)
-    if report.requirement is None and verdict is Outcome.MET:
+    if report.knee is not None and verdict is not Outcome.INVALID:
+        found_rps = report.knee.get("rate_rps")
+        return f"The knee is at {rate(found_rps).removesuffix('/s')} requests/s" if found_rps else "The knee was not found"
+    if verdict is Outcome.MET and not limits_declared(report):
         return "Measured; no limits were declared"
+    if verdict is Outcome.MISSED and report.candidates and not limits_declared(report):
+        return "Measured without limits, but requests failed"
     return HEADLINES[verdict]
+
+
+def limits_declared(report: Report) -> bool:
+    """Whether anything was to be held: a check other than the one that nothing failed."""
+    return any(check.metric != IMPLIED_CHECK for candidate in report.candidates for check in candidate.slo.checks)
 
 
 def measures(candidate: Candidate, phase: Phase) -> PhaseMeasures | None:

@@ -8,17 +8,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from setpoint.record import Phase, SloCheck, Verdict
+from setpoint.record import Phase, Verdict
 from setpoint.report.format import (
-    NO_BREAK,
-    interval_s,
-    number,
-    percent,
     printable,
     round_number,
     round_percent,
     round_seconds,
-    seconds,
 )
 from setpoint.requirement import (
     Arrival,
@@ -27,6 +22,7 @@ from setpoint.requirement import (
     ConstantTokens,
     LatencySlo,
     LognormalTokens,
+    MixPart,
     Objective,
     Requirement,
     Slos,
@@ -34,7 +30,14 @@ from setpoint.requirement import (
     UniformTokens,
 )
 
-METRIC_NAMES = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "queue_wait": "Queue wait"}
+METRIC_NAMES = {
+    "ttft": "TTFT",
+    "itl": "ITL",
+    "tpot": "TPOT",
+    "e2e": "E2E",
+    "queue_wait": "Queue wait",
+    "max_gap": "Largest gap",
+}
 OBJECTIVE_WORDS = {
     Objective.MIN_COST: "lowest cost",
     Objective.MAX_GOODPUT: "highest goodput",
@@ -91,6 +94,18 @@ def tokens_words(tokens: TokenDistribution) -> str:
 
 def arrival_words(arrival: Arrival) -> str:
     """An arrival process in words."""
+    match arrival.process:
+        case ArrivalProcess.RAMP:
+            return f"from {round_number(arrival.rate_rps)}/s to {round_number(arrival.to_rps or 0.0)}/s, at random (Poisson)"
+        case ArrivalProcess.STEP:
+            steps = ", ".join(f"{round_number(step.rate_rps)}/s for {round_seconds(step.duration_s)}" for step in arrival.steps)
+            return f"{steps}, at random (Poisson)"
+        case ArrivalProcess.ON_OFF:
+            on, off = arrival.pattern
+            return (
+                f"{round_number(on.rate_rps)}/s for {round_seconds(on.duration_s)}, then {round_number(off.rate_rps)}/s for "
+                f"{round_seconds(off.duration_s)}, at random (Poisson)"
+            )
     how = {
         ArrivalProcess.CONSTANT: "evenly spaced",
         ArrivalProcess.POISSON: "at random (Poisson)",
@@ -114,20 +129,20 @@ def _latency_words(slo: LatencySlo) -> str:
     return f"{metric_name(slo.metric)} {slo.statistic.upper()} ≤ {round_seconds(slo.limit_s)}"
 
 
-def requirement_facts(requirement: Requirement) -> list[Fact]:
-    """What was asked, in the order a reader wants it."""
-    profile = requirement.profile
-    prompt = f"{tokens_words(profile.prompt_tokens)} in"
-    if profile.shared_prefix_tokens:
-        prompt += f", the first {profile.shared_prefix_tokens:,} of them shared"
-    answers = f"{tokens_words(profile.output_tokens)} out, " + ("streamed" if profile.streaming else "not streamed")
-    facts = [
-        Fact("Model", requirement.model.served_name or requirement.model.source),
-        Fact("Requests", f"{prompt}; {answers}"),
-        Fact("Sustained load", arrival_words(profile.arrival)),
-    ]
-    if profile.burst is not None:
+def requirement_facts(requirement: Requirement, load: Mapping[str, Any] | None = None) -> list[Fact]:
+    """What was asked, in the order a reader wants it; ``load`` as ``record.Report.load``."""
+    profile, load = requirement.profile, load or {}
+    streamed = "streamed" if profile.streaming else "not streamed"
+    facts = [Fact("Model", requirement.model.served_name or requirement.model.source)] if requirement.model.source else []
+    shapes = [_shape_words(shape) for shape in profile.shapes]
+    facts.append(Fact("Requests", f"{'; '.join(shapes)}; {streamed}"))
+    facts.append(Fact("Load" if "trace" in load or "concurrency" in load else "Sustained load", _load_words(requirement, load)))
+    if profile.burst is not None and "concurrency" not in load:
         facts.append(Fact("Burst", f"{round_number(profile.burst.rate_rps)}/s for {round_seconds(profile.burst.duration_s)}"))
+    if load.get("max_in_flight"):
+        facts.append(Fact("Client cap", f"{load['max_in_flight']} in flight; what it holds back waits"))
+    if load.get("retries"):
+        facts.append(Fact("Retries", f"up to {load['retries']} for a refused request"))
     facts.append(Fact("Limits", "; ".join(slo_words(requirement.slo)) or "none"))
     if burst_limits := slo_words(requirement.slo_burst):
         facts.append(Fact("Limits in the burst", "; ".join(burst_limits)))
@@ -135,6 +150,32 @@ def requirement_facts(requirement: Requirement) -> list[Fact]:
     if requirement.price is not None:
         facts.append(Fact("Price", f"{requirement.price.usd_per_hour:g} USD an hour"))
     return facts
+
+
+def _shape_words(shape: MixPart) -> str:
+    words = f"{tokens_words(shape.prompt_tokens)} in"
+    if shape.shared_prefix_tokens:
+        words += f", the first {shape.shared_prefix_tokens:,} of them shared"
+    if shape.prefix_hit_rate is not None:
+        words += f", {round_percent(shape.prefix_hit_rate)} of them to be found in a cache"
+    if shape.prefix_groups > 1:
+        words += f" ({shape.prefix_groups:,} different prefixes)"
+    words += f"; {tokens_words(shape.output_tokens)} out"
+    if shape.sessions is not None:
+        words += f"; conversations of {tokens_words(shape.sessions.turns).replace(' tokens', ' turns')}"
+    return f"{shape.name}: {words}" if shape.name else words
+
+
+def _load_words(requirement: Requirement, load: Mapping[str, Any]) -> str:
+    if load.get("trace"):
+        speed = load.get("speed_up", 1.0)
+        faster = "as it was" if speed == 1.0 else f"{speed:g} times as fast"
+        return f"the trace {printable(str(load['trace']))}, {faster}"
+    if load.get("concurrency"):
+        return f"{load['concurrency']} requests always under way (a closed loop)"
+    if load.get("find_knee"):
+        return f"the highest rate that meets the limits is searched, from {arrival_words(requirement.profile.arrival)} on"
+    return arrival_words(requirement.profile.arrival)
 
 
 def flat_facts(fields: Mapping[str, Any], prefix: str = "", depth: int = 0) -> list[Fact]:
@@ -180,44 +221,6 @@ def config_facts(config: Mapping[str, Any]) -> list[Fact]:
             text = printable(json.dumps(value, default=str))
         facts.append(Fact(label, text))
     return facts
-
-
-def is_floor(check: SloCheck) -> bool:
-    """Whether the limit is a least value (goodput) and not a greatest one."""
-    return check.statistic == "min" or check.metric == "goodput_fraction"
-
-
-def check_name(check: SloCheck) -> str:
-    """What a check looks at: ``TTFT P95``, ``E2E P99/P50``, ``Goodput``."""
-    if check.metric == "spread":
-        return f"{metric_name(check.statistic)} P99/P50"
-    if check.metric.endswith("_fraction"):
-        return metric_name(check.metric.removesuffix("_fraction")).capitalize()
-    return f"{metric_name(check.metric)} {printable(check.statistic).upper()}"
-
-
-def check_number(check: SloCheck, value: float | None) -> str:
-    """``value`` in the unit of the check."""
-    if check.metric in METRIC_NAMES:
-        return seconds(value)
-    return percent(value) if check.metric.endswith("_fraction") else number(value)
-
-
-def check_interval(check: SloCheck) -> str:
-    """The interval of a check in its unit."""
-    if check.metric in METRIC_NAMES or check.interval is None:
-        return interval_s(check.interval)
-    low, high = (check_number(check, end) for end in check.interval)
-    return f"{low.removesuffix(f'{NO_BREAK}%')}–{high}"
-
-
-def check_limit(check: SloCheck) -> str:
-    """The limit with its sense: ``≤ 400 ms``, ``≥ 95 %``."""
-    if check.metric in METRIC_NAMES:
-        limit = round_seconds(check.limit)
-    else:
-        limit = round_percent(check.limit) if check.metric.endswith("_fraction") else f"{check.limit:g}"
-    return f"{'≥' if is_floor(check) else '≤'} {limit}"
 
 
 def phase_name(phase: Phase | str) -> str:

@@ -80,15 +80,16 @@ class Value:
 
     def items(self, parse: Callable[[str], T], allowed: str) -> tuple[T, ...] | None:
         """The scalars of a list as ``parse`` understands them."""
+        entries = [entry.scalar(parse, allowed) for entry in self.entries(allowed)]
+        good = tuple(entry for entry in entries if entry is not None)
+        return good if len(good) == len(entries) > 0 else None
+
+    def entries(self, allowed: str) -> tuple[Value, ...]:
+        """The entries of a list, whatever they are; nothing, after noting it, if this is no list with an entry."""
         if not isinstance(self.node, yaml.SequenceNode) or not self.node.value:
             self.fault(f"a list with at least one entry, each {allowed}")
-            return None
-        entries = [
-            Value(node, (*self.path, str(index)), self.problems).scalar(parse, allowed)
-            for index, node in enumerate(self.node.value)
-        ]
-        good = tuple(entry for entry in entries if entry is not None)
-        return good if len(good) == len(entries) else None
+            return ()
+        return tuple(Value(node, (*self.path, str(index)), self.problems) for index, node in enumerate(self.node.value))
 
     def mapping(self, shape: str) -> dict[str, Value] | None:
         """The values by key. Notes a duplicate key and a key that is not text; empty values are left out."""
@@ -202,6 +203,9 @@ _EXAMPLES = {
     "arrival": "arrival: {process: poisson, rate: 2.5/s}",
     "rate": "rate: 2.5/s",
     "duration": "duration: 10s",
+    "turns": "turns: {min: 2, max: 6}",
+    "steps": "steps: [{rate: 2/s, duration: 30s}, {rate: 4/s, duration: 30s}]",
+    "weight": "weight: 3",
     "source": "source: smollm2-135m",
     "usd_per_hour": "usd_per_hour: 0.10",
     "median": "median: 120",

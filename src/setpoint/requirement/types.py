@@ -58,5 +58,5 @@ class Requirement(Part):
                         (section, *path),
                         "e2e or queue_wait, because with profile.streaming: false nobody sees single tokens",
                     )
-                elif metric in GAP_METRICS and self.profile.output_tokens.largest == 1:
+                elif metric in GAP_METRICS and self.profile.most_output_tokens == 1:
                     yield Fault((section, *path), "ttft, e2e or queue_wait, because an output of 1 token has no gaps")

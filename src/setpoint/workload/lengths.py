@@ -1,4 +1,4 @@
-"""How many tokens prompts and outputs have: draws from the distributions of a requirement."""
+"""Draws from the distributions of a requirement: how many tokens, how many turns, how long a person thinks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from setpoint.requirement import (
     ChoiceTokens,
+    ConstantSeconds,
     ConstantTokens,
+    DurationDistribution,
+    LognormalSeconds,
     LognormalTokens,
     TokenDistribution,
+    UniformSeconds,
     UniformTokens,
 )
 
@@ -37,6 +41,51 @@ def draw_tokens(distribution: TokenDistribution, size: int, rng: np.random.Gener
         weights = None if distribution.weights is None else np.array(distribution.weights) / sum(distribution.weights)
         return rng.choice(values, size=size, p=weights)
     assert_never(distribution)
+
+
+def mean_tokens(distribution: TokenDistribution) -> float:
+    """The mean of the draws; for a log-normal that of the clipped variable, before rounding to whole numbers."""
+    if isinstance(distribution, ConstantTokens):
+        return float(distribution.value)
+    if isinstance(distribution, UniformTokens):
+        return (distribution.min + distribution.max) / 2
+    if isinstance(distribution, LognormalTokens):
+        return _clipped_lognormal_mean(distribution)
+    if isinstance(distribution, ChoiceTokens):
+        return float(np.average(distribution.values, weights=distribution.weights))
+    assert_never(distribution)
+
+
+def draw_seconds(distribution: DurationDistribution, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """``size`` durations in seconds, shape ``[size]``; a log-normal is clipped as that of tokens is."""
+    if isinstance(distribution, ConstantSeconds):
+        return np.full(size, distribution.value_s)
+    if isinstance(distribution, UniformSeconds):
+        return rng.uniform(distribution.min_s, distribution.max_s, size=size)
+    if isinstance(distribution, LognormalSeconds):
+        sigma = math.log(distribution.p95_s / distribution.median_s) / NORMAL_Q95
+        with np.errstate(over="ignore"):
+            draws = np.exp(math.log(distribution.median_s) + sigma * rng.standard_normal(size))
+        return np.clip(draws, distribution.min_s, distribution.max_s)
+    assert_never(distribution)
+
+
+def _clipped_lognormal_mean(distribution: LognormalTokens) -> float:
+    """``E[min(max(X, low), high)]`` of a log-normal X."""
+    mu, low, high = math.log(distribution.median), float(distribution.min), float(distribution.max)
+    sigma = math.log(distribution.p95 / distribution.median) / NORMAL_Q95
+    if sigma < 1e-9:
+        return min(max(distribution.median, low), high)
+    alpha, beta = (math.log(low) - mu) / sigma, (math.log(high) - mu) / sigma
+    below, above = normal_cdf(alpha), 1 - normal_cdf(beta)
+    share = normal_cdf(beta - sigma) - normal_cdf(alpha - sigma)
+    inside = math.exp(mu + sigma**2 / 2) * share if share > 0 else 0.0
+    return min(max(low * below + inside + high * above, low), high)
+
+
+def normal_cdf(value: float) -> float:
+    """The distribution function of the standard normal distribution."""
+    return 0.5 * math.erfc(-value / math.sqrt(2))
 
 
 def _draw_lognormal(distribution: LognormalTokens, size: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,85 +1,31 @@
-"""The load of a run, planned before it starts: what is sent, when, and with which limit on the answer.
-
-One seed decides everything, and each quantity of each phase has a random stream of its own: a longer warm-up or a
-different output length leaves the arrivals and prompts of the sustained phase as they were, so that runs compare.
-"""
+"""The load of a run, planned before it starts: what is sent, when, and with which limit on the answer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
-from numpy.typing import NDArray
 
 from setpoint.record import Phase
-from setpoint.requirement import RequestProfile
-from setpoint.workload.arrivals import MAX_ARRIVALS, arrival_offsets_s
-from setpoint.workload.lengths import draw_tokens
-from setpoint.workload.prompts import PromptMaker
+from setpoint.requirement import Arrival, RequestProfile
+from setpoint.requirement.arrival import STATIONARY
+from setpoint.workload.arrivals import offsets_of
+from setpoint.workload.building import MAX_PROMPT_TOKENS, MAX_REQUESTS, build, in_time
+from setpoint.workload.drafts import ARRIVALS, Draft, Segment, mean_turns
+from setpoint.workload.planned import LoadPlan, PhaseSpan, PlannedRequest, largest_context_tokens
+from setpoint.workload.prompt import PromptMaker
 
-MAX_REQUESTS = 200_000
 MAX_BURST_REPEATS = 1_000
 
-_ARRIVALS, _PROMPT_TOKENS, _OUTPUT_TOKENS = range(3)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRequest:
-    """One request of a plan.
-
-    index: position in the plan. intended_s: when it is to be sent, on the time axis of the plan (0 is its start).
-    prompt: text or token ids. prompt_tokens: how many tokens it has. max_tokens: how many the answer is to have.
-    """
-
-    index: int
-    intended_s: float
-    phase: Phase
-    prompt: str | tuple[int, ...]
-    prompt_tokens: int
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseSpan:
-    """One phase on the time axis of the plan, ``start_s`` included, ``end_s`` not. A burst may occur several times."""
-
-    phase: Phase
-    start_s: float
-    end_s: float
-
-    @property
-    def duration_s(self) -> float:
-        """Length of the phase."""
-        return self.end_s - self.start_s
-
-
-@dataclass(frozen=True)
-class LoadPlan:
-    """Every request of a run in the order of sending, and the phases back to back on one time axis.
-
-    prompt_tokens_exact: whether the prompt tokens were counted with the tokenizer (otherwise they are estimates).
-    """
-
-    seed: int
-    phases: list[PhaseSpan]
-    requests: list[PlannedRequest]
-    prompt_tokens_exact: bool
-
-    @property
-    def duration_s(self) -> float:
-        """From the start to the end of the last phase."""
-        return self.phases[-1].end_s
-
-    @cached_property
-    def offered(self) -> dict[Phase, int]:
-        """How many requests each phase intends to send."""
-        counts = dict.fromkeys((span.phase for span in self.phases), 0)
-        for request in self.requests:
-            counts[request.phase] += 1
-        return counts
+__all__ = [
+    "MAX_BURST_REPEATS",
+    "MAX_PROMPT_TOKENS",
+    "MAX_REQUESTS",
+    "LoadPlan",
+    "PhaseSpan",
+    "PlannedRequest",
+    "largest_context_tokens",
+    "plan_load",
+]
 
 
 def plan_load(
@@ -92,38 +38,37 @@ def plan_load(
     recovery_s: float,
     make_prompt: PromptMaker,
 ) -> LoadPlan:
-    """The load of a run: warm-up, sustained, then ``burst_repeats`` times burst and recovery (if there is a burst).
+    """The load of an open loop: warm-up, sustained, then ``burst_repeats`` times burst and recovery (if there is a burst).
 
     Warm-up, sustained and recovery have the sustained rate, the burst its own; the arrival process is the same
-    throughout. A phase of 0 s is left out. Raises ``ValueError`` for times below 0, a negative seed, or more than
-    ``MAX_REQUESTS`` requests, and what ``make_prompt`` raises.
+    throughout. Where the rate changes with time it does so in the sustained phase; the others are Poisson, warm-up and
+    recovery at ``Arrival.calm_rps``. With sessions the rate is still that of requests: sessions begin at the rate divided
+    by their mean number of turns. A phase of 0 s is left out. Raises ``ValueError`` for times below 0, a negative seed, or
+    more than ``MAX_REQUESTS`` requests or ``MAX_PROMPT_TOKENS`` tokens, and what ``make_prompt`` raises.
     """
     _check(seed=seed, warmup_s=warmup_s, sustained_s=sustained_s, burst_repeats=burst_repeats, recovery_s=recovery_s)
     phases: list[PhaseSpan] = []
-    requests: list[PlannedRequest] = []
-    exact = True
+    drafts: list[Draft] = []
+    shapes = profile.shapes
+    turns = mean_turns(shapes)
     start_s = 0.0
-    for segment, (phase, duration_s) in enumerate(_segments(profile, warmup_s, sustained_s, burst_repeats, recovery_s)):
+    for number, (phase, duration_s) in enumerate(_segments(profile, warmup_s, sustained_s, burst_repeats, recovery_s)):
         if duration_s <= 0:
             continue
         span = PhaseSpan(phase, start_s, start_s + duration_s)
         phases.append(span)
-        offsets_s, prompt_tokens, output_tokens = _draw(profile, span, seed, segment)
-        if len(requests) + offsets_s.size > MAX_REQUESTS:
-            raise ValueError(f"more than {MAX_REQUESTS} requests: lower the rate or shorten the {phase.value} phase")
-        for ordinal, offset_s in enumerate(offsets_s):
-            prompt = make_prompt(
-                tokens=int(prompt_tokens[ordinal]),
-                shared_prefix_tokens=profile.shared_prefix_tokens,
-                seed=seed,
-                serial=segment * MAX_ARRIVALS + ordinal,
-            )
-            exact = exact and prompt.exact
-            intended_s = start_s + float(offset_s)
-            max_tokens = int(output_tokens[ordinal])
-            requests.append(PlannedRequest(len(requests), intended_s, phase, prompt.content, prompt.tokens, max_tokens))
+        segment = Segment(seed, number, phase)
+        arrival = _arrival_in(profile, phase)
+        arrival = arrival if turns == 1 else arrival.at_mean(arrival.mean_rps / turns)
+        offsets_s = offsets_of(arrival, duration_s, segment.stream(ARRIVALS))
+        try:
+            drafts += segment.drafts(start_s + offsets_s, shapes, MAX_REQUESTS - len(drafts))
+        except ValueError as error:
+            raise ValueError(f"more than {MAX_REQUESTS} requests: lower the rate or shorten the {phase.value} phase") from error
         start_s = span.end_s
-    return LoadPlan(seed, phases, requests, exact)
+    if turns != 1:
+        drafts = in_time(drafts, phases)
+    return build(drafts, seed=seed, phases=phases, make_prompt=make_prompt)
 
 
 def _segments(
@@ -138,20 +83,15 @@ def _segments(
             yield Phase.RECOVERY, recovery_s
 
 
-def _draw(
-    profile: RequestProfile, span: PhaseSpan, seed: int, segment: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Arrival offsets in the phase (s), prompt tokens and output tokens, each of shape ``[requests of the phase]``."""
-
-    def stream(quantity: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence((seed, segment, quantity)))
-
+def _arrival_in(profile: RequestProfile, phase: Phase) -> Arrival:
+    """The arrivals of a phase, in requests per second."""
     arrival = profile.arrival
-    rate_rps = arrival.rate_rps if profile.burst is None or span.phase is not Phase.BURST else profile.burst.rate_rps
-    offsets_s = arrival_offsets_s(arrival.process, rate_rps, span.duration_s, stream(_ARRIVALS), cv=arrival.cv)
-    size = offsets_s.size
-    prompt_tokens = draw_tokens(profile.prompt_tokens, size, stream(_PROMPT_TOKENS))
-    return offsets_s, prompt_tokens, draw_tokens(profile.output_tokens, size, stream(_OUTPUT_TOKENS))
+    if phase is Phase.SUSTAINED:
+        return arrival
+    rate_rps = arrival.calm_rps
+    if phase is Phase.BURST and profile.burst is not None:
+        rate_rps = profile.burst.rate_rps
+    return arrival.model_copy(update={"rate_rps": rate_rps}) if arrival.process in STATIONARY else Arrival(rate_rps=rate_rps)
 
 
 def _check(*, seed: int, burst_repeats: int, **durations_s: float) -> None:

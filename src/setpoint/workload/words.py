@@ -6,8 +6,7 @@ Every word is one that byte-pair vocabularies hold whole, so a word with its lea
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import numpy as np
+from random import Random
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -84,7 +83,7 @@ DETERMINERS = (
 CONNECTORS = ("and", "but", "while", "because", "so", "when", "until", "although")
 
 
-def sentence_pieces(rng: np.random.Generator) -> Iterator[str]:
+def sentence_pieces(rng: Random) -> Iterator[str]:
     """An endless stream of pieces that join (with nothing between them) to sentences: `` The``, `` dog``, ..., ``.``"""
     while True:
         words = _clause(rng)
@@ -96,25 +95,28 @@ def sentence_pieces(rng: np.random.Generator) -> Iterator[str]:
         yield "."
 
 
-def topic_pieces(serial: int) -> tuple[str, ...]:
-    """Two nouns and a colon: both differ for ``len(NOUNS)**2`` consecutive serials, the first for ``len(NOUNS)``."""
-    second, first = divmod(serial, len(NOUNS))
-    return (f" {NOUNS[first].capitalize()}", f" {NOUNS[second % len(NOUNS)]}", ":")
+def topic_pieces(serial: int, nouns: int = 2) -> tuple[str, ...]:
+    """Nouns and a colon that count: different for ``len(NOUNS)**nouns`` serials, the first noun for ``len(NOUNS)``."""
+    pieces = []
+    for _ in range(nouns):
+        serial, digit = divmod(serial, len(NOUNS))
+        pieces.append(f" {NOUNS[digit]}")
+    return (*pieces, ":")
 
 
-def _clause(rng: np.random.Generator) -> list[str]:
+def _clause(rng: Random) -> list[str]:
     words = [*_noun_phrase(rng), _one_of(VERBS, rng), *_noun_phrase(rng)]
     if rng.random() < 0.6:
         words += [_one_of(PREPOSITIONS, rng), *_noun_phrase(rng)]
     return words
 
 
-def _noun_phrase(rng: np.random.Generator) -> list[str]:
+def _noun_phrase(rng: Random) -> list[str]:
     phrase = [_one_of(DETERMINERS, rng)]
     if rng.random() < 0.6:
         phrase.append(_one_of(ADJECTIVES, rng))
     return [*phrase, _one_of(NOUNS, rng)]
 
 
-def _one_of(words: tuple[str, ...], rng: np.random.Generator) -> str:
-    return words[int(rng.integers(len(words)))]
+def _one_of(words: tuple[str, ...], rng: Random) -> str:
+    return words[int(rng.random() * len(words))]

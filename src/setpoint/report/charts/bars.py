@@ -5,8 +5,8 @@ from __future__ import annotations
 from setpoint.record import Phase, PhaseMeasures, RequestClass, SloCheck
 from setpoint.report.charts.scales import Scale
 from setpoint.report.charts.svg import drawing, line, rect, tag, words
+from setpoint.report.check_words import check_interval, check_limit, check_name, check_number, is_floor
 from setpoint.report.format import share
-from setpoint.report.words import check_interval, check_limit, check_name, check_number, is_floor
 
 BAR_WIDTH, BAR_HEIGHT = 400.0, 16.0
 GAUGE_WIDTH, GAUGE_HEIGHT = 220.0, 22.0

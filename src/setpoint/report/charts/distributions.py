@@ -11,7 +11,7 @@ from setpoint.report.charts.samples import Floats, RequestSamples
 from setpoint.report.charts.scales import log_scale, tail_scale
 from setpoint.report.charts.styles import Look
 from setpoint.report.charts.svg import drawing, polyline_path, tag, text, words
-from setpoint.report.format import count, round_percent, round_seconds, seconds
+from setpoint.report.format import count, percent, round_percent, round_seconds, seconds
 from setpoint.report.verdicts import measures, summary
 from setpoint.report.words import metric_name
 from setpoint.requirement import LatencySlo, Requirement
@@ -92,7 +92,7 @@ def distribution(
     metric: str,
     phase: Phase,
 ) -> Figure | None:
-    """All candidates' distributions of ``metric`` (``ttft``, ``itl``, ``e2e``) in ``phase``; ``None`` without samples."""
+    """All candidates' distributions of ``metric`` (as ``RequestSamples.values_s`` has it); ``None`` without samples."""
     values = {name: found for name, own in samples.items() if len(found := own.values_s(metric, phase))}
     if not values:
         return None
@@ -115,12 +115,22 @@ def distribution(
     described = "; ".join(
         f"{name}: {len(found):,} samples, median {seconds(float(np.median(found)))}" for name, found in values.items()
     )
-    what = "gaps" if metric == "itl" else "requests"
+    what = {"itl": "gaps", "max_gap": "streams"}.get(metric, "requests")
     least = min(len(found) for found in values.values())
     note = f"{count(most)} {what}" if least == most else f"{count(least)} to {count(most)} {what}"
     note += " a curve." if len(values) > 1 else "."
+    if metric == "max_gap":
+        note += _stall_note(report, phase)
     if thinned:
         note += f" At most {MOST_POINTS} points a curve are drawn, chosen evenly along the vertical axis."
     body = panel.wrap(*parts)
     svg = drawing(f"cdf-{metric}-{phase}", HALF_WIDTH, HALF_HEIGHT, title, described, body, class_="half")
     return Figure(heading=metric_name(metric), svg=svg, note=note)
+
+
+def _stall_note(report: Report, phase: Phase) -> str:
+    """The share of streams that stalled, in words, where one candidate is looked at."""
+    figures = measures(report.candidates[0], phase) if len(report.candidates) == 1 else None
+    if figures is None or figures.stalled_fraction is None or figures.stall_limit_s is None:
+        return ""
+    return f" {percent(figures.stalled_fraction)} of them had a gap over {round_seconds(figures.stall_limit_s)}."

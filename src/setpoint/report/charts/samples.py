@@ -46,9 +46,9 @@ def of_candidate(table: pa.Table, candidate: str) -> pa.Table:
     return table.filter(pc.equal(table.column("candidate").cast(pa.string()), candidate))
 
 
-def _gaps(table: pa.Table) -> tuple[Floats, NDArray[np.int64]]:
-    """All gaps between consecutive tokens, in seconds, and the row each belongs to."""
-    empty = np.empty(0), np.empty(0, dtype=np.int64)
+def _gaps(table: pa.Table) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """All gaps between consecutive tokens, in seconds, the row each belongs to, and when each ended."""
+    empty = np.empty(0), np.empty(0, dtype=np.int64), np.empty(0)
     if table.num_rows == 0 or "token_times_s" not in table.column_names:
         return empty
     column = table.column("token_times_s")
@@ -58,14 +58,14 @@ def _gaps(table: pa.Table) -> tuple[Floats, NDArray[np.int64]]:
     if len(times) < 2:
         return empty
     same = rows[1:] == rows[:-1]
-    return np.diff(times)[same], rows[1:][same]
+    return np.diff(times)[same], rows[1:][same], times[1:][same]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSamples:
     """One candidate's requests. Arrays of one length, a value a request, NaN where unknown; times in seconds.
 
-    ``gaps_s`` holds a value a gap, ``gap_rows`` the index of the request it belongs to.
+    ``gaps_s`` holds a value a gap, ``gap_rows`` the index of the request it belongs to, ``gap_ends_s`` when it ended.
     """
 
     phase: Strings
@@ -77,12 +77,13 @@ class RequestSamples:
     e2e_s: Floats
     gaps_s: Floats
     gap_rows: NDArray[np.int64]
+    gap_ends_s: Floats
 
     @classmethod
     def read(cls, requests: pa.Table, candidate: str) -> RequestSamples:
         """The rows of ``candidate`` in a table of ``record.REQUEST_COLUMNS``."""
         table = of_candidate(requests, candidate)
-        gaps_s, gap_rows = _gaps(table)
+        gaps_s, gap_rows, gap_ends_s = _gaps(table)
         return cls(
             phase=_strings(table, "phase"),
             request_class=_strings(table, "request_class"),
@@ -93,19 +94,28 @@ class RequestSamples:
             e2e_s=_floats(table, "e2e_s"),
             gaps_s=gaps_s,
             gap_rows=gap_rows,
+            gap_ends_s=gap_ends_s,
         )
 
     def __len__(self) -> int:
         return len(self.phase)
 
     def values_s(self, metric: str, phase: Phase) -> Floats:
-        """Known values of ``ttft``, ``e2e`` or ``itl`` (all gaps of all requests) in ``phase``, sorted."""
+        """Known values in ``phase``, sorted: ``ttft``, ``e2e``, ``itl`` (all gaps), ``max_gap`` (each request's largest)."""
         in_phase = self.phase == str(phase)
         if metric == "itl":
             values = self.gaps_s[in_phase[self.gap_rows]] if len(self.gap_rows) else self.gaps_s
+        elif metric == "max_gap":
+            values = self.largest_gaps_s()[in_phase]
         else:
             values = (self.ttft_s if metric == "ttft" else self.e2e_s)[in_phase]
         return np.sort(values[np.isfinite(values)])
+
+    def largest_gaps_s(self) -> Floats:
+        """The largest gap of each request, NaN where it has none."""
+        largest = np.full(len(self), -np.inf)
+        np.maximum.at(largest, self.gap_rows, self.gaps_s)
+        return np.where(largest >= 0.0, largest, np.nan)
 
     def end_s(self) -> float:
         """The last moment of the run that any request knows of; 0 without requests."""
@@ -171,3 +181,25 @@ class StepSamples:
         if weights_s.sum() <= 0:
             return None
         return float((self.running[inside] * weights_s).sum() / weights_s.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSamples:
+    """What the server's metrics said, by name: times in seconds and values, both of one length."""
+
+    series: dict[str, tuple[Floats, Floats]]
+
+    @classmethod
+    def read(cls, server: pa.Table | None, candidate: str) -> ServerSamples:
+        """The rows of ``candidate`` in a table of ``record.SERVER_COLUMNS``; empty without one."""
+        table = of_candidate(server, candidate) if server is not None else None
+        if table is None or table.num_rows == 0:
+            return cls({})
+        names, times_s, values = _strings(table, "name"), _floats(table, "time_s"), _floats(table, "value")
+        return cls({str(name): (times_s[names == name], values[names == name]) for name in np.unique(names)})
+
+    def known(self, name: str) -> tuple[Floats, Floats] | None:
+        """One series with its unknown values left out; ``None`` if nothing is left."""
+        times_s, values = self.series.get(name, (np.empty(0), np.empty(0)))
+        kept = np.isfinite(times_s) & np.isfinite(values)
+        return (times_s[kept], values[kept]) if kept.any() else None

@@ -58,3 +58,56 @@ def stairs(times: Floats, values: Floats, end: float) -> tuple[Floats, Floats]:
         return times, values
     xs = np.repeat(np.append(times, max(end, float(times[-1]))), 2)[1:-1]
     return xs, np.repeat(values, 2)
+
+
+WINDOWS_MAX = 60
+SAMPLES_PER_WINDOW = 25
+
+
+def window_edges_s(moments_s: Floats, bounds_s: Floats) -> Floats:
+    """Edges of windows that each hold about ``SAMPLES_PER_WINDOW`` samples and never reach over one of ``bounds_s``.
+
+    ``bounds_s`` are ascending, the first and the last of them where the windows begin and end.
+    """
+    moments_s = moments_s[np.isfinite(moments_s)]
+    inside, _ = np.histogram(moments_s, bins=bounds_s)
+    most = max(1, WINDOWS_MAX // max(1, len(inside)))
+    pieces = [
+        np.linspace(start_s, end_s, min(most, max(1, samples // SAMPLES_PER_WINDOW)), endpoint=False)
+        for start_s, end_s, samples in zip(bounds_s, bounds_s[1:], inside.tolist(), strict=False)
+    ]
+    return np.append(np.concatenate(pieces), bounds_s[-1])
+
+
+def percentiles_by_time(
+    moments_s: Floats, values: Floats, edges_s: Floats, levels: tuple[float, ...], *, least: tuple[int, ...]
+) -> list[Floats]:
+    """Percentiles of ``values`` in the windows between ``edges_s``: one series for each of ``levels``.
+
+    A window with fewer than the level's ``least`` samples has no value of it (NaN).
+    """
+    known = np.isfinite(moments_s) & np.isfinite(values)
+    moments_s, values = moments_s[known], values[known]
+    windows = len(edges_s) - 1
+    place = np.clip(np.searchsorted(edges_s, moments_s, side="right") - 1, 0, windows - 1)
+    order = np.lexsort((values, place))
+    counts = np.bincount(place, minlength=windows)
+    starts = np.cumsum(counts) - counts
+    ranked = values[order]
+    series = []
+    for level, fewest in zip(levels, least, strict=True):
+        rank = np.clip(np.ceil(counts * level / 100.0).astype(np.int64) - 1, 0, None)
+        found = np.full(windows, np.nan)
+        enough = counts >= max(1, fewest)
+        found[enough] = ranked[(starts + rank)[enough]]
+        series.append(found)
+    return series
+
+
+def counts_by_time(moments_s: Floats, labels: NDArray[np.object_], names: list[str], end_s: float) -> tuple[Floats, Floats]:
+    """How many moments of each label fall into each bin: left edges in seconds, and counts of shape ``[names, bins]``."""
+    width_s = bin_width_s(end_s)
+    bins = max(1, int(np.ceil(end_s / width_s)))
+    edges_s: Floats = np.arange(bins + 1, dtype=np.float64) * width_s
+    counts = [np.histogram(moments_s[(labels == name) & np.isfinite(moments_s)], bins=edges_s)[0] for name in names]
+    return edges_s[:-1], np.array(counts, dtype=np.float64).reshape(len(names), bins)

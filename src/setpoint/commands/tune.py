@@ -1,0 +1,58 @@
+"""``setpoint tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from setpoint.commands.options import EXIT_CODES
+from setpoint.commands.showing import show
+from setpoint.loop.errors import BadInput
+from setpoint.loop.flags import SEED_HELP, option
+from setpoint.loop.interrupts import EXIT_INTERRUPTED
+
+TUNE_EXAMPLES = f"""Examples:
+
+- `setpoint tune my.yaml` : the report goes to runs/NAME
+
+- `setpoint tune my.yaml --output runs/my --duration 60s --seed 7`
+
+- `setpoint tune my.yaml --only static-8 --only continuous-8 --json`
+
+Ctrl-C keeps the candidates that are complete. {EXIT_CODES}
+"""
+
+
+def tune(
+    requirement: Annotated[Path, typer.Argument(metavar="REQUIREMENT.yaml", help="What the application needs.")],
+    output: Annotated[Path | None, option("DIR", "Run folder; default: runs/NAME.")] = None,
+    duration: Annotated[
+        str | None, option("TIME", "Length of each sustained phase, such as 60s; default: what the percentiles take.")
+    ] = None,
+    seed: Annotated[int, option("N", SEED_HELP, min=0)] = 0,
+    only: Annotated[list[str] | None, option("CANDIDATE", "Measure only this candidate; may be repeated.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
+) -> int:
+    """The loop: serve each candidate, measure it, choose; the report shows why."""
+    from setpoint.loop.candidates import candidates_for
+    from setpoint.loop.folder import default_folder
+    from setpoint.loop.schedule import schedule_for
+    from setpoint.loop.shorthand import seconds
+    from setpoint.loop.tune import TuneOptions
+    from setpoint.loop.tune import tune as run_tune
+    from setpoint.requirement import load_requirement
+
+    needed = load_requirement(requirement)
+    grid = dict(candidates_for(needed))
+    for name in only or ():
+        if name not in grid:
+            raise BadInput(f"--only {name}: not a candidate; the candidates are {', '.join(grid)}")
+    chosen = {name: config for name, config in grid.items() if not only or name in only}
+    folder = output or default_folder(needed.name)
+    sustained_s = seconds("duration", duration, positive=True) if duration is not None else None
+    options = TuneOptions(output=folder, schedule=schedule_for(needed, sustained_s=sustained_s), seed=seed)
+    tuned = run_tune(requirement, chosen, options)
+    show(tuned.report, folder, json_output=json_output)
+    return EXIT_INTERRUPTED if tuned.interrupted else tuned.report.exit_code()

@@ -1,0 +1,115 @@
+"""What setpoint's own server records of each request and each step, brought onto the run's time axis.
+
+Its pages (``/setpoint/requests``, ``/setpoint/steps``) carry the server's clock; the page with the shortest round trip
+tells how far that clock is ahead of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from setpoint.measure.exchange import Exchange
+from setpoint.record import STEP_COLUMNS
+
+REQUESTS_PATH, STEPS_PATH = "/setpoint/requests", "/setpoint/steps"
+_STEP_TIMES = ("start_s", "end_s")
+
+Page = tuple[Exchange, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """The server's record of one request: waits in seconds, counts in tokens."""
+
+    name: str
+    queue_wait_s: float | None
+    cached_tokens: int | None
+    preemptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecords:
+    """requests: by ``x-request-id``. steps: as ``record.STEP_COLUMNS``, ``candidate`` null. See ``ServerSide``."""
+
+    requests: dict[str, ServerRequest]
+    steps: pa.Table | None
+    clock_error_s: float | None
+
+
+def read_records(
+    request_pages: Sequence[Exchange], step_pages: Sequence[Exchange], start_s: float, notes: list[str]
+) -> ServerRecords:
+    """Read the kept pages; ``start_s`` is the start of the run on our clock. What is unreadable goes to ``notes``."""
+    requests = _json_pages(REQUESTS_PATH, "requests", request_pages, notes)
+    steps = _json_pages(STEPS_PATH, "columns", step_pages, notes)
+    offset = _clock_offset(requests + steps)
+    if offset is None:
+        return ServerRecords({}, None, None)
+    offset_s, error_s = offset
+    named = [_server_request(entry) for _, page in requests for entry in page["requests"]]
+    table = _steps_table([page["columns"] for _, page in steps], offset_s + start_s)
+    return ServerRecords({request.name: request for request in named}, table, error_s)
+
+
+def midpoint_s(exchange: Exchange) -> float:
+    """The middle of the round trip of a page that came, on our clock."""
+    assert exchange.sent_s is not None
+    assert exchange.headers_s is not None
+    return (exchange.sent_s + exchange.headers_s) / 2
+
+
+def _json_pages(path: str, key: str, exchanges: Sequence[Exchange], notes: list[str]) -> list[Page]:
+    pages = []
+    for exchange in exchanges:
+        try:
+            page = json.loads(exchange.body())
+        except ValueError:
+            page = None
+        if isinstance(page, dict) and key in page and isinstance(page.get("now_s"), int | float):
+            pages.append((exchange, page))
+        else:
+            notes.append(f"{path}: a page is not as agreed (now_s, next, {key})")
+    return pages
+
+
+def _clock_offset(pages: list[Page]) -> tuple[float, float] | None:
+    """(server clock minus client clock, bound of its error), from the page with the shortest round trip."""
+    if not pages:
+        return None
+    exchange, page = min(pages, key=lambda entry: (entry[0].headers_s or 0.0) - (entry[0].sent_s or 0.0))
+    error_s = ((exchange.headers_s or 0.0) - (exchange.sent_s or 0.0)) / 2
+    return float(page["now_s"]) - midpoint_s(exchange), error_s
+
+
+def _server_request(entry: dict[str, Any]) -> ServerRequest:
+    scheduled_s = entry.get("first_scheduled_s")
+    return ServerRequest(
+        name=str(entry["name"]),
+        queue_wait_s=None if scheduled_s is None else max(0.0, scheduled_s - entry["arrived_s"]),
+        cached_tokens=entry.get("cached_tokens"),
+        preemptions=entry.get("preemptions") or 0,
+    )
+
+
+def _steps_table(pages: list[dict[str, list[Any]]], zero_s: float) -> pa.Table | None:
+    """Pages of step columns as one table; ``zero_s`` is the start of the run on the server's clock."""
+    tables = []
+    for columns in pages:
+        rows = len(columns.get("step", []))
+        arrays = []
+        for column in STEP_COLUMNS:
+            values = columns.get(column.name) or [None] * rows
+            if column.name in _STEP_TIMES:
+                values = [None if value is None else value - zero_s for value in values]
+            arrays.append(pa.array(values, column.type))
+        tables.append(pa.Table.from_arrays(arrays, schema=STEP_COLUMNS))
+    if not tables:
+        return None
+    table = pa.concat_tables(tables)
+    return table.filter(pc.greater_equal(table["end_s"], 0.0))  # Earlier steps are not of this run.

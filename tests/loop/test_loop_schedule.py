@@ -1,0 +1,33 @@
+"""The sustained phase is as long as the percentiles take, and holds whole patterns of the arrivals."""
+
+from __future__ import annotations
+
+import pytest
+
+from setpoint.loop.schedule import schedule_for
+from setpoint.requirement import parse_requirement
+
+FILE = "name: x\nprofile: {{prompt_tokens: 9, output_tokens: 9, arrival: {}}}\nslo: {{ttft: {{p99: 1s}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("arrival", "sustained_s"),
+    [
+        ("{rate: 10/s}", 56.0),
+        ("{process: ramp, rate: 5/s, to: 15/s}", 56.0),
+        ("{process: on_off, rate: 40/s, on: 5s, off: 15s}", 60.0),
+        ("{process: step, steps: [{rate: 5/s, duration: 100s}, {rate: 15/s, duration: 100s}]}", 200.0),
+        ("{process: step, steps: [{rate: 10/s, duration: 10min}]}", 600.0),
+        ("{process: on_off, rate: 1/s, on: 20s, off: 50s}", 280.0),
+    ],
+)
+def test_length_of_the_sustained_phase(arrival: str, sustained_s: float) -> None:
+    requirement = parse_requirement(FILE.format(arrival), "req.yaml")
+    assert schedule_for(requirement).sustained_s == sustained_s
+    assert schedule_for(requirement, sustained_s=7.0).sustained_s == 7.0
+
+
+def test_without_limits_the_batch_is_full_before_and_comes_to_its_end_after() -> None:
+    text = FILE.format("{rate: 10/s}").split("slo:")[0]
+    schedule = schedule_for(parse_requirement(text, "req.yaml"))
+    assert (schedule.warmup_s, schedule.drain_s) == (8.0, 20.0)

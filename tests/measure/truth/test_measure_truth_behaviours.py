@@ -1,0 +1,138 @@
+"""Every behaviour of the mock in one run: the report's percentiles against the truth, each request in its one class."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from truth_world import Measured, TrueRequest, measure, percentile_of, planned_load
+
+from setpoint.measure.mock import Behaviour, MockOptions, MockRequest
+from setpoint.record import RequestClass, Summary
+
+OK, FAILED, SHED, UNFINISHED = RequestClass.OK, RequestClass.FAILED, RequestClass.SHED, RequestClass.UNFINISHED
+
+SERVED = (
+    Behaviour.PLAIN,
+    Behaviour.MULTI_TOKEN,
+    Behaviour.SEVERAL_EVENTS,
+    Behaviour.SPLIT_EVENT,
+    Behaviour.STALLED,
+    Behaviour.LATE_HEADERS,
+    Behaviour.EARLY_ROLE,
+    Behaviour.NO_USAGE,
+)
+OTHERS = {
+    Behaviour.CUT: FAILED,
+    Behaviour.CUT_CLEANLY: FAILED,
+    Behaviour.RESET: FAILED,
+    Behaviour.IN_STREAM_ERROR: FAILED,
+    Behaviour.HTTP_429: SHED,
+    Behaviour.HTTP_503: SHED,
+    Behaviour.HTTP_500: FAILED,
+    Behaviour.NOT_STREAMING: OK,
+    Behaviour.SILENT: UNFINISHED,
+}
+EXPECTED = dict.fromkeys(SERVED, OK) | OTHERS
+# Behaviours that are served come often enough for a P99 of their own.
+DEALT = (*SERVED, *SERVED, *SERVED, *OTHERS)
+RATE_RPS, DURATION_S, TOKENS = 330.0, 4.0, (4, 12, 20)
+MOCK = MockOptions(behaviours=DEALT, ttft_s=0.04, ttft_cv=0.5, itl_s=0.012, itl_cv=0.4, stall_s=0.15, seed=11)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Measured:
+    """The one run that all tests here look at."""
+    return measure(planned_load(RATE_RPS, DURATION_S, TOKENS), MOCK, drain_s=1.2)
+
+
+def of(run: Measured, behaviour: Behaviour) -> list[TrueRequest]:
+    def belongs(request: MockRequest) -> bool:
+        return request.behaviour is behaviour
+
+    return run.true_requests(belongs)
+
+
+def assert_summary(run: Measured, found: Summary, true_s: list[float], what: str) -> None:
+    assert found.n == len(true_s), what
+    run.assert_near(found.p50, percentile_of(true_s, 50), f"{what} P50")
+    run.assert_near(found.p99, percentile_of(true_s, 99), f"{what} P99")
+
+
+def test_every_request_is_in_exactly_its_class(mixed: Measured) -> None:
+    known = mixed.log.by_id()
+    assert len(known) == len(mixed.plan.requests) == len(mixed.result.outcomes)
+    wrong = Counter(
+        (str(known[row.request_id].behaviour), str(row.request_class), row.error)
+        for row in mixed.result.outcomes
+        if row.request_class is not EXPECTED[known[row.request_id].behaviour]
+    )
+    assert not wrong
+    measures = mixed.measures()
+    ended = measures.ok + measures.late + measures.shed + measures.failed + measures.dropped + measures.unfinished
+    assert ended == measures.offered == len(mixed.plan.requests)
+
+
+@pytest.mark.parametrize("behaviour", SERVED)
+def test_figures_of_a_behaviour_are_the_truth(mixed: Measured, behaviour: Behaviour) -> None:
+    true = of(mixed, behaviour)
+    assert len(true) >= 100
+    measures = mixed.measures(request.row.request_id for request in true)
+    assert measures.ok == len(true)
+    assert_summary(mixed, measures.ttft_s, [request.ttft_s for request in true], "TTFT")
+    assert_summary(mixed, measures.e2e_s, [request.e2e_s for request in true], "E2E")
+    assert_summary(mixed, measures.itl_s, [gap for request in true for gap in request.gaps_s], "ITL")
+    largest_s = [float(request.gaps_s.max()) for request in true]
+    assert_summary(mixed, measures.max_gap_s, largest_s, "largest gap")
+    if behaviour is Behaviour.STALLED:
+        assert min(largest_s) > MOCK.stall_s
+
+
+def test_figures_of_the_whole_run_are_the_truth(mixed: Measured) -> None:
+    measures = mixed.measures()
+    true = mixed.true_requests()
+    assert_summary(mixed, measures.itl_s, [gap for request in true for gap in request.gaps_s], "ITL of all streams")
+    served = [request for request in true if EXPECTED[request.sent.behaviour] is OK]
+    # The silent ones are unfinished: they rank above all others in both.
+    silent = [float("inf")] * len(of(mixed, Behaviour.SILENT))
+    first_s = [request.ttft_s for request in served] + silent
+    last_s = [request.e2e_s for request in served] + silent
+    mixed.assert_near(measures.ttft_s.p50, percentile_of(first_s, 50), "TTFT P50 of all")
+    mixed.assert_near(measures.ttft_s.p90, percentile_of(first_s, 90), "TTFT P90 of all")
+    mixed.assert_near(measures.e2e_s.p50, percentile_of(last_s, 50), "E2E P50 of all")
+    mixed.assert_near(measures.e2e_s.p90, percentile_of(last_s, 90), "E2E P90 of all")
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour.CUT, Behaviour.CUT_CLEANLY, Behaviour.RESET, Behaviour.IN_STREAM_ERROR])
+def test_streams_that_broke_keep_the_tokens_that_came(mixed: Measured, behaviour: Behaviour) -> None:
+    true = of(mixed, behaviour)
+    lost = [len(request.sent.token_times_s) - len(request.row.token_times_s) for request in true]
+    # A reset throws away what the kernel had not handed over yet, which on a busy machine is the last token or two.
+    assert all(0 <= each <= (2 if behaviour is Behaviour.RESET else 0) for each in lost)
+    late_s = [
+        float(
+            np.median(request.row.token_times_s + mixed.start_s - request.sent.token_times_s[: len(request.row.token_times_s)])
+        )
+        for request in true
+        if len(request.row.token_times_s)
+    ]
+    mixed.assert_near(percentile_of(late_s, 50), 0.0, "lateness of the stamps")
+
+
+def test_refusals_carry_when_to_come_again_and_their_latency(mixed: Measured) -> None:
+    for behaviour in (Behaviour.HTTP_429, Behaviour.HTTP_503):
+        true = of(mixed, behaviour)
+        assert {request.row.retry_after_s for request in true} == {MOCK.retry_after_s}
+        took_s = [(request.row.ended_s or 0.0) - request.row.intended_s for request in true]
+        true_s = [request.sent.sends_s[0] - request.intended_s for request in true]
+        mixed.assert_near(percentile_of(took_s, 50), percentile_of(true_s, 50), str(behaviour))
+
+
+def test_stream_that_came_whole_had_its_first_token_at_its_end(mixed: Measured) -> None:
+    true = of(mixed, Behaviour.NOT_STREAMING)
+    measures = mixed.measures(request.row.request_id for request in true)
+    assert (measures.ttft_s.n, measures.e2e_s.n) == (len(true), len(true))
+    assert measures.ttft_s.p50 == measures.e2e_s.p50
+    assert all(request.row.output_tokens == request.sent.max_tokens for request in true)
+    mixed.assert_near(measures.e2e_s.p50, percentile_of([request.e2e_s for request in true], 50), "E2E")

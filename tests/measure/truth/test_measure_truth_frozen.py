@@ -1,0 +1,73 @@
+"""A server that freezes for 3 s behind a client limit of 8: the waiting is in the figures, as a queue simulation says."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pytest
+from truth_world import Floats, Measured, measure, percentile_of, planned_load
+
+from setpoint.measure.mock import MockOptions
+from setpoint.requirement import LatencyMetric, LatencySlo, Slos
+
+LIMIT = 8
+TOKENS, TTFT_S, ITL_S = 8, 0.05, 0.01
+MOCK = MockOptions(ttft_s=TTFT_S, itl_s=ITL_S, frozen_s=(1.0, 4.0))
+TTFT_LIMIT_S = 0.5
+SLOS = Slos(latency=(LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=TTFT_LIMIT_S),))
+WITHIN_SHARE = 0.05
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Measured:
+    return measure(planned_load(40.0, 6.0, TOKENS, seed=5), MOCK, max_in_flight=LIMIT)
+
+
+def simulated_ttft_s(intended_s: Floats, freeze_s: tuple[float, float]) -> Floats:
+    """TTFT from the intended send at a server that stands still in between, behind a first-come queue of 8 places.
+
+    On a clock that stands still with the server this is a plain queue; all that arrives meanwhile arrives at one instant.
+    """
+    from_s, to_s = freeze_s
+
+    def served(time_s: float) -> float:
+        return time_s if time_s < from_s else max(from_s, time_s - (to_s - from_s))
+
+    places = [-np.inf] * LIMIT
+    ttft_s = []
+    for time_s in intended_s:
+        begin_s = max(served(time_s), heapq.heappop(places))
+        heapq.heappush(places, begin_s + TTFT_S + (TOKENS - 1) * ITL_S)
+        first_s = begin_s + TTFT_S
+        ttft_s.append((first_s if first_s < from_s else first_s + (to_s - from_s)) - time_s)
+    return np.array(ttft_s)
+
+
+def test_intended_time_figures_are_those_of_the_queue(frozen: Measured) -> None:
+    (freeze_s,) = frozen.log.freezes_s
+    assert freeze_s[1] - freeze_s[0] >= 3.0
+    intended_s = np.array([frozen.start_s + request.intended_s for request in frozen.plan.requests])
+    true_s = simulated_ttft_s(intended_s, freeze_s)
+    measures = frozen.measures(slos=SLOS)
+    assert measures.ok + measures.late == measures.offered
+    p90_s, attainment = percentile_of(true_s, 90), float((true_s <= TTFT_LIMIT_S).mean())
+    assert measures.ttft_s.p90 == pytest.approx(p90_s, rel=WITHIN_SHARE)
+    assert measures.goodput_fraction == pytest.approx(attainment, rel=WITHIN_SHARE)
+    # What a figure from the send would have said: next to nothing happened.
+    assert p90_s > 2.0
+    assert attainment < 0.7
+    from_send_s = [row.first_token_s - row.sent_s for row in frozen.result.outcomes if row.first_token_s and row.sent_s]
+    assert percentile_of(from_send_s, 90) < 0.3
+
+
+def test_figures_are_the_log_too(frozen: Measured) -> None:
+    measures = frozen.measures(slos=SLOS)
+    true = frozen.true_requests()
+    assert len(true) == len(frozen.plan.requests)
+    ttft_s = [request.ttft_s for request in true]
+    frozen.assert_near(measures.ttft_s.p50, percentile_of(ttft_s, 50), "TTFT P50")
+    frozen.assert_near(measures.ttft_s.p99, percentile_of(ttft_s, 99), "TTFT P99")
+    frozen.assert_near(measures.itl_s.p99, percentile_of([gap for each in true for gap in each.gaps_s], 99), "ITL P99")
+    frozen.assert_near(measures.max_gap_s.max, max(float(each.gaps_s.max()) for each in true), "largest gap of all")
+    assert frozen.result.client.held_back > 0
