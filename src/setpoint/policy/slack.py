@@ -24,10 +24,10 @@ def step_slack_s(step: StepView) -> float:
     if not decoding.any():
         return inf
     left_s = step.running.deadline_s - step.now_s
-    owed = step.running.tokens_to_deadline
-    # An answer due as a whole whose moment has passed cannot be saved: it must not hold up those that can.
-    savable = decoding & ((left_s > 0) | (owed == 1))
-    return float(np.min(left_s[savable] / owed[savable], initial=inf))
+    # What is late cannot be saved and must not hold up those that can: a stream goes on at its gap, an answer due as a whole
+    # does not count any more.
+    left_s = np.where(left_s > 0, left_s, step.running.gap_s)
+    return float(np.min(left_s[decoding] / step.running.tokens_to_deadline[decoding], initial=inf))
 
 
 def decode_work(step: StepView) -> StepWork:
