@@ -61,9 +61,7 @@ def test_censoring_never_lowers_a_percentile(sample: list[float], data: st.DataO
 
 
 @given(samples, percentiles)
-def test_the_order_of_a_sample_does_not_move_its_percentile_or_its_interval_at_given_n(
-    sample: list[float], p: float
-) -> None:
+def test_the_order_of_a_sample_does_not_move_its_percentile_or_its_interval_at_given_n(sample: list[float], p: float) -> None:
     assert percentile(sample, p) == percentile(sample[::-1], p)
     assert percentile_interval(sample, p, 0.95, 30.0) == percentile_interval(sample[::-1], p, 0.95, 30.0)
 

@@ -116,7 +116,10 @@ def arrivals(
 
 
 class LoadWorld:
-    """Runs clients against one loop. ``retries``: how often a refused client comes back exactly when it was told."""
+    """Runs clients against one loop. ``retries``: how often a refused client comes back when it was told.
+
+    ``told``: what a client makes of the seconds it is told.
+    """
 
     def __init__(
         self,
@@ -126,8 +129,9 @@ class LoadWorld:
         noise: float = 0.05,
         machine_s: tuple[float, ...] = CPU_PRIOR_S,
         blocks: int = 1024,
-        lag: int = 0,
+        told: Callable[[float], float] = float,
     ) -> None:
+        self.told = told
         self.clock = VirtualClock()
         dice = np.random.default_rng(seed)
 
@@ -186,7 +190,7 @@ class LoadWorld:
             )
         except Rejected as refusal:
             client.reasons.append(refusal.reason)
-            client.told_s = self.clock() + refusal.retry_after_s
+            client.told_s = self.clock() + self.told(refusal.retry_after_s)
             return client.told_s
         client.admitted_s = self.clock()
         self.outputs[sequence.sequence_id] = client.output

@@ -102,4 +102,3 @@ def mock_in_thread() -> Iterator[MockServer]:
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(TIMEOUT_S)
-

@@ -35,9 +35,7 @@ def test_the_last_words_of_a_server_that_does_not_come_up(tmp_path: Path) -> Non
 
 
 @pytest.mark.model
-def test_a_server_that_is_killed_ends_the_work_and_wants_nobodys_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_killed_ends_the_work_and_wants_nobodys_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SETPOINT_API_KEY", "for somebody else's server")
     servers: list[psutil.Process] = []
 

@@ -44,9 +44,7 @@ def table(rows: Iterable[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=REQUEST_COLUMNS)
 
 
-def served(
-    count: int, ttft_s: float = 0.1, gap_s: float = 0.02, tokens: int = 5, **fields: Any
-) -> list[dict[str, Any]]:
+def served(count: int, ttft_s: float = 0.1, gap_s: float = 0.02, tokens: int = 5, **fields: Any) -> list[dict[str, Any]]:
     """``count`` completed streams, one a second, all alike."""
     return [row(float(at), [at + ttft_s + gap_s * k for k in range(tokens)], **fields) for at in range(count)]
 

@@ -40,9 +40,7 @@ def figures(
     )
 
 
-def check(
-    verdict: Verdict, value: float | None, metric: str = "ttft", statistic: str = "p95", limit: float = 0.3
-) -> SloCheck:
+def check(verdict: Verdict, value: float | None, metric: str = "ttft", statistic: str = "p95", limit: float = 0.3) -> SloCheck:
     interval = (value * 0.9, value * 1.1) if value is not None else None
     return SloCheck(
         metric=metric,

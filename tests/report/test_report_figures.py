@@ -54,8 +54,7 @@ def test_itl_is_over_all_gaps_and_a_chunk_is_one_gap_and_zeros() -> None:
 
 def test_a_freeze_in_few_streams_is_seen_in_itl_and_stall() -> None:
     rows = [
-        row(float(k), [k + 0.1 + 0.02 * j + (0.5 if k % 10 == 0 and j >= 3 else 0.0) for j in range(6)])
-        for k in range(200)
+        row(float(k), [k + 0.1 + 0.02 * j + (0.5 if k % 10 == 0 and j >= 3 else 0.0) for j in range(6)]) for k in range(200)
     ]
     figures = measured(rows, span=PhaseSpan(0.0, 200.0))
     assert figures.itl_s.p99 == pytest.approx(0.52)

@@ -52,9 +52,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
-    write_run(
-        folder, report("weil — 95 %"), table(served(3)), STEPS, {"seed": 7, "path": Path("a"), "kind": Colour.RED}
-    )
+    write_run(folder, report("weil — 95 %"), table(served(3)), STEPS, {"seed": 7, "path": Path("a"), "kind": Colour.RED})
     assert names(folder) == RUN_FILES
     run = read_run(folder)
     assert run.report == report("weil — 95 %")
@@ -166,8 +164,6 @@ def test_machine_facts_are_json_and_import_no_engine() -> None:
     assert facts["cpu"]
     assert facts["cores_logical"] >= facts["cores_usable"] >= 1
     assert facts["memory_bytes"] > 1 << 20
-    code = (
-        "import sys; from setpoint.report.files import machine_facts; machine_facts(); print('openvino' in sys.modules)"
-    )
+    code = "import sys; from setpoint.report.files import machine_facts; machine_facts(); print('openvino' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

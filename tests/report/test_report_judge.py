@@ -62,9 +62,7 @@ def varied(count: int, low_s: float, high_s: float) -> list[dict[str, Any]]:
     return [row(float(k), [k + ttft, k + ttft + 0.02]) for k, ttft in enumerate(ttfts)]
 
 
-@pytest.mark.parametrize(
-    ("limit_s", "verdict"), [(0.3, Verdict.MET), (0.05, Verdict.MISSED), (0.195, Verdict.INCONCLUSIVE)]
-)
+@pytest.mark.parametrize(("limit_s", "verdict"), [(0.3, Verdict.MET), (0.05, Verdict.MISSED), (0.195, Verdict.INCONCLUSIVE)])
 def test_the_whole_interval_decides(limit_s: float, verdict: Verdict) -> None:
     check = only_check(varied(300, 0.1, 0.2), p95(LatencyMetric.TTFT, limit_s))
     assert (check.metric, check.statistic, check.phase) == ("ttft", "p95", Phase.SUSTAINED)
@@ -208,9 +206,7 @@ def test_overall_verdict() -> None:
     st.lists(st.sampled_from([RequestClass.FAILED, RequestClass.DROPPED, RequestClass.UNFINISHED]), max_size=10),
     st.floats(0.1, 2.0),
 )
-def test_losing_requests_never_turns_missed_into_met(
-    ttfts: list[float], lost: list[RequestClass], limit_s: float
-) -> None:
+def test_losing_requests_never_turns_missed_into_met(ttfts: list[float], lost: list[RequestClass], limit_s: float) -> None:
     rows = [row(float(k), [k + ttft]) for k, ttft in enumerate(ttfts)]
     gone = [row(float(len(ttfts) + k), request_class=each) for k, each in enumerate(lost)]
     before, after = (only_check(each, p95(LatencyMetric.TTFT, limit_s)) for each in (rows, rows + gone))
