@@ -134,9 +134,7 @@ def percentile_interval(
     return None if low == -math.inf and high == math.inf else (low, high)
 
 
-def mean_interval(
-    samples: npt.ArrayLike, confidence: float = 0.95, effective_n: float | None = None
-) -> Interval | None:
+def mean_interval(samples: npt.ArrayLike, confidence: float = 0.95, effective_n: float | None = None) -> Interval | None:
     """Student's interval of the mean, sample in arrival order; ``None`` if not finite or below 3 effective values."""
     values, _ = _sample(samples, None)
     if len(values) < 3 or not np.isfinite(values).all():
@@ -149,9 +147,7 @@ def mean_interval(
     return mean - half, mean + half
 
 
-def proportion_interval(
-    successes: int, n: int, confidence: float = 0.95, effective_n: float | None = None
-) -> Interval | None:
+def proportion_interval(successes: int, n: int, confidence: float = 0.95, effective_n: float | None = None) -> Interval | None:
     """Wilson's score interval of a proportion (Wilson, JASA 22, 1927); ``None`` for n = 0.
 
     With dependent trials ``effective_n`` (see ``effective_sample_size``) stands in for n.

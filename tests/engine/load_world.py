@@ -128,15 +128,21 @@ class LoadWorld:
         seed: int = 0,
         noise: float = 0.05,
         machine_s: tuple[float, ...] = CPU_PRIOR_S,
+        change_s: float = 4e-3,
         blocks: int = 1024,
         told: Callable[[float], float] = float,
     ) -> None:
         self.told = told
         self.clock = VirtualClock()
         dice = np.random.default_rng(seed)
+        last_tokens = 0
 
         def duration_s(work: StepWork) -> float:
+            nonlocal last_tokens
             c0, c1, c2, c3, c4 = machine_s
+            if work.tokens != last_tokens:
+                c0 += change_s
+            last_tokens = work.tokens
             seconds = c0 + c1 * work.tokens + c2 * work.sequences + c3 * work.kv_tokens_read + c4 * work.attention_products
             return float(seconds * np.exp(noise * dice.standard_normal()))
 

@@ -292,7 +292,7 @@ class StepLoop:
                 step=self.steps.total,
                 start_s=start_s,
                 end_s=end_s,
-                predicted_s=None if self._model is None else self._model.predict_s(batch.work),
+                predicted_s=None if self._model is None else self._model.predict_next_s(batch.work),
                 prefill_tokens=batch.prefill_tokens,
                 decode_tokens=batch.decode_tokens,
                 sequences=batch.work.sequences,

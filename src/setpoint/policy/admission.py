@@ -8,6 +8,9 @@ fill only half of it. An idle engine admits whatever it can serve.
 So that overload does not filter by length, the wait a request may find is judged with the work of a long one of late
 (``RESERVE_QUANTILE``), at most ``RESERVE_SHARE`` of its limit: a short prompt does not slip in where a long one could not.
 
+While an answer is under way, the number of others moves from what it is now towards its mean of late: half of either is
+taken, with the prompts that come in while so many answers end.
+
 When it is wrong: more urgent arrivals are not foreseen, and the margin needs some tens of misses to learn so.
 """
 
@@ -40,6 +43,7 @@ RESERVE_QUANTILE = 0.9
 RESERVE_SHARE = 0.3
 RESERVE_SAMPLES = 128
 ITL_MARGIN = 0.15
+MEAN_RATE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Outlooks:
         self._sizes: deque[tuple[int, int]] = deque(maxlen=RESERVE_SAMPLES)
         self._reserve = (0, 0)
         self._fresh = 0
+        self._mean_decodes = 0.0
 
     def of(self, request: RequestView, system: SystemView, promised: list[Prompt]) -> Outlook:
         """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token."""
@@ -79,7 +84,7 @@ class Outlooks:
         output = self._lengths.expected(request.request_class, request.max_output_tokens, TYPICAL)
         long_output = self._lengths.expected(request.request_class, request.max_output_tokens, LONG)
         gap_s = min(tightest_gap_s(running, own), tightest_gap_s(waiting))
-        allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s))
+        allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s, self._model))
         machine = machine_of(self._model, self._limits, running, joined_columns(waiting, own), allowed_s=allowed_s)
         decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
         ahead = self._ahead(own, system, machine)
@@ -87,7 +92,8 @@ class Outlooks:
         played = play(machine, decoding, [*ahead, *promised, need])
         first_s = played.first_s[-1]
         decodes = played.decodes
-        step_s = machine.step_s(max(1, decodes), self._background(machine, decodes))
+        beside = max(1.0, (decodes + min(float(decodes), self._mean_decodes)) / 2)
+        step_s = machine.step_s(beside, self._background(machine, beside))
         reserve_tokens, reserve_output = self._typical_sizes(request.uncached_tokens, long_output)
         budget = machine.budget(decodes)
         more_s = max(0, reserve_tokens - request.uncached_tokens) * machine.step_s(decodes, budget) / budget
@@ -116,14 +122,18 @@ class Outlooks:
             ahead += prompts_of(every, before, self._lengths, joined=False)
         return ahead
 
-    def _background(self, machine: Machine, decodes: int) -> float:
+    def stepped(self, sequences: int) -> None:
+        """A step had so many requests in it."""
+        self._mean_decodes += MEAN_RATE * (sequences - self._mean_decodes)
+
+    def _background(self, machine: Machine, decodes: float) -> float:
         """Prompt tokens that later arrivals will put beside this answer's decodes, per step."""
         if self._fresh < RESERVE_SAMPLES // 4:
             return 0.0
         tokens = np.array([size for size, _ in self._sizes], dtype=np.float64)
         outputs = np.array([output for _, output in self._sizes], dtype=np.float64)
         # In balance, prompts come in at the rate at which answers end: decodes / mean output a step.
-        return float(min(machine.budget(decodes), decodes * tokens.mean() / max(1.0, outputs.mean())))
+        return float(min(machine.budget(int(decodes)), decodes * tokens.mean() / max(1.0, outputs.mean())))
 
     def _typical_sizes(self, tokens: int, output: int) -> tuple[int, int]:
         self._sizes.append((tokens, output))

@@ -9,7 +9,7 @@ import numpy as np
 
 from setpoint.policy.forecast import Decoding, Machine, Prompt
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
-from setpoint.policy.slack import MARGIN
+from setpoint.policy.slack import MARGIN, decode_work, longest_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, FloatColumn, IntColumn, KvView
 
@@ -30,24 +30,29 @@ def tightest_gap_s(*parts: Columns) -> float:
     return min((float(np.min(part.gap_s, initial=inf)) for part in parts), default=inf)
 
 
-def pace_s(running: Columns, lengths: OutputLengths, now_s: float) -> float:
+def pace_s(running: Columns, lengths: OutputLengths, now_s: float, model: StepTimeModel) -> float:
     """Seconds a step may take for every answer due as a whole, by its likely length; those already lost do not count."""
-    whole = (running.prefill_tokens == 0) & np.isinf(running.gap_s) & np.isfinite(running.deadline_s)
+    decoding = running.prefill_tokens == 0
+    whole = decoding & np.isinf(running.gap_s) & np.isfinite(running.deadline_s)
     left_s = running.deadline_s - now_s
     whole &= left_s > 0
     if not whole.any():
         return inf
-    return float(np.min(left_s[whole] / lengths.remaining(running, LONG)[whole]))
+    decode_s = model.predict_s(decode_work(running)) + model.change_s
+    return float(np.min(longest_step_s(left_s[whole], lengths.remaining(running, LONG)[whole], decode_s)))
 
 
 def machine_of(model: StepTimeModel, limits: StepLimits, running: Columns, waiting: Columns, *, allowed_s: float) -> Machine:
-    """The step-time model as a line at the present mean contexts; ``allowed_s`` before the margin of slack."""
+    """The step-time model as a line at the present mean contexts; ``allowed_s`` before the margin of slack.
+
+    While there are prompts, a step rarely has the shape of the one before: each is taken to cost that change.
+    """
     c0, per_token, per_sequence, per_read, per_product = model.coefficients
     decoding = running.prefill_tokens == 0
     context = float(running.context_tokens[decoding].mean()) if decoding.any() else _mean(waiting.prefill_tokens)
     chunk_context = _mean(waiting.context_tokens + waiting.prefill_tokens / 2)
     return Machine(
-        base_s=c0 + per_sequence,
+        base_s=c0 + per_sequence + model.change_s,
         token_s=per_token + per_product * chunk_context,
         sequence_s=per_token + per_sequence + (per_read + per_product) * context,
         allowed_s=allowed_s * (1 - MARGIN),

@@ -16,6 +16,7 @@ import numpy as np
 from setpoint.policy.backlog import pace_s, tightest_gap_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.lengths import OutputLengths
+from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import INTERACTIVE, StepView, taken
 
 REMEMBER_S = 10.0
@@ -30,13 +31,13 @@ class LeftOver:
         self._allowed_s = inf
         self._seen_s = -inf
 
-    def see(self, step: StepView, lengths: OutputLengths) -> None:
+    def see(self, step: StepView, lengths: OutputLengths, model: StepTimeModel) -> None:
         """Note the longest step that the interactive requests of ``step`` allow."""
         running = taken(step.running, np.flatnonzero(step.running.request_class == INTERACTIVE))
         waiting = taken(step.waiting, np.flatnonzero(step.waiting.request_class == INTERACTIVE))
         if not len(running) and not len(waiting):
             return
-        allowed_s = min(tightest_gap_s(running, waiting), pace_s(running, lengths, step.now_s))
+        allowed_s = min(tightest_gap_s(running, waiting), pace_s(running, lengths, step.now_s, model))
         if isinf(allowed_s):
             return
         if step.now_s - self._seen_s > REMEMBER_S or allowed_s < self._allowed_s:

@@ -59,7 +59,7 @@ class Machine:
         fits = min(spare_s / max(self.token_s, 1e-9), float(most))
         return max(self.floor_tokens, int(fits))
 
-    def step_s(self, decodes: int, prompt_tokens: float) -> float:
+    def step_s(self, decodes: float, prompt_tokens: float) -> float:
         """Seconds of a step."""
         return self.base_s + decodes * self.sequence_s + prompt_tokens * self.token_s
 

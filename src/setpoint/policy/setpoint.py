@@ -154,6 +154,7 @@ class SetpointPolicy:
         seconds = result.end_s - result.start_s
         self.model.observe(result.work, seconds)
         self.outcomes.observe(result)
+        self._outlooks.stepped(result.work.sequences)
         if result.start_s - self._refused_s < FULL_FOR_S:
             beyond_base_s = self.model.predict_s(result.work) - self.model.coefficients[0]
             self.promises.capacity.full_step(beyond_base_s, seconds)
@@ -163,10 +164,10 @@ class SetpointPolicy:
     def plan(self, step: StepView) -> StepPlan:
         """Drop the doomed, order the rest by urgency, give prefill what the readers' slack leaves."""
         step = replace(step, running=self._by_likely_length(step))
-        self._left_over.see(step, self.lengths)
+        self._left_over.see(step, self.lengths, self.model)
         self.tenants.present({*step.waiting.tenant.tolist(), *step.running.tenant.tolist()})
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
-        allowed_s = min(tightest_gap_s(step.running, step.waiting), pace_s(step.running, self.lengths, step.now_s))
+        allowed_s = min(tightest_gap_s(step.running, step.waiting), pace_s(step.running, self.lengths, step.now_s, self.model))
         machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
         every = joined_columns(taken(step.running, prefilling), step.waiting)
@@ -229,12 +230,12 @@ class SetpointPolicy:
         return seconds
 
     def _budget(self, step: StepView) -> tuple[int, Reason]:
-        decodes = decode_work(step)
+        decodes = decode_work(step.running)
         floor = self._limits.floor_tokens
         most = max(floor, self._limits.token_budget - decodes.tokens)
         if not len(step.waiting) and not step.running.prefill_tokens.any():
             return most, Reason("no_prompts", {"decodes": decodes.tokens})
-        slack_s = step_slack_s(step)
+        slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
         fits = prefill_budget(slack_s, decodes, self.model, context_tokens=chunk_context_tokens(step))

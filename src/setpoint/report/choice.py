@@ -57,9 +57,7 @@ def choose(candidates: Sequence[Candidate], objective: Objective) -> tuple[str |
     sentences = [_why_chosen(chosen, len(eligible), len(candidates), objective, yardstick)]
     if len(equal) > 1 and tie_break is latency:
         others = "another is" if len(equal) == 2 else f"{len(equal) - 1} others are"
-        sentences.append(
-            f"In {yardstick.name} {others} equal to it within the noise; the lower {latency.name} decided."
-        )
+        sentences.append(f"In {yardstick.name} {others} equal to it within the noise; the lower {latency.name} decided.")
     for candidate in candidates:
         if candidate is not chosen:
             tie = tie_break if candidate in equal and tie_break is latency else None

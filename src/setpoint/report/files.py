@@ -47,9 +47,7 @@ class Run:
     run_info: dict[str, Any]
 
 
-def write_run(
-    folder: Path, report: Report, requests: pa.Table, steps: pa.Table | None, run_info: Mapping[str, Any]
-) -> None:
+def write_run(folder: Path, report: Report, requests: pa.Table, steps: pa.Table | None, run_info: Mapping[str, Any]) -> None:
     """Write a run, making the folder if need be and replacing an earlier run in it.
 
     Each file appears whole or not at all. ``report.json`` is taken away first and written last, so a folder that has
