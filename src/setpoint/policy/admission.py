@@ -37,7 +37,7 @@ from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
 from setpoint.policy.order import most_urgent, urgency_keys
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenants import TenantCounters
-from setpoint.policy.views import Columns, RequestView, SystemView, joined_columns
+from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns
 
 RESERVE_QUANTILE = 0.9
 RESERVE_SHARE = 0.3
@@ -94,7 +94,9 @@ class Outlooks:
         decodes = played.decodes
         beside = max(1.0, (decodes + min(float(decodes), self._mean_decodes)) / 2)
         step_s = machine.step_s(beside, self._background(machine, beside))
-        reserve_tokens, reserve_output = self._typical_sizes(request.uncached_tokens, long_output)
+        if request.limits != RequestLimits():  # what has no limits says nothing about the size of those that do
+            self._remember_size(request.uncached_tokens, long_output)
+        reserve_tokens, reserve_output = self._reserve
         budget = machine.budget(decodes)
         more_s = max(0, reserve_tokens - request.uncached_tokens) * machine.step_s(decodes, budget) / budget
         return Outlook(
@@ -135,14 +137,13 @@ class Outlooks:
         # In balance, prompts come in at the rate at which answers end: decodes / mean output a step.
         return float(min(machine.budget(int(decodes)), decodes * tokens.mean() / max(1.0, outputs.mean())))
 
-    def _typical_sizes(self, tokens: int, output: int) -> tuple[int, int]:
+    def _remember_size(self, tokens: int, output: int) -> None:
         self._sizes.append((tokens, output))
         self._fresh += 1
         if self._fresh % 16 == 1:
             sizes = np.array(self._sizes)
             large = np.quantile(sizes, RESERVE_QUANTILE, axis=0, method="lower")
             self._reserve = (int(large[0]), int(large[1]))
-        return self._reserve
 
 
 def own_row(request: RequestView) -> Columns:

@@ -2,7 +2,8 @@
 
 Inside a class: earliest deadline first (optimal for one machine while nobody has to be late; Liu and Layland, 1973), least
 remaining work as tie-break, arrival after that. A request without a deadline is ordered as if due ``PATIENCE_S`` after its
-arrival; one of the batch class counts as interactive from then on: nobody starves. Where nobody at all has a deadline, the
+arrival. Of the batch class, the oldest that has waited ``BATCH_PATIENCE_S`` is served first, one at a time: nobody starves,
+and however many have aged, they never push the interactive aside together. Where nobody at all has a deadline, the
 highest response ratio goes first, ``1 + wait / own prefill seconds`` (Brinch Hansen, 1971): short ones first, and waiting makes
 anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each tenant's own.
 
@@ -15,18 +16,20 @@ from __future__ import annotations
 import numpy as np
 
 from setpoint.policy.tenants import TenantCounters
-from setpoint.policy.views import INTERACTIVE, Columns, FloatColumn, IntColumn
+from setpoint.policy.views import BATCH, INTERACTIVE, Columns, FloatColumn, IntColumn
 
 PATIENCE_S = 30.0
+BATCH_PATIENCE_S = 120.0
 
 
 def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None) -> FloatColumn:
     """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests)."""
     patient_until_s = columns.arrived_s + PATIENCE_S
     free = np.isinf(columns.deadline_s)
-    aged = free & (now_s >= patient_until_s)
-    kind = np.where(aged, INTERACTIVE, columns.request_class).astype(np.float64)
-    if len(columns) and free.all() and not aged.any():
+    aged = aged_batch(columns, now_s=now_s)
+    kind = columns.request_class.astype(np.float64)
+    kind[aged] = INTERACTIVE
+    if free.all() and not len(aged):
         due_s = np.zeros(len(columns))
         tie = -response_ratios(columns, now_s=now_s, token_s=token_s)
     else:
@@ -37,6 +40,13 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
     else:
         start = tenants.start_tags(columns, np.lexsort((columns.arrived_s, tie, due_s, kind)))
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
+
+
+def aged_batch(columns: Columns, *, now_s: float) -> IntColumn:
+    """Index of the oldest batch request if it has waited long enough to be served first; empty otherwise."""
+    batch = np.flatnonzero(columns.request_class == BATCH)
+    oldest = batch[np.argsort(columns.arrived_s[batch], kind="stable")[:1]]
+    return np.asarray(oldest[columns.arrived_s[oldest] + BATCH_PATIENCE_S <= now_s], dtype=np.int64)
 
 
 def response_ratios(columns: Columns, *, now_s: float, token_s: float) -> FloatColumn:

@@ -5,7 +5,8 @@ work x share honoured / (capacity - fresh load)``: promises are spaced as fast a
 Capacity is the work done per second while requests were being refused (work in machine seconds beyond the fixed cost of a
 step); fresh load the median over the last ``WINDOWS`` windows, so that a burst, which is what makes promises, does not pass
 for the load that lasts. A later fresh request sees the promised work that falls due before its own forecast ends as work
-ahead of it. A request that comes back is known again by the fingerprint of its prompt.
+ahead of it. A request that comes back is known again by the fingerprint of its prompt; one that has not come within
+``GRACE_S`` counts as not honoured.
 
 Defaults: at most 4096 promises; room is kept ``GRACE_S`` after the due time (a header in whole seconds makes clients come up
 to one late), the promise itself ``REMEMBER_S``. The share of promises that is taken up is learned, so that clients who
@@ -97,6 +98,7 @@ class Promises:
         self.capacity = Capacity()
         self.honoured_share = 1.0
         self._by_fingerprint: OrderedDict[int, Promise] = OrderedDict()
+        self._overdue: deque[tuple[float, int]] = deque(maxlen=MOST_PROMISES)
         self._last_due_s = 0.0
 
     def __len__(self) -> int:
@@ -124,28 +126,37 @@ class Promises:
         if fingerprint:
             self._by_fingerprint[fingerprint] = Promise(due_s, tokens, output_tokens, work_s)
             self._by_fingerprint.move_to_end(fingerprint)
+            self._overdue.append((due_s, fingerprint))
             while len(self._by_fingerprint) > MOST_PROMISES:
                 self._by_fingerprint.popitem(last=False)
         return due_s
 
     def due_before(self, now_s: float, until_s: float) -> list[Promise]:
-        """Promises whose room is kept at some moment from now to ``until_s``, as many as are likely to be taken up."""
+        """Promises likely to be taken up between now and ``until_s``: of those due by then the share that is honoured, of those
+        overdue by less than ``GRACE_S`` so many as come in such a span."""
         self._expire(now_s)
-        due = []
+        due, overdue = [], []
         for promise in self._by_fingerprint.values():  # nearly in order of due time
             if promise.due_s > until_s + GRACE_S:
                 break
-            if now_s - GRACE_S <= promise.due_s <= until_s:
+            if now_s <= promise.due_s <= until_s:
                 due.append(promise)
-        return due[: round(len(due) * self.honoured_share)]
+            elif now_s - GRACE_S <= promise.due_s < now_s:
+                overdue.append(promise)
+        late = len(overdue) * min(1.0, (until_s - now_s) / GRACE_S)
+        return (due + overdue)[: int((len(due) + late) * self.honoured_share + 0.5)]
 
     def _expire(self, now_s: float) -> None:
+        while self._overdue and self._overdue[0][0] + GRACE_S < now_s:
+            due_s, fingerprint = self._overdue.popleft()
+            promise = self._by_fingerprint.get(fingerprint)
+            if promise is not None and promise.due_s == due_s:
+                self._learn(honoured=False)
         while self._by_fingerprint:
             fingerprint, promise = next(iter(self._by_fingerprint.items()))
             if promise.due_s + REMEMBER_S > now_s:
                 return
             del self._by_fingerprint[fingerprint]
-            self._learn(honoured=False)
 
     def _learn(self, *, honoured: bool) -> None:
         share = self.honoured_share + HONOURED_RATE * (float(honoured) - self.honoured_share)

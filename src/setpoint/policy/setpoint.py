@@ -22,7 +22,7 @@ from setpoint.policy.doomed import doomed
 from setpoint.policy.fifo import steady_for
 from setpoint.policy.forecast import Machine, Prompt
 from setpoint.policy.lengths import LONG, OutputLengths
-from setpoint.policy.order import PATIENCE_S, most_urgent, urgency_keys
+from setpoint.policy.order import aged_batch, most_urgent, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import queue_is_full
@@ -83,6 +83,8 @@ class SetpointPolicy:
         """Admit what will make its limits; tell the others when there will be room for them."""
         now_s = system.now_s
         outlook = self._outlooks.of(request, system, [])
+        long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
+        self._left_over.asked(request, now_s, output_tokens=long)
         promise = self.promises.returned(request.fingerprint, now_s)
         if system.waiting == 0 and system.running == 0:
             return self._admit(request, outlook, now_s, "idle", promise)
@@ -98,8 +100,7 @@ class SetpointPolicy:
             return self._admit(request, outlook, now_s, "queue_has_room", promise)
         verdict = self._judge(request, outlook, now_s, careful=promise is None)
         if verdict.code == "fits" and promise is None:
-            horizon_s = outlook.first_s if isinf(outlook.end_s) else max(outlook.first_s, outlook.end_s)
-            due = self.promises.due_before(now_s, now_s + min(horizon_s, MOST_WAIT_S))
+            due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
             if due:
                 behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
                 verdict = self._judge(request, behind, now_s, careful=True)
@@ -205,7 +206,10 @@ class SetpointPolicy:
         room = max(0, self._limits.max_running - len(step.running))
         batch = step.waiting.request_class[waiting] == BATCH
         if batch.any():
-            patient = batch & (step.now_s < step.waiting.arrived_s[waiting] + PATIENCE_S)
+            patient = batch.copy()
+            running_aged = aged_batch(step.running, now_s=step.now_s)
+            if not len(running_aged):
+                patient &= ~np.isin(waiting, aged_batch(step.waiting, now_s=step.now_s))
             most = self._left_over.most_joins(step, machine, max_running=self._limits.max_running)
             waiting = waiting[~patient | (np.cumsum(patient) <= most)]
         return waiting[:room]
