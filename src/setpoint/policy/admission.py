@@ -23,6 +23,7 @@ from math import inf
 import numpy as np
 
 from setpoint.policy.backlog import (
+    MOST_AHEAD,
     StepLimits,
     decoding_of,
     machine_of,
@@ -121,7 +122,10 @@ class Outlooks:
             keys = urgency_keys(every, now_s=system.now_s, token_s=machine.token_s, tenants=self._tenants)
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]
-            ahead += prompts_of(every, before, self._lengths, joined=False)
+            ahead += prompts_of(every, before[:MOST_AHEAD], self._lengths, joined=False)
+            rest = int(every.prefill_tokens[before[MOST_AHEAD:]].sum())
+            if rest:
+                ahead.append(Prompt(rest, 1.0, joined=True))
         return ahead
 
     def stepped(self, sequences: int) -> None:

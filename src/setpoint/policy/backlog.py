@@ -14,6 +14,7 @@ from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, FloatColumn, IntColumn, KvView
 
 KV_WATERMARK = 0.02
+MOST_AHEAD = 256  # prompts played one by one; who is further back is far from its turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from math import inf
 
 import numpy as np
 
-from setpoint.policy.backlog import decoding_of, prompts_of, under_way
+from setpoint.policy.backlog import MOST_AHEAD, decoding_of, prompts_of, under_way
 from setpoint.policy.forecast import Machine, play
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.views import FloatColumn, IntColumn, StepView
@@ -43,6 +43,7 @@ def doomed(step: StepView, order: IntColumn, machine: Machine, lengths: OutputLe
     lost = order[(alone_s > latest)[order]]
     order = order[(alone_s <= latest)[order]]
     ahead = prompts_of(step.running, under_way(step.running), lengths, joined=True)
+    order = order[:MOST_AHEAD]
     queue = prompts_of(step.waiting, order, lengths, joined=False, due_s=latest)
     decoding = decoding_of(step.running, lengths, step.kv, max_running=max_running)
     horizon_s = max(0.0, float(np.max(latest[np.isfinite(latest)])))
