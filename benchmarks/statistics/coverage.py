@@ -6,8 +6,10 @@ For every process of ``tests/statistics/statistics_processes.py``, every sample 
 runs: how often ``percentile_interval`` gave two ends (``given``), how often those covered the truth, how often they were
 wrong of all runs, and their mean width over the width of the central 95 % of the percentile itself over the runs, which is
 what somebody who knew the distribution and the dependence could state (``width``). And with the limit exactly at the true
-percentile, how often ``side_of_limit`` claimed one side or the other: each claim is wrong half of the time at most by
-construction, and should be made in at most 2.5 % of runs.
+percentile, how often ``side_of_limit`` claimed that it is met and that it is missed: 2.5 % each is what it promises.
+
+The process ``episodes`` is summed up apart. Its slow tenth comes in rare episodes; a run without one looks like a run of
+a process that has none, and no method can tell from the samples alone.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from setpoint.statistics import FloatArray, Side, percentile_interval, side_of_l
 SIZES = (100, 300, 1_000, 3_000, 10_000, 20_000)
 PERCENTILES = (50.0, 90.0, 99.0)
 LEAST_BEYOND = 1.0
+UNSEEN = "episodes"
 CHUNK_VALUES = 4_000_000
 
 
@@ -108,10 +111,11 @@ def verdict(rows: list[dict[str, object]], runs: int) -> dict[str, object]:
         "cells": len(rows),
         "cells_where_half_the_runs_or_more_get_an_interval": len(usual),
         "of_them_covering_93_percent_or_more": sum(value >= 0.93 for value in covered),
-        "least_coverage": min(covered),
-        "mean_coverage": round(sum(covered) / len(covered), 4),
-        "widest_over_ideal": max(widths),
-        "mean_width_over_ideal": round(sum(widths) / len(widths), 3),
+        "least_coverage": min(covered, default=None),
+        "mean_coverage": round(float(np.mean(covered)), 4) if covered else None,
+        "of_them_at_most_1.5_times_as_wide_as_ideal": sum(width <= 1.5 for width in widths),
+        "widest_over_ideal": max(widths, default=None),
+        "mean_width_over_ideal": round(float(np.mean(widths)), 3) if widths else None,
         "most_wrong_of_all_runs": max(wrong),
         "cells_wrong_in_more_than_7_percent": sum(value > 0.07 for value in wrong),
         "most_met_at_the_limit": max(met),
@@ -134,11 +138,16 @@ def main() -> None:
         for n in arguments.sizes:
             rows += measure(PROCESSES[name], n, arguments.runs, arguments.seed)
             print(f"{time.monotonic() - started_s:6.0f} s  {name}, n = {n}", file=sys.stderr)
-    result = {"runs": arguments.runs, "seed": arguments.seed, "summary": verdict(rows, arguments.runs), "rows": rows}
-    print(json.dumps(result["summary"], indent=2))
+    groups = {
+        "summary": [row for row in rows if row["process"] != UNSEEN],
+        "summary_of_episodes": [row for row in rows if row["process"] == UNSEEN],
+    }
+    head_of: dict[str, object] = {"runs": arguments.runs, "seed": arguments.seed}
+    head_of |= {name: verdict(group, arguments.runs) for name, group in groups.items() if group}
+    head = json.dumps(head_of, indent=2)
+    print(head)
     if arguments.output is not None:
         lines = ",\n".join("    " + json.dumps(row) for row in rows)
-        head = json.dumps({key: result[key] for key in ("runs", "seed", "summary")}, indent=2)
         arguments.output.write_text(head[:-2] + ',\n  "rows": [\n' + lines + "\n  ]\n}\n", encoding="utf-8")
 
 

@@ -117,7 +117,7 @@ async def test_a_full_queue_rejects() -> None:
         rig.executor.step()
         with pytest.raises(Rejected, match="queue_full") as rejected:
             await asking
-        assert rejected.value.retry_after_s >= 1
+        assert rejected.value.retry_after_s > 0
         assert rig.engine.gauges().rejected_total == 1
         rig.executor.let_go()
         assert text_of(await all_of(first)) == "abc"

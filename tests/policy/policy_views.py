@@ -29,6 +29,9 @@ class Row:
     emitted: int = 0
     owed: int = 1
     request_class: int = INTERACTIVE
+    cap: int = 100
+    gap_s: float = inf
+    tenant: int = 0
 
 
 def columns(rows: list[Row]) -> Columns:
@@ -44,6 +47,9 @@ def columns(rows: list[Row]) -> Columns:
         emitted_tokens=whole("emitted"),
         tokens_to_deadline=whole("owed"),
         request_class=whole("request_class"),
+        cap_tokens=whole("cap"),
+        gap_s=np.array([row.gap_s for row in rows], dtype=np.float64),
+        tenant=whole("tenant"),
     )
 
 

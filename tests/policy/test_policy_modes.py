@@ -94,7 +94,8 @@ def test_the_queue_is_bounded_and_a_refusal_says_when_to_come_back(
         assert isinstance(decision, Admit)
     else:
         assert isinstance(decision, Reject)
-        assert decision.retry_after_s >= max(1.0, 1e-3 * uncached)
+        least_s = 0.1 if mode is BatchingMode.SETPOINT else max(1.0, 1e-3 * uncached)  # one place in the queue, or all of it
+        assert decision.retry_after_s >= least_s
 
 
 def test_without_a_queue_one_request_enters_an_idle_system_and_no_more() -> None:

@@ -175,4 +175,27 @@ def test_no_prior_at_all_is_fine() -> None:
     for number in range(REFIT_EVERY):
         work = step(1 + number % 8, 0, 100)
         model.observe(work, true_s(MACHINES["slower"], work))
-    assert model.predict_s(step(4, 0, 100)) == pytest.approx(true_s(MACHINES["slower"], step(4, 0, 100)), rel=0.05)
+    # Every step had another shape than the one before: what a step costs and what the change costs is known in sum only.
+    assert model.predict_next_s(step(4, 0, 100)) == pytest.approx(true_s(MACHINES["slower"], step(4, 0, 100)), rel=0.05)
+
+
+def test_a_new_shape_costs_what_it_was_seen_to_cost() -> None:
+    """Seen on a CPU: a step whose number of tokens differs from the last one's takes about 4 ms more."""
+    model, dice, last = StepTimeModel(), np.random.default_rng(3), -1
+    for _ in range(1500):
+        work = step(int(dice.choice([4, 4, 4, 5])), int(dice.choice([0, 0, 0, 64])), 200)
+        seconds = true_s(CPU_PRIOR_S, work) + (4e-3 if work.tokens != last else 0.0)
+        model.observe(work, seconds * float(np.exp(0.05 * dice.standard_normal())))
+        last = work.tokens
+    assert model.change_s == pytest.approx(4e-3, rel=0.25)
+    error = model.recent_error
+    assert error is not None
+    assert error.median < 0.08
+    assert error.p95 < 0.25
+
+
+def test_a_machine_that_slows_down_is_followed_between_fits() -> None:
+    model = taught(MACHINES["prior"], 1)
+    for _ in range(60):
+        model.observe(step(8, 0, 300), 1.5 * true_s(MACHINES["prior"], step(8, 0, 300)))
+    assert model.predict_s(step(8, 0, 300)) == pytest.approx(1.5 * true_s(MACHINES["prior"], step(8, 0, 300)), rel=0.15)

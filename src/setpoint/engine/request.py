@@ -41,7 +41,10 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request as the engine takes it. ``sent_s`` is on the engine's clock; ``None`` means on arrival."""
+    """One request as the engine takes it. ``sent_s`` is on the engine's clock; ``None`` means on arrival.
+
+    ``tenant``: whose request it is, for fairness inside a class (a name of any kind; equal names share).
+    """
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -50,6 +53,7 @@ class GenerationRequest:
     limits: RequestLimits = field(default_factory=RequestLimits)
     request_class: int = INTERACTIVE
     sent_s: float | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from setpoint.engine.kv_blocks import ROOT_HASH, chain_hash
 from setpoint.engine.request import FinishReason, GenerationRequest
-from setpoint.policy.deadlines import next_deadline_s
+from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 
 
 class Sequence:
@@ -20,9 +20,11 @@ class Sequence:
         "cached_tokens",
         "computed",
         "deadline_s",
+        "fingerprint",
         "finish_reason",
         "first_scheduled_s",
         "first_token_s",
+        "gap_s",
         "generator",
         "hashes",
         "last_token_s",
@@ -33,12 +35,18 @@ class Sequence:
         "request",
         "sent_s",
         "sequence_id",
+        "tenant",
         "tokens",
         "uncached_tokens",
     )
 
-    def __init__(self, sequence_id: int, request: GenerationRequest, *, arrived_s: float, max_tokens: int) -> None:
+    def __init__(
+        self, sequence_id: int, request: GenerationRequest, *, arrived_s: float, max_tokens: int, tenant: int = 0
+    ) -> None:
         self.sequence_id = sequence_id
+        self.tenant = tenant
+        self.fingerprint = hash(request.prompt_ids)
+        self.gap_s = gap_limit_s(request.limits, streaming=request.streaming)
         self.request = request
         self.arrived_s = arrived_s
         self.sent_s = arrived_s if request.sent_s is None else request.sent_s

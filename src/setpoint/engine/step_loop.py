@@ -15,10 +15,12 @@ from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.step_record import StepRecord, StepRing
+from setpoint.engine.tenants import TenantNumbers
 from setpoint.engine.views import columns, kv_view, request_view
 from setpoint.policy.decisions import Policy, Reject, StepPlan, StepResult
+from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import StepView, SystemView
+from setpoint.policy.views import Columns, StepView, SystemView, joined_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ class StepLoop:
         self.steps = StepRing()
         self.counters = Counters()
         self.wake_at_s: float | None = None
+        self._tenants = TenantNumbers()
+        # Columns as last built, for admission; None once anything but an arrival has changed them.
+        self._waiting_columns: Columns | None = None
+        self._running_columns: Columns | None = None
         self._next_id = 0
         self._in_flight: tuple[StepPlan, Assembled, Ticket] | None = None
         self._ending: dict[int, tuple[Sequence, FinishReason]] = {}
@@ -93,13 +99,16 @@ class StepLoop:
         if request.sampling.max_tokens < 1:
             raise InvalidRequest(f"max_tokens is {request.sampling.max_tokens}: at least 1 is needed", "max_tokens")
         cap = min(request.sampling.max_tokens, room)
-        sequence = Sequence(self._next_id, request, arrived_s=self._clock(), max_tokens=cap)
+        tenant = self._tenants.number(request.tenant)
+        sequence = Sequence(self._next_id, request, arrived_s=self._clock(), max_tokens=cap, tenant=tenant)
         self._next_id += 1
         sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
         decision = self._policy.admit(request_view(sequence), self._system_view())
         if isinstance(decision, Reject):
             self.counters.rejected += 1
             raise Rejected(str(decision.reason), decision.retry_after_s)
+        if self._waiting_columns is not None:
+            self._waiting_columns = joined_columns(self._waiting_columns, columns([sequence], waiting=True))
         self.waiting[sequence.sequence_id] = sequence
         return sequence
 
@@ -141,6 +150,7 @@ class StepLoop:
         plan, assembled, ticket = self._in_flight
         output = self._executor.collect(ticket)
         self._in_flight = None
+        self._changed()
         emissions: list[Emission] = []
         finished: list[int] = []
         tokens = iter(output.tokens)
@@ -207,10 +217,13 @@ class StepLoop:
                 sequence.finish_reason = FinishReason.SHED
                 self._remove(sequence)
                 message = f"shed: it could no longer make its deadline ({plan.reason})"
-                self._notices.append(Emission(sequence, None, FinishReason.SHED, message, 1.0))
+                retry_after_s = plan.shed_retry_after_s.get(sequence_id, LEAST_RETRY_S)
+                self._notices.append(Emission(sequence, None, FinishReason.SHED, message, retry_after_s))
 
     def _move(self, assembled: Assembled) -> None:
         now_s = self._clock()
+        if assembled.preempted or assembled.joined:
+            self._changed()
         for sequence in assembled.preempted:
             self.counters.preemptions += 1
             del self.running[sequence.sequence_id]
@@ -238,6 +251,10 @@ class StepLoop:
         self._assembler.release(sequence)
         self.waiting.pop(sequence.sequence_id, None)
         self.running.pop(sequence.sequence_id, None)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._waiting_columns = self._running_columns = None
 
     # Views and records
 
@@ -252,14 +269,20 @@ class StepLoop:
         )
 
     def _system_view(self) -> SystemView:
+        if self._waiting_columns is None or self._running_columns is None:
+            self._waiting_columns = columns(self.waiting.values(), waiting=True)
+            self._running_columns = columns(self.running.values())
+        waiting, running = self._waiting_columns, self._running_columns
         return SystemView(
             now_s=self._clock(),
-            waiting=len(self.waiting),
-            waiting_uncached_tokens=sum(s.uncached_tokens for s in self.waiting.values()),
-            running=len(self.running),
-            running_prefill_tokens=sum(s.prefill_tokens for s in self.running.values()),
-            running_context_tokens=sum(s.computed for s in self.running.values()),
+            waiting=len(waiting),
+            waiting_uncached_tokens=int(waiting.prefill_tokens.sum()),
+            running=len(running),
+            running_prefill_tokens=int(running.prefill_tokens.sum()),
+            running_context_tokens=int(running.context_tokens.sum()),
             kv=kv_view(self.pool),
+            waiting_columns=waiting,
+            running_columns=running,
         )
 
     def _record(self, plan: StepPlan, assembled: Assembled, start_s: float, end_s: float) -> None:
@@ -269,7 +292,7 @@ class StepLoop:
                 step=self.steps.total,
                 start_s=start_s,
                 end_s=end_s,
-                predicted_s=None if self._model is None else self._model.predict_s(batch.work),
+                predicted_s=None if self._model is None else self._model.predict_next_s(batch.work),
                 prefill_tokens=batch.prefill_tokens,
                 decode_tokens=batch.decode_tokens,
                 sequences=batch.work.sequences,

@@ -21,12 +21,14 @@ def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Column
             s.emitted,
             s.tokens_to_deadline,
             s.request.request_class,
+            s.max_tokens,
+            s.tenant,
         )
         for s in sequences
     ]
-    times = [(s.arrived_s, s.deadline_s) for s in sequences]
-    whole = np.array(rows, dtype=np.int64).reshape(len(rows), 6)
-    moments = np.array(times, dtype=np.float64).reshape(len(rows), 2)
+    times = [(s.arrived_s, s.deadline_s, s.gap_s) for s in sequences]
+    whole = np.array(rows, dtype=np.int64).reshape(len(rows), 8)
+    moments = np.array(times, dtype=np.float64).reshape(len(rows), 3)
     return Columns(
         ids=whole[:, 0],
         arrived_s=moments[:, 0],
@@ -36,6 +38,9 @@ def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Column
         emitted_tokens=whole[:, 3],
         tokens_to_deadline=whole[:, 4],
         request_class=whole[:, 5],
+        cap_tokens=whole[:, 6],
+        gap_s=moments[:, 2],
+        tenant=whole[:, 7],
     )
 
 
@@ -56,4 +61,6 @@ def request_view(sequence: Sequence) -> RequestView:
         streaming=sequence.request.streaming,
         limits=sequence.request.limits,
         request_class=sequence.request.request_class,
+        tenant=sequence.tenant,
+        fingerprint=sequence.fingerprint,
     )

@@ -33,3 +33,10 @@ def next_deadline_s(
     if limits.tpot_s is not None:
         due_s = min(due_s, first_token_s + emitted_tokens * limits.tpot_s)
     return due_s
+
+
+def gap_limit_s(limits: RequestLimits, *, streaming: bool) -> float:
+    """Seconds between two tokens of a stream that its limits allow: the lesser of ITL and TPOT; ``inf`` where none applies."""
+    if not streaming:
+        return inf
+    return min(inf if limits.itl_s is None else limits.itl_s, inf if limits.tpot_s is None else limits.tpot_s)

@@ -44,7 +44,8 @@ class StepPlan:
     order: ids of waiting requests that may join and of running requests still in prefill, first to be served first; an
     id not listed is not prefilled in this step. Running requests that decode take part in any case.
     prefill_budget_tokens: most prompt tokens in the step. max_running: most requests running at once.
-    draft_tokens: draft length by request id (absent: 0). shed: waiting requests to end now.
+    draft_tokens: draft length by request id (absent: 0). shed: waiting requests to end now; shed_retry_after_s:
+    when each of them may ask again.
     preempt_order: running ids, first to lose its blocks first. wake_at_s: when to ask again though nothing arrives.
     valid_for_steps: how many steps the plan stands if nothing changes (at least 1).
     """
@@ -55,6 +56,7 @@ class StepPlan:
     reason: Reason
     draft_tokens: Mapping[int, int] = field(default_factory=dict)
     shed: tuple[int, ...] = ()
+    shed_retry_after_s: Mapping[int, float] = field(default_factory=dict)
     preempt_order: tuple[int, ...] = ()
     wake_at_s: float | None = None
     valid_for_steps: int = 1

@@ -1,32 +1,61 @@
-"""``setpoint``: deadlines decide who is next and how much prompt fits beside those who are reading.
+"""``setpoint``: one deadline decides who may wait, who is next, how much prompt fits beside those who read, and who is dropped.
 
-Order: earliest deadline first with remaining work as tie-break; interactive before batch; first come among equals. Budget:
-slack-sized prefill with a floor. Shed: a waiting request that can no longer make its deadline. Queue: bounded.
-When it is wrong: shedding assumes the prediction; a request judged doomed on a slow moment is lost to the caller.
+Admission by forecast (``policy/admission.py``) with a promised time to come back (``policy/promises.py``); order by class,
+tenant and deadline (``policy/order.py``); slack-sized prefill with a floor (``policy/slack.py``); doomed-drop
+(``policy/doomed.py``). Batch requests fill what is left over (``policy/batch_class.py``) and are preempted first.
+
+When it is wrong: every forecast rests on the step-time model and on lengths learned from the past.
 """
 
 from __future__ import annotations
 
-from math import isinf
+from dataclasses import dataclass, replace
+from math import inf, isinf
 
 import numpy as np
 
+from setpoint.policy.admission import RESERVE_SHARE, Outlook, Outlooks
+from setpoint.policy.backlog import StepLimits, machine_of, pace_s, tightest_gap_s
+from setpoint.policy.batch_class import LeftOver
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
+from setpoint.policy.doomed import doomed
 from setpoint.policy.fifo import steady_for
-from setpoint.policy.queue_bound import admit_below
+from setpoint.policy.forecast import Machine, Prompt
+from setpoint.policy.lengths import LONG, OutputLengths
+from setpoint.policy.order import aged_batch, most_urgent, urgency_keys
+from setpoint.policy.outcomes import Outcomes
+from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
+from setpoint.policy.queue_bound import queue_is_full
 from setpoint.policy.slack import chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import Columns, FloatColumn, RequestView, StepView, SystemView
+from setpoint.policy.tenants import TenantCounters
+from setpoint.policy.views import (
+    BATCH,
+    Columns,
+    IntColumn,
+    RequestLimits,
+    RequestView,
+    StepView,
+    SystemView,
+    joined_columns,
+    taken,
+)
+
+FULL_FOR_S = 1.0
 
 
-def urgency_keys(columns: Columns) -> FloatColumn:
-    """Keys for ``np.lexsort``: class, deadline, remaining work where there is a deadline, arrival. Shape (4, requests)."""
-    work = np.where(np.isinf(columns.deadline_s), 0, columns.prefill_tokens)
-    return np.vstack((columns.arrived_s, work, columns.deadline_s, columns.request_class))
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``code`` is ``fits`` or what the request would miss; by how many seconds; what was forecast and what is allowed."""
+
+    code: str
+    over_s: float = 0.0
+    forecast_s: float = 0.0
+    limit_s: float = inf
 
 
 class SetpointPolicy:
-    """One deadline honoured by order, chunk size and drop alike."""
+    """One deadline honoured by admission, order, chunk size and drop alike."""
 
     def __init__(
         self,
@@ -38,64 +67,186 @@ class SetpointPolicy:
         model: StepTimeModel,
     ) -> None:
         self.model = model
-        self._max_running = max_running
-        self._token_budget = token_budget
-        self._floor = min(prefill_floor_tokens, token_budget)
+        self._limits = StepLimits(max_running, token_budget, min(prefill_floor_tokens, token_budget))
         self._max_waiting = max_waiting
+        self.lengths = OutputLengths()
+        self.tenants = TenantCounters()
+        self.promises = Promises()
+        self.outcomes = Outcomes(self.lengths, self.tenants)
+        self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants)
+        self._left_over = LeftOver()
+        self._refused_s = -inf
+
+    # Admission
 
     def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
-        """Bounded queue."""
-        return admit_below(self._max_waiting, system, self.model)
+        """Admit what will make its limits; tell the others when there will be room for them."""
+        now_s = system.now_s
+        outlook = self._outlooks.of(request, system, [])
+        long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
+        self._left_over.asked(request, now_s, output_tokens=long)
+        promise = self.promises.returned(request.fingerprint, now_s)
+        if system.waiting == 0 and system.running == 0:
+            return self._admit(request, outlook, now_s, "idle", promise)
+        if promise is not None and now_s < promise.due_s - EARLY_S:
+            return Reject(Reason("too_early", {"due_in_s": promise.due_s - now_s}), promise.due_s - now_s)
+        if promise is None:
+            self.promises.fresh.offered(now_s, outlook.work_s)
+        if queue_is_full(self._max_waiting, request.request_class, system):
+            counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
+            after_s = min(outlook.first_s, MOST_WAIT_S) / max(1, system.waiting)
+            return self._refuse(request, outlook, now_s, Reason("queue_full", counts), after_s)
+        if request.limits == RequestLimits():
+            return self._admit(request, outlook, now_s, "queue_has_room", promise)
+        verdict = self._judge(request, outlook, now_s, careful=promise is None)
+        if verdict.code == "fits" and promise is None:
+            due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
+            if due:
+                behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
+                verdict = self._judge(request, behind, now_s, careful=True)
+        if verdict.code == "fits":
+            return self._admit(request, outlook, now_s, "fits", promise)
+        operands = {"forecast_s": verdict.forecast_s, "limit_s": verdict.limit_s, "over_s": verdict.over_s}
+        return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
+
+    def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
+        """Against each limit; ``careful``: with the learned margin and room for long ones, else only what is impossible."""
+        waited_s = now_s - request.sent_s
+        limits = request.limits
+        gap_s = outlook.gap_s
+        if gap_s > outlook.allowed_gap_s and careful:
+            return Verdict("itl_would_be", outlook.gap_frees_s, gap_s, outlook.allowed_gap_s)
+        bounds = [("e2e", limits.e2e_s, outlook.end_s, outlook.reserve_end_s, self.outcomes.end_margin.share)]
+        if request.streaming:
+            margin = self.outcomes.first_margin.share
+            bounds.insert(0, ("ttft", limits.ttft_s, outlook.first_s, outlook.reserve_first_s, margin))
+        for name, limit_s, forecast_s, reserve_s, margin in bounds:
+            if limit_s is None:
+                continue
+            kept_s = (margin * limit_s + min(reserve_s, RESERVE_SHARE * limit_s)) if careful else 0.0
+            over_s = waited_s + forecast_s + kept_s - limit_s
+            if over_s > 0:
+                return Verdict(f"{name}_would_be", over_s, waited_s + forecast_s, limit_s)
+        return Verdict("fits")
+
+    def _admit(self, request: RequestView, outlook: Outlook, now_s: float, code: str, promise: Promise | None) -> Admit:
+        if promise is not None:
+            self.promises.kept(request.fingerprint)
+        self.outcomes.admitted(request, first_s=now_s + outlook.first_s, end_s=now_s + outlook.end_s)
+        return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s}))
+
+    def _refuse(self, request: RequestView, outlook: Outlook, now_s: float, reason: Reason, after_s: float) -> Reject:
+        self._refused_s = now_s
+        output = self.lengths.expected(request.request_class, request.max_output_tokens)
+        due_s = self.promises.promise(
+            request.fingerprint,
+            now_s,
+            after_s=min(after_s, MOST_WAIT_S),
+            tokens=request.uncached_tokens,
+            output_tokens=output,
+            work_s=outlook.work_s,
+        )
+        return Reject(reason, due_s - now_s)
+
+    # Feedback
 
     def observe(self, result: StepResult) -> None:
-        """Feed the step-time model."""
-        self.model.observe(result.work, result.end_s - result.start_s)
+        """Feed the step-time model, the lengths, the margins and the tenants' counters."""
+        seconds = result.end_s - result.start_s
+        self.model.observe(result.work, seconds)
+        self.outcomes.observe(result)
+        self._outlooks.stepped(result.work.sequences)
+        if result.start_s - self._refused_s < FULL_FOR_S:
+            beyond_base_s = self.model.predict_s(result.work) - self.model.coefficients[0]
+            self.promises.capacity.full_step(beyond_base_s, seconds)
+
+    # Steps
 
     def plan(self, step: StepView) -> StepPlan:
         """Drop the doomed, order the rest by urgency, give prefill what the readers' slack leaves."""
-        doomed = self._doomed(step)
-        order = self._order(step, doomed)
+        step = replace(step, running=self._by_likely_length(step))
+        self._left_over.see(step, self.lengths, self.model)
+        self.tenants.present({*step.waiting.tenant.tolist(), *step.running.tenant.tolist()})
+        self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
+        allowed_s = min(tightest_gap_s(step.running, step.waiting), pace_s(step.running, self.lengths, step.now_s, self.model))
+        machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s)
+        prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
+        every = joined_columns(taken(step.running, prefilling), step.waiting)
+        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants)
+        order = most_urgent(keys)
+        waiting = order[order >= len(prefilling)] - len(prefilling)
+        lost = doomed(step, waiting, machine, self.lengths, max_running=self._limits.max_running)
+        joining = self._joining(step, waiting[~np.isin(waiting, lost)], machine)
+        served = order[(order < len(prefilling)) | np.isin(order - len(prefilling), joining)]
         budget, reason = self._budget(step)
+        running = step.running
         return StepPlan(
-            order=order,
+            order=tuple(every.ids[served].tolist()),
             prefill_budget_tokens=budget,
-            max_running=self._max_running,
-            shed=doomed,
-            preempt_order=tuple(step.running.ids[np.argsort(step.running.context_tokens, kind="stable")].tolist()),
+            max_running=self._limits.max_running,
+            shed=tuple(step.waiting.ids[lost].tolist()),
+            shed_retry_after_s=self._come_back(step, lost),
+            preempt_order=tuple(running.ids[np.lexsort((running.context_tokens, -running.request_class))].tolist()),
             valid_for_steps=steady_for(step),
             reason=reason,
         )
 
-    def _doomed(self, step: StepView) -> tuple[int, ...]:
-        if not len(step.waiting):
-            return ()
-        c0, per_token, per_sequence, *_ = self.model.coefficients
-        earliest_s = step.now_s + c0 + per_sequence + per_token * step.waiting.prefill_tokens
-        # A request that has emitted tokens (it was preempted) is being read: it is late, not doomed.
-        doomed = (earliest_s > step.waiting.deadline_s) & (step.waiting.emitted_tokens == 0)
-        return tuple(step.waiting.ids[doomed].tolist())
+    def _by_likely_length(self, step: StepView) -> Columns:
+        """The running requests, an answer due as a whole owing its likely length instead of its cap."""
+        running = step.running
+        whole = running.tokens_to_deadline > 1
+        if not whole.any():
+            return running
+        likely = np.ceil(self.lengths.remaining(running, LONG)).astype(np.int64)
+        owed = np.where(whole, np.minimum(likely, running.tokens_to_deadline), running.tokens_to_deadline)
+        return replace(running, tokens_to_deadline=owed)
 
-    def _order(self, step: StepView, doomed: tuple[int, ...]) -> tuple[int, ...]:
-        """The most urgent of those who may join, among the prompts under way, by urgency."""
-        prefilling = step.running.prefill_tokens > 0
-        if not len(step.waiting) and not prefilling.any():
-            return ()
-        stays = ~np.isin(step.waiting.ids, doomed)
-        ids, keys = step.waiting.ids[stays], urgency_keys(step.waiting)[:, stays]
-        joining = np.lexsort(keys)[: max(0, self._max_running - len(step.running))]
-        ids = np.concatenate((step.running.ids[prefilling], ids[joining]))
-        keys = np.hstack((urgency_keys(step.running)[:, prefilling], keys[:, joining]))
-        return tuple(ids[np.lexsort(keys)].tolist())
+    def _joining(self, step: StepView, waiting: IntColumn, machine: Machine) -> IntColumn:
+        """Indices of waiting requests that may join, in order: places for all, left-overs for the batch class."""
+        room = max(0, self._limits.max_running - len(step.running))
+        batch = step.waiting.request_class[waiting] == BATCH
+        if batch.any():
+            patient = batch.copy()
+            running_aged = aged_batch(step.running, now_s=step.now_s)
+            if not len(running_aged):
+                patient &= ~np.isin(waiting, aged_batch(step.waiting, now_s=step.now_s))
+            most = self._left_over.most_joins(step, machine, max_running=self._limits.max_running)
+            waiting = waiting[~patient | (np.cumsum(patient) <= most)]
+        return waiting[:room]
+
+    def _come_back(self, step: StepView, lost: IntColumn) -> dict[int, float]:
+        """When each of the dropped may ask again."""
+        seconds = {}
+        for request_id, tokens in zip(step.waiting.ids[lost].tolist(), step.waiting.prefill_tokens[lost].tolist(), strict=True):
+            request = self.outcomes.shed(request_id, step.now_s)
+            self._refused_s = step.now_s
+            output = 1 if request is None else self.lengths.expected(request.request_class, request.max_output_tokens)
+            _, per_token, per_sequence, *_ = self.model.coefficients
+            due_s = self.promises.promise(
+                0 if request is None else request.fingerprint,
+                step.now_s,
+                after_s=0.0,
+                tokens=tokens,
+                output_tokens=output,
+                work_s=tokens * per_token + output * (per_token + per_sequence),
+            )
+            seconds[request_id] = due_s - step.now_s
+        return seconds
 
     def _budget(self, step: StepView) -> tuple[int, Reason]:
-        decodes = decode_work(step)
-        most = max(self._floor, self._token_budget - decodes.tokens)
+        decodes = decode_work(step.running)
+        floor = self._limits.floor_tokens
+        most = max(floor, self._limits.token_budget - decodes.tokens)
         if not len(step.waiting) and not step.running.prefill_tokens.any():
             return most, Reason("no_prompts", {"decodes": decodes.tokens})
-        slack_s = step_slack_s(step)
+        slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
         fits = prefill_budget(slack_s, decodes, self.model, context_tokens=chunk_context_tokens(step))
-        budget = max(self._floor, min(most, fits))
-        code = "floor" if fits < self._floor else "slack" if fits < most else "slack_ample"
+        budget = max(floor, min(most, fits))
+        code = "floor" if fits < floor else "slack" if fits < most else "slack_ample"
         return budget, Reason(code, {"slack_s": slack_s, "fits": fits, "budget": budget, "decodes": decodes.tokens})
+
+
+def _as_prompt(promise: Promise) -> Prompt:
+    return Prompt(promise.tokens, promise.output_tokens, promise.tokens + promise.output_tokens)

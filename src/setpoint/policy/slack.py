@@ -1,7 +1,8 @@
 """Slack-sized prefill: the largest prefill budget b with ``t(decodes, b) <= min over running of (deadline - now)``.
 
-Formula: DESIGN.md section 4. A request that does not stream must emit several tokens by its deadline; its slack for one
-step is what is left divided by those tokens. ``MARGIN`` of the slack is kept back for the error of the prediction.
+Formula: DESIGN.md section 4. A request that does not stream must emit several tokens by its deadline: its steps need
+not be alike, so one of them may take ``SPEND`` of the time that its other steps do not need. ``MARGIN`` of the slack is kept
+back for the error of the prediction.
 When it is wrong: the step-time model is a line; where a kernel has tiers the last tokens may cost more than predicted.
 """
 
@@ -13,28 +14,40 @@ import numpy as np
 
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import StepView
+from setpoint.policy.views import Columns, FloatColumn, IntColumn, StepView
 
 MARGIN = 0.25
+SPEND = 0.5
 
 
-def step_slack_s(step: StepView) -> float:
+def longest_step_s(left_s: FloatColumn, owed: FloatColumn | IntColumn, decode_s: float) -> FloatColumn:
+    """Seconds a step may take for requests that owe ``owed`` tokens in ``left_s``; ``decode_s``: what a step takes at least.
+
+    One that owes several (an answer due as a whole) may spend ``SPEND`` of what its remaining steps do not need on the next
+    one; where that is less than its time shared evenly, the even share. Shapes (requests,).
+    """
+    spare_s = np.where(owed > 1, decode_s + SPEND * (left_s - owed * decode_s), -inf)
+    return np.asarray(np.maximum(left_s / owed, spare_s), dtype=np.float64)
+
+
+def step_slack_s(step: StepView, decode_s: float = 0.0) -> float:
     """Seconds the next step may take before a decoding request misses its deadline; ``inf`` if none has one."""
     decoding = step.running.prefill_tokens == 0
     if not decoding.any():
         return inf
     left_s = step.running.deadline_s - step.now_s
-    owed = step.running.tokens_to_deadline
-    # An answer due as a whole whose moment has passed cannot be saved: it must not hold up those that can.
-    savable = decoding & ((left_s > 0) | (owed == 1))
-    return float(np.min(left_s[savable] / owed[savable], initial=inf))
+    # What is late cannot be saved and must not hold up those that can: a stream goes on at its gap, an answer due as a whole
+    # does not count any more.
+    left_s = np.where(left_s > 0, left_s, step.running.gap_s)
+    longest_s = longest_step_s(left_s, step.running.tokens_to_deadline, decode_s)
+    return float(np.min(longest_s[decoding], initial=inf))
 
 
-def decode_work(step: StepView) -> StepWork:
+def decode_work(running: Columns) -> StepWork:
     """The work of a step of the present decodes alone."""
-    decoding = step.running.prefill_tokens == 0
+    decoding = running.prefill_tokens == 0
     count = int(decoding.sum())
-    context = int(step.running.context_tokens[decoding].sum())
+    context = int(running.context_tokens[decoding].sum())
     return StepWork(tokens=count, sequences=count, kv_tokens_read=context, attention_products=context)
 
 
@@ -54,7 +67,7 @@ def prefill_budget(slack_s: float, decodes: StepWork, model: StepTimeModel, *, c
     allowed_s = slack_s * (1 - MARGIN)
     _, per_token, per_sequence, per_read, per_product = model.coefficients
     token_s = per_token + per_product * context_tokens
-    spare_s = allowed_s - model.predict_s(decodes) - per_sequence - per_read * context_tokens
+    spare_s = allowed_s - model.predict_s(decodes) - model.change_s - per_sequence - per_read * context_tokens
     if spare_s <= 0:
         return 0
     return int(min(spare_s / max(token_s, 1e-9), 1e9))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,7 +30,11 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
-    """A request at admission. ``sent_s`` is the intended send time where the client told it, else the arrival."""
+    """A request at admission. ``sent_s`` is the intended send time where the client told it, else the arrival.
+
+    ``tenant``: a small number for whoever pays (0 where nobody said). ``fingerprint``: a hash of the prompt, by which a
+    refused request that comes back is known again without any help from the client; 0 is none.
+    """
 
     request_id: int
     arrived_s: float
@@ -41,6 +45,8 @@ class RequestView:
     streaming: bool = True
     limits: RequestLimits = field(default_factory=RequestLimits)
     request_class: int = INTERACTIVE
+    tenant: int = 0
+    fingerprint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +59,6 @@ class KvView:
 
 
 @dataclass(frozen=True, slots=True)
-class SystemView:
-    """The system at admission: how much is queued and running."""
-
-    now_s: float
-    waiting: int
-    waiting_uncached_tokens: int
-    running: int
-    running_prefill_tokens: int
-    running_context_tokens: int
-    kv: KvView
-
-
-@dataclass(frozen=True, slots=True)
 class Columns:
     """Requests as columns of equal length, in arrival order.
 
@@ -73,6 +66,8 @@ class Columns:
     token can be emitted (0 while decoding; for a waiting request its uncached tokens). ``deadline_s``: deadline of the
     next token (or of the end, for a request that does not stream), ``inf`` where none. ``tokens_to_deadline``: tokens
     that have to be emitted by then (1 while streaming, else what the cap leaves). ``emitted_tokens``: so far.
+    ``cap_tokens``: most tokens the request may emit in all. ``gap_s``: seconds between two tokens that its limits allow
+    (the lesser of ITL and TPOT), ``inf`` where none is declared or it does not stream. ``tenant``: as in ``RequestView``.
     """
 
     ids: IntColumn
@@ -83,9 +78,46 @@ class Columns:
     emitted_tokens: IntColumn
     tokens_to_deadline: IntColumn
     request_class: IntColumn
+    cap_tokens: IntColumn
+    gap_s: FloatColumn
+    tenant: IntColumn
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def joined_columns(first: Columns, second: Columns) -> Columns:
+    """The rows of both, in this order."""
+    return Columns(*(np.concatenate((getattr(first, f.name), getattr(second, f.name))) for f in fields(Columns)))
+
+
+def taken(columns: Columns, index: IntColumn) -> Columns:
+    """Rows ``index``, in that order."""
+    return Columns(*(getattr(columns, f.name)[index] for f in fields(Columns)))
+
+
+def no_columns() -> Columns:
+    """Columns of no requests."""
+    whole, real = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64)
+    return Columns(whole, real, real, whole, whole, whole, whole, whole, whole, real, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemView:
+    """The system at admission: how much is queued and running.
+
+    The columns say who is queued and running; a gateway that cannot see that leaves them empty and gives the sums alone.
+    """
+
+    now_s: float
+    waiting: int
+    waiting_uncached_tokens: int
+    running: int
+    running_prefill_tokens: int
+    running_context_tokens: int
+    kv: KvView
+    waiting_columns: Columns = field(default_factory=no_columns)
+    running_columns: Columns = field(default_factory=no_columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,192 @@
+"""Admission by forecast: a request may wait only if it will make its limits behind everybody who is ahead of it.
+
+Rule (DESIGN.md section 4): admit iff the forecast first token (``policy/forecast.py``: uncached tokens ahead, places, KV)
+and, for an answer due as a whole, the forecast end come within the limit less the learned margin, and a step with one
+more answer stays within everybody's ITL. Requests without limits are bounded by the queue alone, and batch requests may
+fill only half of it. An idle engine admits whatever it can serve.
+
+So that overload does not filter by length, the wait a request may find is judged with the work of a long one of late
+(``RESERVE_QUANTILE``), at most ``RESERVE_SHARE`` of its limit: a short prompt does not slip in where a long one could not.
+
+While an answer is under way, the number of others moves from what it is now towards its mean of late: half of either is
+taken, with the prompts that come in while so many answers end.
+
+When it is wrong: more urgent arrivals are not foreseen, and the margin needs some tens of misses to learn so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from setpoint.policy.backlog import (
+    MOST_AHEAD,
+    StepLimits,
+    decoding_of,
+    machine_of,
+    pace_s,
+    prompts_of,
+    tightest_gap_s,
+    under_way,
+)
+from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
+from setpoint.policy.forecast import Decoding, Machine, Prompt, play
+from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
+from setpoint.policy.order import most_urgent, urgency_keys
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.tenants import TenantCounters
+from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns
+
+RESERVE_QUANTILE = 0.9
+RESERVE_SHARE = 0.3
+RESERVE_SAMPLES = 128
+ITL_MARGIN = 0.15
+MEAN_RATE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What awaits a request: seconds from now to its first token and its end (``inf`` unknown), and the longest step.
+
+    reserve_first_s, reserve_end_s: what a long request would need beyond this one. gap_s: a step with this answer more and
+    the least prefill. allowed_gap_s: what everybody's limits allow. work_s: machine seconds the request adds.
+    """
+
+    first_s: float
+    end_s: float
+    reserve_first_s: float
+    reserve_end_s: float
+    gap_s: float
+    allowed_gap_s: float
+    gap_frees_s: float
+    work_s: float
+
+
+class Outlooks:
+    """Forecasts for requests that ask for admission; remembers how much work requests of late brought."""
+
+    def __init__(self, limits: StepLimits, model: StepTimeModel, lengths: OutputLengths, tenants: TenantCounters) -> None:
+        self._limits = limits
+        self._model = model
+        self._lengths = lengths
+        self._tenants = tenants
+        self._sizes: deque[tuple[int, int]] = deque(maxlen=RESERVE_SAMPLES)
+        self._reserve = (0, 0)
+        self._fresh = 0
+        self._mean_decodes = 0.0
+
+    def of(self, request: RequestView, system: SystemView, promised: list[Prompt]) -> Outlook:
+        """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token."""
+        running, waiting = system.running_columns, system.waiting_columns
+        own = own_row(request)
+        output = self._lengths.expected(request.request_class, request.max_output_tokens, TYPICAL)
+        long_output = self._lengths.expected(request.request_class, request.max_output_tokens, LONG)
+        gap_s = min(tightest_gap_s(running, own), tightest_gap_s(waiting))
+        allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s, self._model))
+        machine = machine_of(self._model, self._limits, running, joined_columns(waiting, own), allowed_s=allowed_s)
+        decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
+        ahead = self._ahead(own, system, machine)
+        need = Prompt(request.uncached_tokens, output, request.uncached_tokens + output)
+        played = play(machine, decoding, [*ahead, *promised, need])
+        first_s = played.first_s[-1]
+        decodes = played.decodes
+        beside = max(1.0, (decodes + min(float(decodes), self._mean_decodes)) / 2)
+        step_s = machine.step_s(beside, self._background(machine, beside))
+        if request.limits != RequestLimits():  # what has no limits says nothing about the size of those that do
+            self._remember_size(request.uncached_tokens, long_output)
+        reserve_tokens, reserve_output = self._reserve
+        budget = machine.budget(decodes)
+        more_s = max(0, reserve_tokens - request.uncached_tokens) * machine.step_s(decodes, budget) / budget
+        return Outlook(
+            first_s=first_s,
+            end_s=first_s + (long_output - 1) * step_s,
+            reserve_first_s=more_s,
+            reserve_end_s=more_s + max(0, reserve_output - long_output) * step_s,
+            gap_s=machine.step_s(decodes, machine.floor_tokens),
+            allowed_gap_s=gap_s * (1 - ITL_MARGIN),
+            gap_frees_s=_frees_s(machine, decoding, gap_s * (1 - ITL_MARGIN)),
+            work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
+        )
+
+    def _ahead(self, own: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
+        running, waiting = system.running_columns, system.waiting_columns
+        if not len(running) and not len(waiting):
+            tokens = system.waiting_uncached_tokens + system.running_prefill_tokens
+            return [Prompt(tokens, 1.0, joined=True)] if tokens else []
+        ahead = prompts_of(running, under_way(running), self._lengths, joined=True)
+        if len(waiting):
+            every = joined_columns(waiting, own)
+            keys = urgency_keys(every, now_s=system.now_s, token_s=machine.token_s, tenants=self._tenants)
+            order = most_urgent(keys)
+            before = order[: int(np.flatnonzero(order == len(waiting))[0])]
+            ahead += prompts_of(every, before[:MOST_AHEAD], self._lengths, joined=False)
+            rest = int(every.prefill_tokens[before[MOST_AHEAD:]].sum())
+            if rest:
+                ahead.append(Prompt(rest, 1.0, joined=True))
+        return ahead
+
+    def stepped(self, sequences: int) -> None:
+        """A step had so many requests in it."""
+        self._mean_decodes += MEAN_RATE * (sequences - self._mean_decodes)
+
+    def _background(self, machine: Machine, decodes: float) -> float:
+        """Prompt tokens that later arrivals will put beside this answer's decodes, per step."""
+        if self._fresh < RESERVE_SAMPLES // 4:
+            return 0.0
+        tokens = np.array([size for size, _ in self._sizes], dtype=np.float64)
+        outputs = np.array([output for _, output in self._sizes], dtype=np.float64)
+        # In balance, prompts come in at the rate at which answers end: decodes / mean output a step.
+        return float(min(machine.budget(int(decodes)), decodes * tokens.mean() / max(1.0, outputs.mean())))
+
+    def _remember_size(self, tokens: int, output: int) -> None:
+        self._sizes.append((tokens, output))
+        self._fresh += 1
+        if self._fresh % 16 == 1:
+            sizes = np.array(self._sizes)
+            large = np.quantile(sizes, RESERVE_QUANTILE, axis=0, method="lower")
+            self._reserve = (int(large[0]), int(large[1]))
+
+
+def own_row(request: RequestView) -> Columns:
+    """The request as columns of one row, as if it waited already."""
+    due_s = next_deadline_s(
+        request.limits,
+        streaming=request.streaming,
+        sent_s=request.sent_s,
+        first_token_s=None,
+        last_token_s=None,
+        emitted_tokens=0,
+    )
+
+    def whole(value: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([value], dtype=np.int64)
+
+    return Columns(
+        ids=whole(request.request_id),
+        arrived_s=np.array([request.arrived_s]),
+        deadline_s=np.array([due_s]),
+        context_tokens=whole(request.prompt_tokens - request.uncached_tokens),
+        prefill_tokens=whole(request.uncached_tokens),
+        emitted_tokens=whole(0),
+        tokens_to_deadline=whole(1 if request.streaming else request.max_output_tokens),
+        request_class=whole(request.request_class),
+        cap_tokens=whole(request.max_output_tokens),
+        gap_s=np.array([gap_limit_s(request.limits, streaming=request.streaming)]),
+        tenant=whole(request.tenant),
+    )
+
+
+def _frees_s(machine: Machine, decoding: Decoding, allowed_s: float) -> float:
+    """Seconds until so many answers have ended that one more keeps the step within ``allowed_s``."""
+    if allowed_s == inf or not decoding.tokens_left:
+        return 0.0
+    spare_s = allowed_s - machine.step_s(0, machine.floor_tokens)
+    most = int(max(0.0, spare_s / max(machine.sequence_s, 1e-9)))
+    too_many = len(decoding.tokens_left) + 1 - max(1, most)
+    if too_many <= 0:
+        return 0.0
+    ends = sorted(decoding.tokens_left)[min(too_many, len(decoding.tokens_left)) - 1]
+    return ends * allowed_s

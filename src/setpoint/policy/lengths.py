@@ -1,0 +1,78 @@
+"""How long answers get, learned from those that ended: tokens emitted as a share of the cap, and what is left given what came.
+
+Formula: with the sorted shares F of ended requests, a request of cap c that has emitted e is expected to emit
+``F[i + q (n - i)] c - e`` more, i the number of shares that e has already passed: the q-quantile of the remaining length given
+survival (the empirical conditional distribution). Requests are learned from by class and by the power of two of their cap,
+for a caller who asks for 4096 tokens and one who asks for 16 are different callers. ``PRIOR_AT_CAP`` imaginary requests that
+used the whole cap stand beside the real ones, so that the first answers to end (the short ones) do not set the tone.
+
+Defaults: the newest 256 ended requests a group. When it is wrong: an answer's length that hangs on the prompt's content is
+only known on average; after a change of callers the old sample stays until 256 new answers have ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+import numpy as np
+
+from setpoint.policy.views import Columns, FloatColumn
+
+SAMPLES = 256
+PRIOR_AT_CAP = 4
+TYPICAL = 0.5
+LONG = 0.9
+MOST_GROUPS = 64
+
+
+class OutputLengths:
+    """Learned quantiles of the output length. Learns from ``ended``; everything else only reads."""
+
+    def __init__(self) -> None:
+        self._shares: dict[tuple[int, int], deque[float]] = {}
+        self._sorted: dict[tuple[int, int], FloatColumn] = {}
+
+    def ended(self, request_class: int, *, cap_tokens: int, emitted_tokens: int) -> None:
+        """An answer came to its own end (not cancelled) after ``emitted_tokens``."""
+        group = (request_class, cap_tokens.bit_length())
+        if group not in self._shares and len(self._shares) >= MOST_GROUPS:
+            return
+        samples = self._shares.setdefault(group, deque([1.0] * PRIOR_AT_CAP, maxlen=SAMPLES))
+        samples.append(emitted_tokens / max(1, cap_tokens))
+        self._sorted.pop(group, None)
+
+    def expected(self, request_class: int, cap_tokens: int, quantile: float = TYPICAL) -> int:
+        """Quantile of the whole length of an answer with this cap; the cap before anything is learned. At least 1."""
+        shares = self._of((request_class, cap_tokens.bit_length()))
+        if shares is None:
+            return max(1, cap_tokens)
+        return max(1, round(float(shares[min(len(shares) - 1, int(quantile * len(shares)))]) * cap_tokens))
+
+    def remaining(self, columns: Columns, quantile: float = TYPICAL) -> FloatColumn:
+        """Tokens each request is expected to emit yet, given what it has emitted. Shape (requests,), each at least 1."""
+        left: FloatColumn = np.maximum(columns.cap_tokens - columns.emitted_tokens, 1).astype(np.float64)
+        if not self._shares or not len(columns):
+            return left
+        groups = columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1]
+        for group in np.unique(groups).tolist():
+            shares = self._of(divmod(int(group), 64))
+            if shares is None:
+                continue
+            here = groups == group
+            caps, emitted = columns.cap_tokens[here], columns.emitted_tokens[here]
+            passed = np.searchsorted(shares, emitted / np.maximum(caps, 1), side="right")
+            index = np.minimum(passed + (quantile * (len(shares) - passed)).astype(np.int64), len(shares) - 1)
+            expected = np.where(passed < len(shares), shares[index] * caps - emitted, inf)
+            left[here] = np.clip(expected, 1, left[here])
+        return left
+
+    def _of(self, group: tuple[int, int]) -> FloatColumn | None:
+        samples = self._shares.get(group)
+        if samples is None:
+            return None
+        kept = self._sorted.get(group)
+        if kept is None:
+            kept = np.array(sorted(samples), dtype=np.float64)
+            self._sorted[group] = kept
+        return kept

@@ -1,0 +1,33 @@
+"""How much a forecast is to be distrusted, learned from its own errors: adaptive conformal inference (Gibbs and Candes, 2021).
+
+The margin q (a share of the limit) follows ``q += RATE x (1[error > q] - MISS_RATE)`` over the errors, actual less forecast
+as a share of the limit, of admitted requests. In the long run errors are above q in ``MISS_RATE`` of the cases whatever their
+distribution. Only forecasts that were close to a refusal teach (forecast and margin over
+``TEACHES_FROM`` of the limit, or the limit missed): elsewhere an error decides nothing.
+
+Defaults: start 0.10, never under 0.02 nor over 0.6; one miss in 200 is the aim, half of what a P99 limit allows. When it is
+wrong: after a sudden change of the machine it takes tens of misses to widen, and thousands of hits to narrow again.
+"""
+
+from __future__ import annotations
+
+MISS_RATE = 0.005
+RATE = 0.02
+START = 0.10
+LEAST = 0.02
+MOST = 0.6
+TEACHES_FROM = 0.75
+
+
+class LearnedMargin:
+    """A share of the limit that is kept back."""
+
+    def __init__(self, start: float = START) -> None:
+        self.share = start
+
+    def learn(self, *, forecast_s: float, actual_s: float, limit_s: float) -> None:
+        """One admitted request: what was forecast at its admission, what came; both from the moment its limit runs from."""
+        if limit_s <= 0 or (forecast_s < (TEACHES_FROM - self.share) * limit_s and actual_s < limit_s):
+            return
+        missed = (actual_s - forecast_s) / limit_s > self.share
+        self.share = min(MOST, max(LEAST, self.share + RATE * (float(missed) - MISS_RATE)))

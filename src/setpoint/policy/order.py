@@ -1,0 +1,60 @@
+"""Who is next: class, then fairness between tenants, then the earliest deadline, with bounded ageing for those without one.
+
+Inside a class: earliest deadline first (optimal for one machine while nobody has to be late; Liu and Layland, 1973), least
+remaining work as tie-break, arrival after that. A request without a deadline is ordered as if due ``PATIENCE_S`` after its
+arrival. Of the batch class, the oldest that has waited ``BATCH_PATIENCE_S`` is served first, one at a time: nobody starves,
+and however many have aged, they never push the interactive aside together. Where nobody at all has a deadline, the
+highest response ratio goes first, ``1 + wait / own prefill seconds`` (Brinch Hansen, 1971): short ones first, and waiting makes
+anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each tenant's own.
+
+When it is wrong: earliest deadline first serves those first who are late already, which is why the doomed are dropped; fairness
+can place a tenant's lax request before another's urgent one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from setpoint.policy.tenants import TenantCounters
+from setpoint.policy.views import BATCH, INTERACTIVE, Columns, FloatColumn, IntColumn
+
+PATIENCE_S = 30.0
+BATCH_PATIENCE_S = 120.0
+
+
+def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None) -> FloatColumn:
+    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests)."""
+    patient_until_s = columns.arrived_s + PATIENCE_S
+    free = np.isinf(columns.deadline_s)
+    aged = aged_batch(columns, now_s=now_s)
+    kind = columns.request_class.astype(np.float64)
+    kind[aged] = INTERACTIVE
+    if free.all() and not len(aged):
+        due_s = np.zeros(len(columns))
+        tie = -response_ratios(columns, now_s=now_s, token_s=token_s)
+    else:
+        due_s = np.where(free, patient_until_s, columns.deadline_s)
+        tie = np.where(free, 0.0, columns.prefill_tokens)
+    if tenants is None or len(columns) < 2 or (columns.tenant == columns.tenant[0]).all():
+        start = np.zeros(len(columns))
+    else:
+        start = tenants.start_tags(columns, np.lexsort((columns.arrived_s, tie, due_s, kind)))
+    return np.vstack((columns.arrived_s, tie, due_s, start, kind))
+
+
+def aged_batch(columns: Columns, *, now_s: float) -> IntColumn:
+    """Index of the oldest batch request if it has waited long enough to be served first; empty otherwise."""
+    batch = np.flatnonzero(columns.request_class == BATCH)
+    oldest = batch[np.argsort(columns.arrived_s[batch], kind="stable")[:1]]
+    return np.asarray(oldest[columns.arrived_s[oldest] + BATCH_PATIENCE_S <= now_s], dtype=np.int64)
+
+
+def response_ratios(columns: Columns, *, now_s: float, token_s: float) -> FloatColumn:
+    """``1 + wait / own prefill seconds`` of each request."""
+    own_s = np.maximum(columns.prefill_tokens, 1) * max(token_s, 1e-9)
+    return np.asarray(1.0 + (now_s - columns.arrived_s) / own_s, dtype=np.float64)
+
+
+def most_urgent(keys: FloatColumn) -> IntColumn:
+    """Indices by urgency, the most urgent first."""
+    return np.asarray(np.lexsort(keys), dtype=np.int64)

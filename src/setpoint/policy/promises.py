@@ -1,0 +1,163 @@
+"""When a refused request should come again, and a ledger that keeps room for it.
+
+Rule: a refused request is told ``due = max(when the backlog has drained enough, the due time of the promise before) + own
+work x share honoured / (capacity - fresh load)``: promises are spaced as fast as the room that is left can take them.
+Capacity is the work done per second while requests were being refused (work in machine seconds beyond the fixed cost of a
+step); fresh load the median over the last ``WINDOWS`` windows, so that a burst, which is what makes promises, does not pass
+for the load that lasts. A later fresh request sees the promised work that falls due before its own forecast ends as work
+ahead of it. A request that comes back is known again by the fingerprint of its prompt; one that has not come within
+``GRACE_S`` counts as not honoured.
+
+Defaults: at most 4096 promises; room is kept ``GRACE_S`` after the due time (a header in whole seconds makes clients come up
+to one late), the promise itself ``REMEMBER_S``. The share of promises that is taken up is learned, so that clients who
+never come back cost little. When it is wrong: if the load that lasts grows, promises come due in a full system and
+displace fresh requests; two clients with the same prompt are one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST_PROMISES = 4096
+GRACE_S = 1.5
+REMEMBER_S = 30.0
+EARLY_S = 0.05
+WINDOW_S = 2.0
+WINDOWS = 30
+LEAST_SHARE = 0.1
+LEAST_HONOURED = 0.05
+HONOURED_RATE = 0.05
+LEAST_WAIT_S = 0.1
+MOST_WAIT_S = 120.0
+FORGET_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Room for ``tokens`` of prompt and ``output_tokens`` of answer at ``due_s``."""
+
+    due_s: float
+    tokens: int
+    output_tokens: int
+    work_s: float
+
+
+class FreshLoad:
+    """Work offered per second by requests that come for the first time: the median over windows of a minute."""
+
+    def __init__(self) -> None:
+        self._windows: deque[float] = deque(maxlen=WINDOWS)
+        self._began_s: float | None = None
+        self._sum = 0.0
+
+    def offered(self, now_s: float, work_s: float) -> None:
+        """A request came."""
+        if self._began_s is None or now_s < self._began_s:
+            self._began_s = now_s
+        passed = int((now_s - self._began_s) / WINDOW_S)
+        if passed:
+            self._windows.append(self._sum / WINDOW_S)
+            self._windows.extend([0.0] * min(passed - 1, WINDOWS))
+            self._began_s += passed * WINDOW_S
+            self._sum = 0.0
+        self._sum += work_s
+
+    @property
+    def rate(self) -> float:
+        """Machine seconds per second; 0 before the first window is over."""
+        return float(np.median(np.array(self._windows))) if self._windows else 0.0
+
+
+class Capacity:
+    """Work done per second while the system was full."""
+
+    def __init__(self) -> None:
+        self._work_s = 0.0
+        self._wall_s = 0.0
+
+    def full_step(self, work_s: float, wall_s: float) -> None:
+        """A step while requests were being refused: old ones fade with ``FORGET_S`` of full time."""
+        keep = max(0.0, 1.0 - wall_s / FORGET_S)
+        self._work_s = keep * self._work_s + work_s
+        self._wall_s = keep * self._wall_s + wall_s
+
+    @property
+    def rate(self) -> float:
+        """Machine seconds of requests' work per second; 0.5 before anything is known."""
+        return self._work_s / self._wall_s if self._wall_s > 0.05 else 0.5
+
+
+class Promises:
+    """The ledger. ``promise`` on refusal, ``returned`` when somebody asks, ``due_before`` for who is fresh."""
+
+    def __init__(self) -> None:
+        self.fresh = FreshLoad()
+        self.capacity = Capacity()
+        self.honoured_share = 1.0
+        self._by_fingerprint: OrderedDict[int, Promise] = OrderedDict()
+        self._overdue: deque[tuple[float, int]] = deque(maxlen=MOST_PROMISES)
+        self._last_due_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._by_fingerprint)
+
+    def returned(self, fingerprint: int, now_s: float) -> Promise | None:
+        """The promise that the request with this prompt was given, if it has one."""
+        self._expire(now_s)
+        return self._by_fingerprint.get(fingerprint) if fingerprint else None
+
+    def kept(self, fingerprint: int) -> None:
+        """The request came back in time and was admitted: its promise is done."""
+        if self._by_fingerprint.pop(fingerprint, None) is not None:
+            self._learn(honoured=True)
+
+    def promise(
+        self, fingerprint: int, now_s: float, *, after_s: float, tokens: int, output_tokens: int, work_s: float
+    ) -> float:
+        """Promise room at the earliest moment at least ``after_s`` from now; gives the moment."""
+        room = max(LEAST_SHARE * self.capacity.rate, self.capacity.rate - self.fresh.rate)
+        spacing_s = work_s * self.honoured_share / max(room, 1e-6)
+        due_s = max(now_s + max(after_s, LEAST_WAIT_S), self._last_due_s) + spacing_s
+        due_s = min(due_s, now_s + MOST_WAIT_S)
+        self._last_due_s = due_s
+        if fingerprint:
+            self._by_fingerprint[fingerprint] = Promise(due_s, tokens, output_tokens, work_s)
+            self._by_fingerprint.move_to_end(fingerprint)
+            self._overdue.append((due_s, fingerprint))
+            while len(self._by_fingerprint) > MOST_PROMISES:
+                self._by_fingerprint.popitem(last=False)
+        return due_s
+
+    def due_before(self, now_s: float, until_s: float) -> list[Promise]:
+        """Promises likely to be taken up between now and ``until_s``: of those due by then the share that is honoured, of those
+        overdue by less than ``GRACE_S`` so many as come in such a span."""
+        self._expire(now_s)
+        due, overdue = [], []
+        for promise in self._by_fingerprint.values():  # nearly in order of due time
+            if promise.due_s > until_s + GRACE_S:
+                break
+            if now_s <= promise.due_s <= until_s:
+                due.append(promise)
+            elif now_s - GRACE_S <= promise.due_s < now_s:
+                overdue.append(promise)
+        late = len(overdue) * min(1.0, (until_s - now_s) / GRACE_S)
+        return (due + overdue)[: int((len(due) + late) * self.honoured_share + 0.5)]
+
+    def _expire(self, now_s: float) -> None:
+        while self._overdue and self._overdue[0][0] + GRACE_S < now_s:
+            due_s, fingerprint = self._overdue.popleft()
+            promise = self._by_fingerprint.get(fingerprint)
+            if promise is not None and promise.due_s == due_s:
+                self._learn(honoured=False)
+        while self._by_fingerprint:
+            fingerprint, promise = next(iter(self._by_fingerprint.items()))
+            if promise.due_s + REMEMBER_S > now_s:
+                return
+            del self._by_fingerprint[fingerprint]
+
+    def _learn(self, *, honoured: bool) -> None:
+        share = self.honoured_share + HONOURED_RATE * (float(honoured) - self.honoured_share)
+        self.honoured_share = max(LEAST_HONOURED, share)

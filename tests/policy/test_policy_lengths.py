@@ -1,0 +1,58 @@
+"""Learned lengths: the cap until something is known, quantiles after that, conditional on what has come."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_views import Row, columns
+
+from setpoint.policy.lengths import MOST_GROUPS, SAMPLES, OutputLengths
+from setpoint.policy.views import BATCH, INTERACTIVE
+
+
+def learned(lengths: list[int], cap: int = 100) -> OutputLengths:
+    model = OutputLengths()
+    for length in lengths:
+        model.ended(INTERACTIVE, cap_tokens=cap, emitted_tokens=length)
+    return model
+
+
+def test_the_cap_until_something_is_known() -> None:
+    assert OutputLengths().expected(INTERACTIVE, 70) == 70
+    assert OutputLengths().remaining(columns([Row(1, emitted=30, cap=100)])).tolist() == [70.0]
+    assert learned([10] * 200).expected(BATCH, 70) == 70, "another class is not learned from"
+    assert learned([10] * 200).expected(INTERACTIVE, 4096) == 4096, "nor callers with quite another cap"
+
+
+def test_quantiles_of_what_ended() -> None:
+    model = learned(list(range(1, 101)) * 2)
+    assert model.expected(INTERACTIVE, 100) == pytest.approx(50, abs=3)
+    assert model.expected(INTERACTIVE, 100, 0.9) == pytest.approx(91, abs=3)
+    # Given 80 tokens, the rest is one of 1..20.
+    assert model.remaining(columns([Row(1, emitted=80, cap=100)]))[0] == pytest.approx(11, abs=3)
+
+
+def test_the_first_short_answers_do_not_set_the_tone() -> None:
+    assert learned([2, 3]).expected(INTERACTIVE, 100, 0.9) == 100
+
+
+@given(st.lists(st.integers(1, 100), max_size=SAMPLES + 50), st.integers(0, 99), st.floats(0, 0.99))
+def test_what_is_left_is_between_one_and_what_the_cap_leaves(lengths: list[int], emitted: int, quantile: float) -> None:
+    left = learned(lengths).remaining(columns([Row(1, emitted=emitted, cap=100)]), quantile)
+    assert 1 <= left[0] <= 100 - emitted
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=80), st.integers(0, 99), st.floats(0, 0.9))
+def test_a_higher_quantile_is_no_shorter(lengths: list[int], emitted: int, quantile: float) -> None:
+    model, row = learned(lengths), columns([Row(1, emitted=emitted, cap=100)])
+    assert model.remaining(row, quantile)[0] <= model.remaining(row, quantile + 0.09)[0]
+
+
+def test_the_number_of_groups_is_bounded() -> None:
+    model = OutputLengths()
+    for kind in range(2 * MOST_GROUPS):
+        model.ended(kind, cap_tokens=10, emitted_tokens=5)
+    assert model.expected(2 * MOST_GROUPS - 1, 10) == 10
+    assert np.isfinite(model.remaining(columns([Row(1, request_class=3, cap=9)]))).all()

@@ -1,0 +1,88 @@
+"""The ledger of promises: spaced by the room there is, kept for those who come back, bounded, forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from setpoint.policy.promises import (
+    GRACE_S,
+    MOST_PROMISES,
+    MOST_WAIT_S,
+    REMEMBER_S,
+    WINDOW_S,
+    Capacity,
+    FreshLoad,
+    Promises,
+)
+
+
+def promise(ledger: Promises, fingerprint: int, now_s: float = 0.0, *, after_s: float = 1.0, work_s: float = 0.1) -> float:
+    return ledger.promise(fingerprint, now_s, after_s=after_s, tokens=10, output_tokens=5, work_s=work_s)
+
+
+def test_promises_are_spaced_by_the_room_that_is_left() -> None:
+    ledger = Promises()
+    ledger.capacity.full_step(0.8, 1.0)
+    for window in range(10):
+        ledger.fresh.offered(window * WINDOW_S, 0.6 * WINDOW_S)
+    assert ledger.fresh.rate == pytest.approx(0.6)
+    assert promise(ledger, 1, 20.0) == pytest.approx(21.0 + 0.1 / 0.2)
+    assert promise(ledger, 2, 20.0) == pytest.approx(21.0 + 2 * 0.1 / 0.2)
+
+
+def test_a_burst_does_not_pass_for_the_load_that_lasts() -> None:
+    load = FreshLoad()
+    for window in range(20):
+        load.offered(window * WINDOW_S, (3.0 if window > 14 else 0.5) * WINDOW_S)
+    assert load.rate == pytest.approx(0.5)
+
+
+def test_capacity_is_what_was_done_when_full() -> None:
+    capacity = Capacity()
+    assert 0 < capacity.rate < 1
+    for _ in range(1000):
+        capacity.full_step(0.03, 0.05)
+    assert capacity.rate == pytest.approx(0.6)
+
+
+def test_a_promise_is_known_again_until_it_is_kept_or_forgotten() -> None:
+    ledger = Promises()
+    due_s = promise(ledger, 7)
+    found = ledger.returned(7, due_s)
+    assert found is not None
+    assert found.due_s == due_s
+    assert ledger.returned(8, due_s) is None
+    ledger.kept(7)
+    assert ledger.returned(7, due_s) is None
+    later_s = promise(ledger, 9, due_s)
+    assert ledger.returned(9, later_s + REMEMBER_S + 1) is None
+    assert ledger.honoured_share < 1
+
+
+def test_fresh_requests_see_what_falls_due_before_their_end() -> None:
+    ledger = Promises()
+    due_s = promise(ledger, 1)
+    assert ledger.due_before(0.0, due_s - 0.01) == []
+    assert len(ledger.due_before(0.0, due_s)) == 1
+    assert len(ledger.due_before(due_s + GRACE_S - 0.01, due_s + GRACE_S + 1)) == 1
+    assert ledger.due_before(due_s + GRACE_S + 0.01, due_s + 99) == []
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 500), st.floats(0, 10)), max_size=60))
+def test_due_times_never_go_back_and_never_beyond_the_longest_wait(asked: list[tuple[float, float, float]]) -> None:
+    ledger, now_s, last_s = Promises(), 0.0, 0.0
+    for number, (pause_s, after_s, work_s) in enumerate(asked):
+        now_s += pause_s
+        due_s = promise(ledger, number + 1, now_s, after_s=after_s, work_s=work_s)
+        assert now_s < due_s <= now_s + MOST_WAIT_S
+        assert due_s >= min(last_s, now_s + MOST_WAIT_S)
+        last_s = due_s
+
+
+def test_the_ledger_is_bounded() -> None:
+    ledger = Promises()
+    for number in range(MOST_PROMISES + 100):
+        promise(ledger, number + 1, work_s=0.0)
+    assert len(ledger) == MOST_PROMISES
