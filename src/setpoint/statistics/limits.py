@@ -44,8 +44,7 @@ def side_of_limit(
     The dependence is the worse of that at the limit and that at the sample's own percentile, lest a sample that by luck has
     few values beyond the limit seem to have them scattered. Where all values are far below the limit u < limit, u being the
     largest of them, dependence matters less: the share beyond u is what is uncertain, and beyond the limit lies at most
-    (u / limit)^2 of it if the tail falls off at least as fast as 1 / x^2, as tails of finite variance do.
-    A censored value below the limit counts as beyond it
+    u / limit of it if the tail falls off at least as fast as 1 / x. A censored value below the limit counts as beyond it
     for the first question and not for the second. ``transient``: see ``dependence``. Values must not be negative.
     """
     check_percentile(p)
@@ -65,7 +64,7 @@ def side_of_limit(
     found = found.worse(tail_dependence(ranked, n * share, transient=transient))
     if few:
         below = values[(values <= limit) & ~mask]
-        room = (float(below.max()) / limit) ** 2 if len(below) and limit > 0.0 else 1.0
+        room = float(below.max()) / limit if len(below) and limit > 0.0 else 1.0
         return Side.WITHIN if _few(n, perhaps, min(share / max(room, share), MOST_SHARE), found, confidence) else Side.UNKNOWN
     if surely == n and limit > 0.0:
         # The same from the other side: the least of the values is far beyond the limit.

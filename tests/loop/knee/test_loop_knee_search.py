@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from knee_searching import EXPONENTIAL, World, error_of, first_guess_rps, play
-from knee_servers import BatchServer, Floats, Served, SharingServer, Sizes, fifo_knee_rps
+from knee_servers import BatchServer, Floats, Served, SharingServer, Sizes, arrivals_s, fifo_knee_rps
 
-from setpoint.loop.knee.probes import Count, Criterion, KneeOptions, Probe, ProbeResult, goodput, simple_trace
+from setpoint.loop.knee.model import ServerModel
+from setpoint.loop.knee.occupancy import Occupancy
+from setpoint.loop.knee.probes import Count, Criterion, KneeOptions, Probe, ProbeResult, ProbeTrace, goodput, simple_trace
 from setpoint.loop.knee.search import KneeSearch
+from setpoint.loop.knee.twin import run_twin
 
 # Knees of processor sharing from runs of 4,000,000 requests (benchmarks/knee/accuracy.py); that of FIFO is exact.
 SHARED = World(SharingServer(EXPONENTIAL), (goodput(0.95, e2e_s=20.0),), 0.8072)
@@ -142,3 +146,56 @@ def test_results_that_cannot_be_are_refused() -> None:
         search.observe(ProbeResult(1.0, 10, 5, counts=(Count(5, 10), Count(5, 10))))
     with pytest.raises(ValueError, match="order of arrival"):
         simple_trace(np.array([1.0, 0.0]), np.array([1.0, 1.0]), np.array([2.0, 2.0]), goodput(0.9))
+
+
+def crowded_trace(probe: Probe, seed: int) -> ProbeTrace:
+    """Of a shared server on which a request is bad if it met more than 6 others on average, whatever its times."""
+    rng = np.random.default_rng(seed)
+    served = SharingServer(EXPONENTIAL).serve(arrivals_s(probe.rate_rps, probe.requests, rng), rng)
+    trace = simple_trace(served.arrival_s, served.first_s, served.end_s, Criterion("gaps", 0.1))
+    return replace(trace, bad=(Occupancy(trace).crowd() > 6.0)[None].astype(np.float64))
+
+
+def test_what_only_the_crowd_explains_is_learned() -> None:
+    def bad(rate_rps: float) -> float:
+        return float(crowded_trace(Probe(rate_rps, 100_000), 1).bad.mean())
+
+    low, high = 0.5, 0.99
+    for _ in range(9):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if bad(middle) > 0.1 else (middle, high)
+    search = KneeSearch(KneeOptions((Criterion("gaps", 0.1),), start_rps=0.2))
+    seed = 0
+    while (probe := search.next_probe()) is not None:
+        trace, seed = crowded_trace(probe, seed), seed + 1
+        search.observe(ProbeResult(probe.rate_rps, probe.requests, int((trace.bad == 0).sum()), trace=trace))
+    found = search.result().rate_rps
+    assert found is not None
+    assert abs(found / low - 1.0) < 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """A shared server that turns away whoever would be the seventh."""
+
+    def trace(self, probe: Probe, seed: int) -> ProbeTrace:
+        rng = np.random.default_rng(seed)
+        arrival_s = arrivals_s(probe.rate_rps, probe.requests, rng)
+        outcome = run_twin(ServerModel(), arrival_s, rng.exponential(1.0, probe.requests), np.full(probe.requests, 6.0))
+        end_s = np.where(outcome.refused, np.nan, arrival_s + outcome.e2e_s)
+        trace = simple_trace(arrival_s, end_s, end_s, Criterion("shed", 0.05))
+        return replace(trace, refused=outcome.refused, complete=~outcome.refused, bad=outcome.refused[None].astype(float))
+
+
+def test_refusals_are_learned_by_how_many_are_present() -> None:
+    search = KneeSearch(KneeOptions((Criterion("shed", 0.05),), start_rps=0.3))
+    seed = 0
+    while (probe := search.next_probe()) is not None:
+        trace, seed = Refusing().trace(probe, seed), seed + 1
+        search.observe(ProbeResult(probe.rate_rps, probe.requests, int((~trace.refused).sum()), trace=trace))
+    found = search.result().rate_rps
+    assert found is not None
+    # M/M/1/6: the share refused is that of the time in which it is full.
+    loads = np.linspace(0.3, 1.5, 2000)
+    full = loads**6 * (1.0 - loads) / (1.0 - loads**7)
+    assert abs(found / float(loads[np.argmax(full > 0.05)]) - 1.0) < 0.06

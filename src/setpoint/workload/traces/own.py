@@ -88,7 +88,7 @@ def _rows(path: Path) -> Any:
             if missing:
                 raise TraceError(
                     f"{path}: a Parquet file without {', '.join(missing)}; a requests.parquet of setpoint is needed, "
-                    f"found the columns {', '.join(names[:8])}"
+                    f"found the columns {', '.join(map(repr, names[:8]))}"
                 )
             columns = [name for name in _WANTED if name in names]
             for batch in file.iter_batches(_ROWS_A_BATCH, columns=columns):
