@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -13,6 +14,13 @@ from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.tokenizer import ModelTokenizer
 
 F32_OPTIONS = ExecutorOptions(precision="f32", cache_precision="f32", kv_cache_tokens=4096)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Started in the background by a shell, pytest has SIGINT ignored, and so would the programs it starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
