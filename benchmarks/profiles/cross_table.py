@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--sustained-s", type=float, default=25.0)
+    parser.add_argument("--seed", type=int, default=100, help="of the first round's arrivals; each round takes the next")
     parser.add_argument("--only", action="append", choices=example_names(), help="measure only this workload's row")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -122,7 +123,7 @@ def main() -> None:
         for name in cells:
             keys = list(configs) if round_number % 2 else list(reversed(configs))
             for key in keys:
-                cells[name][key].append(measure_cell(name, configs[key], 100 + round_number, schedule))
+                cells[name][key].append(measure_cell(name, configs[key], arguments.seed + round_number, schedule))
                 done = sum(len(rounds) for row in cells.values() for rounds in row.values())
                 total = len(cells) * len(configs) * arguments.rounds
                 print(f"[{done}/{total}] {time.monotonic() - started_s:.0f} s", flush=True)
