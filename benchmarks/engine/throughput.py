@@ -17,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -67,18 +68,29 @@ def llama_server(binary: str, model: Path, threads: int, port: int, extra: list[
     command = [binary, "-m", str(model), "--port", str(port), "-t", str(threads), "-tb", str(threads), "-np", str(slots)]
     command += ["-c", str(slots * CONTEXT_PER_SLOT), "-no-kvu", "-b", "2048", "-ub", "512", "-fa", "on", "-cram", "0"]
     command += ["-fit", "off", "--no-ui", "--no-cache-prompt", *(extra or [])]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-                if answer.status == 200:
-                    break
-            time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            if not healthy(url, process):
+                log.seek(0)
+                raise RuntimeError(f"llama.cpp's server did not come up:\n{log.read()[-2000:]}")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def healthy(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait up to two minutes for the server to say that it is ready; False if it ended or did not."""
+    for _ in range(240):
+        if process.poll() is not None:
+            return False
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            if answer.status == 200:
+                return True
+        time.sleep(0.5)
+    return False
 
 
 def wait_until_quiet() -> float:
