@@ -90,8 +90,10 @@ def test_who_would_be_late_alone_is_shed_and_who_is_read_or_due_much_later_never
         alone_s = line(*MACHINE).predict_s(StepWork(int(waiting.prefill_tokens[index]), 1, 0, 0))
         if waiting.emitted_tokens[index] or step.now_s + everything_s < waiting.deadline_s[index]:
             assert request_id not in made.shed
-        elif step.now_s + alone_s > waiting.deadline_s[index]:
+        elif step.now_s + alone_s > waiting.deadline_s[index] and (len(step.running) or step.now_s >= waiting.deadline_s[index]):
             assert request_id in made.shed
+    if not len(step.running) and (waiting.deadline_s > step.now_s).any():
+        assert len(made.shed) < len(waiting), "an idle machine turns everybody away"
 
 
 def test_doomed_by_example() -> None:
@@ -99,6 +101,16 @@ def test_doomed_by_example() -> None:
     doomed = Row(2, deadline_s=NOW_S + 0.108, prefill=100)
     preempted = Row(3, deadline_s=NOW_S - 1, prefill=100, emitted=4)
     assert plan([in_time, doomed, preempted]).shed == (2,)
+
+
+def test_an_idle_machine_tries_the_most_urgent_though_the_forecast_says_late() -> None:
+    """Seen: a model that thought every step too slow dropped everybody, saw no step, and so never learned better."""
+    nearly, sooner = Row(1, deadline_s=NOW_S + 0.05, prefill=100), Row(2, deadline_s=NOW_S + 0.04, prefill=100)
+    over = Row(3, deadline_s=NOW_S - 0.01, prefill=100)
+    made = plan([nearly, sooner, over])
+    assert (made.order, set(made.shed)) == ((2,), {1, 3})
+    assert set(plan([nearly, sooner, over], [Row(4, context=10, emitted=1)]).shed) == {1, 2, 3}, "not beside others"
+    assert plan([over]).shed == (3,), "what is over is over"
 
 
 @given(st.floats(-1, 1), st.floats(0, 1), st.integers(1, 8), st.integers(0, 1000), st.floats(0, 2000))

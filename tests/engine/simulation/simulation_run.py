@@ -33,8 +33,12 @@ from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import RequestView, StepView, SystemView
 
 STEPS = 4000
-# Sleeps without a step that a world may have for every step: arrivals that are refused, batches that fill.
-SLEEPS_PER_STEP = 30
+# Turns (steps, and sleeps until the next arrival) for every step asked for; a world whose every request is refused or dropped
+# ends after so many attempts.
+TURNS_PER_STEP = 40
+MOST_ATTEMPTS_PER_STEP = 4
+# However short the answers and however many are refused: steps, not arrivals, are what is simulated.
+MOST_ARRIVALS_PER_STEP = 1.0
 
 
 class SimulationFailed(AssertionError):
@@ -105,7 +109,8 @@ class Run:
         self._machine_dice = random.Random(f"{seed} machine")
         self._source = Population(self.recipe, random.Random(f"{seed} clients")).arrivals()
         self._events: list[tuple[float, int, str, Client]] = []
-        self._numbered = 0
+        self._numbered = self._arrivals = 0
+        self._shift_s = 0.0
         self._live: dict[int, Client] = {}
         self._patience = Patience(self.recipe, self._live)
         self._digest = blake2b(digest_size=16)
@@ -133,13 +138,7 @@ class Run:
     def run(self) -> Result:
         """To the end: so many steps with arrivals, then until everybody has left. Raises ``SimulationFailed``."""
         try:
-            for _ in range(SLEEPS_PER_STEP * self._target):
-                if self.steps >= self._target and not self._live:
-                    break
-                self._turn()
-            else:
-                assert self.steps >= self._target, "the world sleeps more than it works"
-                raise AssertionError("the loop does not come to an end")
+            self._turns()
             self._finish()
         except Exception as error:
             why = f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)
@@ -155,10 +154,19 @@ class Run:
 
     # One turn of whoever drives the loop
 
+    def _turns(self) -> None:
+        for _ in range(TURNS_PER_STEP * self._target):
+            if not self._live and not self._open:
+                return
+            self._turn()
+        raise AssertionError("the loop does not come to an end")
+
     def _turn(self) -> None:
         machine, dice = self.recipe.machine, self._dice
         if machine.jump and dice.random() < machine.jump:
-            self._clock.advance_to(self._clock() + dice.random() * machine.jump_s)
+            leap_s = dice.random() * machine.jump_s
+            self._clock.advance_to(self._clock() + leap_s)
+            self._shift_s += leap_s  # Nobody sends while the clock leaps: a thousand seconds would bring a million requests.
         self._happen()
         try:
             started = self.loop.begin_step()
@@ -243,22 +251,29 @@ class Run:
 
     def _invite(self) -> None:
         at_s, client = next(self._source)
-        self._post(at_s, "arrives", client)
+        if self._arrivals > 32 + MOST_ARRIVALS_PER_STEP * self.steps:
+            self._shift_s = max(self._shift_s, self._clock() - at_s + self.recipe.machine.coefficients_s[0])
+        self._post(at_s + self._shift_s, "arrives", client)
 
     def _happen(self) -> None:
         """Everything that is due: arrivals, returns, cancellations by time."""
         events, now_s = self._events, self._clock()
         while events and events[0][0] <= now_s:
             _, _, kind, client = heappop(events)
-            if kind == "arrives" and self.steps < self._target:
-                self._invite()
             if kind == "gives_up":
                 self._give_up(client)
-            elif self.steps < self._target:
+            elif self._open:
+                if kind == "arrives":
+                    self._invite()
                 self._submit(client)
+
+    @property
+    def _open(self) -> bool:
+        return self.steps < self._target and self._arrivals <= MOST_ATTEMPTS_PER_STEP * self._target
 
     def _submit(self, client: Client) -> None:
         client.attempts += 1
+        self._arrivals += 1
         self.counts["returned"] += client.attempts > 1
         try:
             sequence = self.loop.submit(client.request)
