@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from policy_views import NOW_S, Row, line, view, views
 
 from setpoint.policy.decisions import StepPlan, StepWork
+from setpoint.policy.doomed import SHORT, latest_first_s
+from setpoint.policy.forecast import Machine
+from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.setpoint import SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import BATCH, INTERACTIVE, StepView
+from setpoint.policy.views import BATCH, INTERACTIVE, StepView, taken
 
 # 10 ms a step, 1 ms a token, 0.1 ms a sequence.
 MACHINE = (0.01, 1e-3, 1e-4)
@@ -78,6 +81,30 @@ def test_order_is_by_class_then_deadline(step: StepView, places: int) -> None:
     assert len(joining) == room or not interactive, "batch requests alone may be held back"
     assert joining or left == [] or room == 0 or len(step.running), "with nothing else to do they are not"
     assert all(rank[a] <= rank[b] for a in joining for b in left)
+
+
+@given(views())
+def test_the_short_way_of_a_step_without_prompts_decides_as_the_long_one(step: StepView) -> None:
+    quiet = replace(step, waiting=view().waiting, running=taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0)))
+    short = policy().plan(quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("setpoint.policy.setpoint._nobody_asks", lambda _: False)
+        long = policy().plan(quiet)
+    assert short == replace(long, prefill_budget_tokens=short.prefill_budget_tokens, reason=short.reason)
+    assert short.reason.code == "no_prompts"
+
+
+@given(views(), st.integers(0, 5))
+def test_the_latest_useful_moment_is_the_deadline_less_what_is_owed(step: StepView, learned: int) -> None:
+    lengths = OutputLengths()
+    for _ in range(learned):
+        lengths.ended(INTERACTIVE, cap_tokens=100, emitted_tokens=50)
+    machine = Machine(0.01, 1e-3, 1e-4, inf, 16, 512)
+    decodes = int((step.running.prefill_tokens == 0).sum())
+    owed = np.where(step.waiting.tokens_to_deadline > 1, lengths.remaining(step.waiting, SHORT), 1.0)
+    plain = step.waiting.deadline_s - step.now_s - (owed - 1) * machine.step_s(decodes + 1, 0)
+    plain[step.waiting.emitted_tokens > 0] = inf
+    assert latest_first_s(step, machine, lengths) == pytest.approx(plain)
 
 
 @given(views())

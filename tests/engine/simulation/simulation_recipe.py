@@ -6,7 +6,7 @@ Everything is drawn once from ``random.Random(seed)``; the same seed is the same
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.views import RequestLimits
@@ -19,6 +19,8 @@ MODES = (
     BatchingMode.STATIC,
     BatchingMode.IMMEDIATE,
 )
+# Share of worlds whose cache holds hardly more than one whole request, with places and arrivals for many: preemption is the rule.
+CROWDED = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,13 @@ def draw(seed: int) -> Recipe:
         prefill_floor_tokens=dice.choice((1, 1, 4, 16)),
     )
     machine = _machine(dice)
-    return Recipe(seed, config, blocks, block_tokens, model_len, machine, _crowd(dice, machine))
+    crowd = _crowd(dice, machine)
+    if dice.random() < CROWDED:
+        blocks = whole + dice.randint(0, 4)
+        places, queue = dice.choice((3, 4, 8, 16)), dice.choice((5, 12, 40))
+        config = config.model_copy(update={"max_running": places, "max_waiting": queue})
+        crowd = replace(crowd, prompt_style="short", output_style="any", load=dice.choice((1.5, 4.0)))
+    return Recipe(seed, config, blocks, block_tokens, model_len, machine, crowd)
 
 
 def _machine(dice: random.Random) -> Machine:

@@ -32,11 +32,11 @@ from setpoint.policy.modes import build_policy
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import RequestView, StepView, SystemView
 
-STEPS = 4000
+STEPS = 5000
 # Turns (steps, and sleeps until the next arrival) for every step asked for; a world whose every request is refused or dropped
 # ends after so many attempts.
 TURNS_PER_STEP = 40
-MOST_ATTEMPTS_PER_STEP = 4
+MOST_ATTEMPTS_PER_STEP = 1.5
 # However short the answers and however many are refused: steps, not arrivals, are what is simulated.
 MOST_ARRIVALS_PER_STEP = 1.0
 

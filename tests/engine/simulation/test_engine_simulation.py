@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 from simulation_executor import WorldExecutor
 from simulation_recipe import MODES, draw
-from simulation_run import STEPS, Result, Run, SimulationFailed, run_seed
+from simulation_run import STEPS, Result, SimulationFailed, run_seed
 
 from setpoint.engine.assembly import Assembler
-from setpoint.engine.batch import Batch, BatchItem
+from setpoint.engine.batch import Batch, BatchItem, make_batch
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.step_loop import StepLoop
+from setpoint.policy import fifo
 from setpoint.policy.configuration import BatchingMode
 from setpoint.policy.decisions import StepPlan
 
@@ -36,20 +37,28 @@ HERE = Path(__file__).parent
 
 @pytest.mark.timeout(max(300, TOTAL_STEPS // 1000))
 def test_a_million_steps_of_random_worlds_keep_every_invariant() -> None:
-    seeds = range(FIRST_SEED, FIRST_SEED + -(-TOTAL_STEPS // STEPS))
+    results: list[Result] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
-        again = {seed: pool.submit(run_seed, seed) for seed in seeds[::TWICE_EVERY]}
-        each = [pool.submit(run_seed, seed) for seed in seeds]
-        try:
-            results = [future.result() for future in each]
-            digests = {seed: future.result().digest for seed, future in again.items()}
-        except SimulationFailed as failure:
-            pool.shutdown(cancel_futures=True)
-            pytest.fail(str(failure), pytrace=False)
+        while (left := TOTAL_STEPS - sum(result.steps for result in results)) > 0:
+            first = FIRST_SEED + len(results)
+            results += run_worlds(pool, range(first, first + -(-left // STEPS)))
+    check_coverage(results)
+
+
+def run_worlds(pool: ProcessPoolExecutor, seeds: range) -> list[Result]:
+    """Every world once, and some again, in another process or later in the same: the digests have to agree."""
+    each = [pool.submit(run_seed, seed) for seed in seeds]
+    again = {seed: pool.submit(run_seed, seed) for seed in seeds[::TWICE_EVERY]}
+    try:
+        results = [future.result() for future in each]
+        digests = {seed: future.result().digest for seed, future in again.items()}
+    except SimulationFailed as failure:
+        pool.shutdown(cancel_futures=True)
+        pytest.fail(str(failure), pytrace=False)
     for result in results:
         assert digests.get(result.seed, result.digest) == result.digest, f"seed {result.seed} decides differently when run again"
-    check_coverage(results)
+    return results
 
 
 def check_coverage(results: list[Result]) -> None:
@@ -57,7 +66,6 @@ def check_coverage(results: list[Result]) -> None:
     steps = Counter[str]()
     for result in results:
         steps[result.mode] += result.steps
-    assert steps.total() >= 0.97 * TOTAL_STEPS, "worlds that drop everybody end early; there may be few of them"
     assert steps[BatchingMode.SETPOINT] >= 0.3 * steps.total()
     assert all(steps[mode] >= 0.1 * steps.total() for mode in BatchingMode)
     happened = Counter[str]()
@@ -92,8 +100,8 @@ def leaky(self: Assembler, sequence: Sequence) -> None:
     self._pool.release(sequence.forget_blocks()[1:])
 
 
-def greedy_join(self: Assembler, sequence: Sequence, running: int) -> bool:
-    """Shares whatever block is first in the pool."""
+def crossed_join(self: Assembler, sequence: Sequence, running: int) -> bool:
+    """The first two blocks change places."""
     joined = join(self, sequence, running)
     if joined and len(sequence.blocks) > 1:
         sequence.blocks[0], sequence.blocks[1] = sequence.blocks[1], sequence.blocks[0]
@@ -127,47 +135,40 @@ def over_budget(items: list[BatchItem]) -> Batch:
     whole = [
         BatchItem(i.sequence, i.start, len(i.sequence.tokens) - i.start, emits=True) if i.count > 1 else i for i in items
     ]
-    return batch_of(whole)
+    return make_batch(whole)
 
 
 join, allocate, shed = Assembler._join, BlockPool.allocate, StepLoop._shed
 
 
-def batch_of(items: list[BatchItem]) -> Batch:
-    from setpoint.engine.batch import make_batch
-
-    return make_batch(items)
-
-
 BREAKS = {
-    "a block is never given back": (Assembler, "release", leaky),
-    "block tables are mixed up": (Assembler, "_join", greedy_join),
-    "hashes collide": (Sequence, "hash_full_blocks", wrong_hash),
-    "blocks in use are taken": (BlockPool, "allocate", evict_in_use),
-    "the cap moves": (StepLoop, "_shed", two_tokens),
-    "ends are lost": (StepLoop, "take_notices", lost),
+    "a block is never given back": (Assembler, "release", leaky, "references and block tables disagree"),
+    "block tables are mixed up": (Assembler, "_join", crossed_join, "a block was computed behind another text"),
+    "hashes collide": (Sequence, "hash_full_blocks", wrong_hash, "a block holds other tokens"),
+    "blocks in use are taken": (BlockPool, "allocate", evict_in_use, "a block was computed behind another text|somebody else uses"),
+    "the cap moves": (StepLoop, "_shed", two_tokens, "more tokens than the cap"),
+    "ends are lost": (StepLoop, "take_notices", lost, "does not come to an end|nothing will ever happen again"),
 }
 
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_engine_is_found_within_a_few_worlds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    where, what, broken = BREAKS[name]
+    where, what, broken, finding = BREAKS[name]
     monkeypatch.setattr(where, what, broken)
-    with pytest.raises(SimulationFailed):
+    with pytest.raises(SimulationFailed, match=finding):
         for seed in range(40):
             run_seed(seed, 200)
 
 
 def test_a_budget_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("setpoint.engine.assembly.make_batch", over_budget)
-    with pytest.raises(SimulationFailed, match="budget|tokens"):
+    with pytest.raises(SimulationFailed, match="more prompt than the plan's budget"):
         for seed in range(40):
             run_seed(seed, 200)
 
 
 def test_a_policy_that_forgets_somebody_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It serves the newest first: with enough load the oldest never gets its turn."""
-    from setpoint.policy import fifo
 
     def newest_first(step: fifo.StepView, max_running: int) -> tuple[int, ...]:
         room = max(0, max_running - len(step.running))
@@ -179,10 +180,9 @@ def test_a_policy_that_forgets_somebody_is_found(monkeypatch: pytest.MonkeyPatch
             run_seed(seed, 1000)
 
 
-def test_a_policy_that_rolls_dice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = iter(range(10**9))
-    kept = Run(2, 100).run().digest
-    monkeypatch.setattr("setpoint.policy.setpoint.steady_for", lambda _: 1)
-    assert Run(2, 100).run().digest == kept, "how long a plan stands is not a decision"
-    monkeypatch.setattr("setpoint.policy.slack.MARGIN", 0.25 + next(counter) % 2 + 0.1)
-    assert Run(2, 100).run().digest != kept
+def test_another_decision_gives_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = (0, 2, 5, 7, 10)
+    before = [run_seed(seed, 100).digest for seed in seeds]
+    assert [run_seed(seed, 100).digest for seed in seeds] == before
+    monkeypatch.setattr("setpoint.policy.slack.MARGIN", 0.3)
+    assert [run_seed(seed, 100).digest for seed in seeds] != before
