@@ -4,9 +4,9 @@
     python benchmarks/kv/preemption_waste.py --seeds 2 --requests 100 --pressures 2
 
 Real policies, step loop and KV pool on a virtual clock (no model). ``LIVE`` requests are always waiting or running; prompts and
-answers are log-normal. Pressure is the cache that ``PLACES`` average requests fill when half of their answer is out, divided by the
-cache there is. Recomputed: every token of a step whose KV had been computed before and was lost, so that blocks found again in the
-prefix cache do not count. The three rules see the same requests; only the order of preemption differs.
+answers are log-normal. Pressure is the cache that ``PLACES`` average requests fill when half of their answer is out, divided by
+the cache there is. Recomputed: every token of a step whose KV had been computed before and was lost, so that blocks found again
+in the prefix cache do not count. The three rules see the same requests; only the order of preemption differs.
 """
 
 from __future__ import annotations
@@ -162,12 +162,12 @@ def compare(mode: BatchingMode, *, pressure: float, seeds: int, requests: int) -
         for rule, of in outcomes.items()
     }
     least = rules["least_computed"]["recomputed_tokens"]
+    best = outcomes["least_computed"]
     ratios = {
         rule: {
             "of_totals": round(rules[rule]["recomputed_tokens"] / least, 3) if least else None,
             "by_seed": summary(
-                [a.recomputed / b.recomputed for a, b in zip(outcomes[rule], outcomes["least_computed"], strict=True) if b.recomputed]
-                or [1.0]
+                [a.recomputed / b.recomputed for a, b in zip(outcomes[rule], best, strict=True) if b.recomputed] or [1.0]
             ),
         }
         for rule in RULES

@@ -59,17 +59,23 @@ def test_the_number_of_groups_is_bounded() -> None:
 
 
 rows = st.lists(
-    st.tuples(st.sampled_from([INTERACTIVE, BATCH]), st.sampled_from([1, 3, 90, 100, 4096]), st.floats(0, 1)), min_size=1, max_size=12
+    st.tuples(st.sampled_from([INTERACTIVE, BATCH]), st.sampled_from([1, 3, 90, 100, 4096]), st.floats(0, 1)),
+    min_size=1,
+    max_size=12,
 )
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 100)), max_size=60), rows, st.sampled_from([0.1, 0.5, 0.9]))
-def test_all_at_once_is_the_formula_row_by_row(ended: list[tuple[bool, int]], asked: list[tuple[int, int, float]], q: float) -> None:
-    """Many rows of several groups are answered together, and asked again from memory: always what the head of the module says."""
+def test_all_at_once_is_the_formula_row_by_row(
+    ended: list[tuple[bool, int]], asked: list[tuple[int, int, float]], q: float
+) -> None:
+    """Many rows of several groups are answered together, and again from memory: always what the head of the module says."""
     model = OutputLengths()
     for batch, length in ended:
         model.ended(BATCH if batch else INTERACTIVE, cap_tokens=100, emitted_tokens=length)
-    made = columns([Row(i, request_class=kind, cap=cap, emitted=int(part * (cap - 1))) for i, (kind, cap, part) in enumerate(asked)])
+    made = columns(
+        [Row(i, request_class=kind, cap=cap, emitted=int(part * (cap - 1))) for i, (kind, cap, part) in enumerate(asked)]
+    )
     for _ in range(2):
         for index, left in enumerate(model.remaining(made, q).tolist()):
             cap, emitted = int(made.cap_tokens[index]), int(made.emitted_tokens[index])

@@ -54,6 +54,18 @@ def test_earliest_deadline_first_then_least_work_then_arrival() -> None:
     assert plan(waiting, places=2).order == (3, 2)
 
 
+def test_a_tenant_with_a_little_running_all_the_time_saves_up_no_credit() -> None:
+    """Seen: while it never had nothing running, its counter stood still, and its next burst went before everybody."""
+    judge = policy()
+    heavy = [Row(number, NOW_S, prefill=50, tenant=1) for number in range(3)]
+    judge.plan(view(heavy, [Row(9, context=10, emitted=3, tenant=2)]))
+    judge.tenants.charge(1, prompt_tokens=100_000)
+    burst = [Row(10 + number, NOW_S, prefill=50, tenant=2) for number in range(3)]
+    order = judge.plan(view([*heavy, *burst], [Row(9, context=10, emitted=3, tenant=2)])).order
+    assert sorted(order[:2]) != [10, 11], "the burst goes first as a whole"
+    assert {0, 10} == set(order[:2]), "they take turns"
+
+
 def test_interactive_goes_before_batch_even_beside_prompts_under_way() -> None:
     """Seen: with a prompt under way the class was forgotten and a batch request with a nearer deadline came first."""
     batch = Row(1, NOW_S - 2, NOW_S + 1.0, prefill=20, request_class=BATCH)
@@ -117,7 +129,7 @@ def test_who_would_be_late_alone_is_shed_and_who_is_read_or_due_much_later_never
         alone_s = line(*MACHINE).predict_s(StepWork(int(waiting.prefill_tokens[index]), 1, 0, 0))
         if waiting.emitted_tokens[index] or step.now_s + everything_s < waiting.deadline_s[index]:
             assert request_id not in made.shed
-        elif step.now_s + alone_s > waiting.deadline_s[index] and (len(step.running) or step.now_s >= waiting.deadline_s[index]):
+        elif step.now_s + (alone_s if len(step.running) else 0.0) > waiting.deadline_s[index]:
             assert request_id in made.shed
     if not len(step.running) and (waiting.deadline_s > step.now_s).any():
         assert len(made.shed) < len(waiting), "an idle machine turns everybody away"

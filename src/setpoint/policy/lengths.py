@@ -89,9 +89,7 @@ class OutputLengths:
         return kept
 
 
-def _given(
-    shares: FloatColumn, quantile: float, caps: IntColumn, emitted: IntColumn, most: FloatColumn
-) -> FloatColumn:
+def _given(shares: FloatColumn, quantile: float, caps: IntColumn, emitted: IntColumn, most: FloatColumn) -> FloatColumn:
     """The formula at the head for requests of one group, at least 1 and at most ``most``. Shapes (requests,)."""
     passed = np.searchsorted(shares, emitted / np.maximum(caps, 1), side="right")
     index = np.minimum(passed + (quantile * (len(shares) - passed)).astype(np.int64), len(shares) - 1)

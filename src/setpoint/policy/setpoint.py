@@ -168,7 +168,7 @@ class SetpointPolicy:
         """Drop the doomed, order the rest by urgency, give prefill what the readers' slack leaves."""
         step = replace(step, running=self._by_likely_length(step))
         self._left_over.see(step, self.lengths, self.model)
-        self.tenants.present({*step.waiting.tenant.tolist(), *step.running.tenant.tolist()})
+        self.tenants.present(step.waiting.tenant.tolist())
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
         if _nobody_asks(step):
             return self._plan(step, *self._budget(step))

@@ -25,7 +25,6 @@ from setpoint.policy.views import BATCH, SystemView
 FULL_LOOK_EVERY = 64
 OLD_EVERY = 8
 TINY_S = 1e-6  # moments are differences of large numbers
-# Measured over 10 million steps: the worst request needed 0.9 of this product; see ``overdue``.
 SLACK = 2.0
 
 
@@ -127,8 +126,8 @@ class Patience:
     First-come modes: nobody overtakes. The oldest request that lives gains at least a token in every step and is never
     preempted, so a request ends after at most as many steps as it and those before it have tokens, prompts and answers.
     ``setpoint``: others may overtake until the request is due (its deadline, or ``PATIENCE_S`` after its arrival, or
-    ``BATCH_PATIENCE_S`` for the batch class, of which one at a time is served); after that only those that were there. A request that
-    can lose its blocks (least computed first) pays more than once: ``SLACK`` times that work, plus what other tenants are owed.
+    ``BATCH_PATIENCE_S`` for the batch class, of which one at a time is served); after that only who was there. A request
+    that can lose its blocks (least computed first) pays more than once: ``SLACK`` times that work.
     """
 
     def __init__(self, recipe: Recipe, live: dict[int, Client]) -> None:

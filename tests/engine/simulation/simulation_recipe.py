@@ -19,7 +19,7 @@ MODES = (
     BatchingMode.STATIC,
     BatchingMode.IMMEDIATE,
 )
-# Share of worlds whose cache holds hardly more than one whole request, with places and arrivals for many: preemption is the rule.
+# Share of worlds whose cache holds hardly more than one whole request, with arrivals for many: preemption is the rule.
 CROWDED = 0.3
 
 

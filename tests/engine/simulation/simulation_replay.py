@@ -19,7 +19,8 @@ from simulation_run import STEPS, Result, SimulationFailed, run_seed
 def words(result: Result) -> str:
     """A result in a line."""
     counts = " ".join(f"{name}={count}" for name, count in result.counts.items())
-    return f"seed {result.seed} {result.mode} steps={result.steps} {counts} patience={result.worst_patience:.2f} {result.digest}"
+    name = f"seed {result.seed} {result.mode} steps={result.steps}"
+    return f"{name} {counts} patience={result.worst_patience:.2f} {result.digest}"
 
 
 def main() -> int:

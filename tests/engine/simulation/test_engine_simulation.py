@@ -57,7 +57,7 @@ def run_worlds(pool: ProcessPoolExecutor, seeds: range) -> list[Result]:
         pool.shutdown(cancel_futures=True)
         pytest.fail(str(failure), pytrace=False)
     for result in results:
-        assert digests.get(result.seed, result.digest) == result.digest, f"seed {result.seed} decides differently when run again"
+        assert digests.get(result.seed, result.digest) == result.digest, f"seed {result.seed} decides differently again"
     return results
 
 
@@ -132,20 +132,23 @@ def lost(self: StepLoop) -> list[object]:
 
 
 def over_budget(items: list[BatchItem]) -> Batch:
-    whole = [
-        BatchItem(i.sequence, i.start, len(i.sequence.tokens) - i.start, emits=True) if i.count > 1 else i for i in items
-    ]
+    whole = [BatchItem(i.sequence, i.start, len(i.sequence.tokens) - i.start, emits=True) if i.count > 1 else i for i in items]
     return make_batch(whole)
 
 
 join, allocate, shed = Assembler._join, BlockPool.allocate, StepLoop._shed
 
 
+def run_all(seeds: range, steps: int) -> None:
+    for seed in seeds:
+        run_seed(seed, steps)
+
+
 BREAKS = {
     "a block is never given back": (Assembler, "release", leaky, "references and block tables disagree"),
     "block tables are mixed up": (Assembler, "_join", crossed_join, "a block was computed behind another text"),
     "hashes collide": (Sequence, "hash_full_blocks", wrong_hash, "a block holds other tokens"),
-    "blocks in use are taken": (BlockPool, "allocate", evict_in_use, "a block was computed behind another text|somebody else uses"),
+    "blocks in use are taken": (BlockPool, "allocate", evict_in_use, "behind another text|somebody else uses"),
     "the cap moves": (StepLoop, "_shed", two_tokens, "more tokens than the cap"),
     "ends are lost": (StepLoop, "take_notices", lost, "does not come to an end|nothing will ever happen again"),
 }
@@ -156,15 +159,13 @@ def test_a_broken_engine_is_found_within_a_few_worlds(name: str, monkeypatch: py
     where, what, broken, finding = BREAKS[name]
     monkeypatch.setattr(where, what, broken)
     with pytest.raises(SimulationFailed, match=finding):
-        for seed in range(40):
-            run_seed(seed, 200)
+        run_all(range(40), 200)
 
 
 def test_a_budget_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("setpoint.engine.assembly.make_batch", over_budget)
     with pytest.raises(SimulationFailed, match="more prompt than the plan's budget"):
-        for seed in range(40):
-            run_seed(seed, 200)
+        run_all(range(40), 200)
 
 
 def test_a_policy_that_forgets_somebody_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,8 +177,7 @@ def test_a_policy_that_forgets_somebody_is_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(fifo, "oldest_first", newest_first)
     with pytest.raises(SimulationFailed, match="starves"):
-        for seed in range(1, 200, 5):
-            run_seed(seed, 1000)
+        run_all(range(1, 200, 5), 1000)
 
 
 def test_another_decision_gives_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
