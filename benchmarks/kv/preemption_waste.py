@@ -1,7 +1,7 @@
 """Whom to preempt: tokens computed again under three rules, in simulation, over several seeds and pressures.
 
     python benchmarks/kv/preemption_waste.py --output benchmarks/results/kv_preemption.json
-    python benchmarks/kv/preemption_waste.py --seeds 2 --requests 100 --pressures 2
+    python benchmarks/kv/preemption_waste.py --seeds 2 --requests 50 --pressures 3
 
 Real policies, step loop and KV pool on a virtual clock (no model). ``LIVE`` requests are always waiting or running; prompts and
 answers are log-normal. Pressure is the cache that ``PLACES`` average requests fill when half of their answer is out, divided by
@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,9 +38,19 @@ PLACES = 24
 LIVE = 32
 BLOCK_TOKENS = 32
 MODEL_LEN = 2048
-PROMPT = (200.0, 0.9)  # median and sigma of the logarithm
-OUTPUT = (120.0, 0.7)
-PRESSURES = (1.2, 1.6, 2.4, 4.0)
+PRESSURES = (1.6, 2.4, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Median and sigma of the logarithm of prompt and output tokens."""
+
+    prompt: tuple[float, float]
+    output: tuple[float, float]
+
+
+# ``growing``: what fills the cache is answers, which is when preemption is frequent.
+LOADS = {"chat": Load((200.0, 0.9), (120.0, 0.7)), "growing": Load((60.0, 1.2), (250.0, 0.6))}
 
 Order = Callable[[Columns], list[int]]
 RULES: dict[str, Order] = {
@@ -105,7 +116,7 @@ class Outcome:
     output_tokens_per_s: float
 
 
-def draw_requests(seed: int, count: int) -> list[GenerationRequest]:
+def draw_requests(load: Load, seed: int, count: int) -> list[GenerationRequest]:
     """The same for every rule."""
     dice = np.random.default_rng(seed)
 
@@ -115,8 +126,8 @@ def draw_requests(seed: int, count: int) -> list[GenerationRequest]:
     requests = []
     for number in range(count):
         first = 10_000 * (number + 1)
-        prompt = tuple(range(first, first + length(PROMPT)))
-        requests.append(GenerationRequest(prompt, SamplingParams(max_tokens=length(OUTPUT), ignore_eos=True)))
+        prompt = tuple(range(first, first + length(load.prompt)))
+        requests.append(GenerationRequest(prompt, SamplingParams(max_tokens=length(load.output), ignore_eos=True)))
     return requests
 
 
@@ -145,11 +156,11 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"mean": round(fmean(values), 4), "least": round(min(values), 4), "most": round(max(values), 4)}
 
 
-def compare(mode: BatchingMode, *, pressure: float, seeds: int, requests: int) -> dict[str, Any]:
+def compare(name: str, mode: BatchingMode, *, pressure: float, seeds: int, requests: int) -> dict[str, Any]:
     """All rules at one pressure, seed by seed; the ratios are of the same requests under two rules."""
     outcomes: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
     for seed in range(seeds):
-        drawn = draw_requests(seed, requests)
+        drawn = draw_requests(LOADS[name], seed, requests)
         for rule in RULES:
             outcomes[rule].append(run(mode, rule, drawn, pressure=pressure))
     rules = {
@@ -173,25 +184,30 @@ def compare(mode: BatchingMode, *, pressure: float, seeds: int, requests: int) -
         for rule in RULES
         if rule != "least_computed"
     }
-    return {"mode": mode.value, "pressure": pressure, "rules": rules, "recomputed_against_least_computed": ratios}
+    return {
+        "load": name,
+        "mode": mode.value,
+        "pressure": pressure,
+        "rules": rules,
+        "recomputed_against_least_computed": ratios,
+    }
 
 
 def main() -> int:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description="Tokens computed again under three rules of preemption.")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=250)
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=80)
     parser.add_argument("--pressures", type=float, nargs="+", default=list(PRESSURES))
     told = parser.parse_args()
     rows = []
-    for mode in (BatchingMode.CONTINUOUS, BatchingMode.SETPOINT):
-        for pressure in told.pressures:
-            row = compare(mode, pressure=pressure, seeds=told.seeds, requests=told.requests)
-            rows.append(row)
-            shares = " ".join(f"{rule} {each['recomputed_share']['mean']:.3f}" for rule, each in row["rules"].items())
-            ratio = {rule: each["of_totals"] for rule, each in row["recomputed_against_least_computed"].items()}
-            print(f"{mode.value} pressure {pressure}: recomputed {shares}; against least computed {ratio}", flush=True)
+    for name, mode, pressure in product(LOADS, (BatchingMode.CONTINUOUS, BatchingMode.SETPOINT), told.pressures):
+        row = compare(name, mode, pressure=pressure, seeds=told.seeds, requests=told.requests)
+        rows.append(row)
+        shares = " ".join(f"{rule} {each['recomputed_share']['mean']:.3f}" for rule, each in row["rules"].items())
+        ratio = {rule: each["of_totals"] for rule, each in row["recomputed_against_least_computed"].items()}
+        print(f"{name} {mode.value} pressure {pressure}: recomputed {shares}; against least computed {ratio}", flush=True)
     if told.output:
         facts = {"seeds": told.seeds, "requests": told.requests, "places": PLACES, "live": LIVE, "block_tokens": BLOCK_TOKENS}
         document = {"benchmark": "kv_preemption", "settings": facts, "machine": machine_facts(), "rows": rows}

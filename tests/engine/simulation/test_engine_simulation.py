@@ -27,6 +27,7 @@ from setpoint.engine.step_loop import StepLoop
 from setpoint.policy import fifo
 from setpoint.policy.configuration import BatchingMode
 from setpoint.policy.decisions import StepPlan
+from setpoint.policy.views import StepView
 
 TOTAL_STEPS = int(os.environ.get("SETPOINT_SIMULATION_STEPS", "1000000"))
 FIRST_SEED = int(os.environ.get("SETPOINT_SIMULATION_SEED", "0"))
@@ -171,7 +172,7 @@ def test_a_budget_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_policy_that_forgets_somebody_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It serves the newest first: with enough load the oldest never gets its turn."""
 
-    def newest_first(step: fifo.StepView, max_running: int) -> tuple[int, ...]:
+    def newest_first(step: StepView, max_running: int) -> tuple[int, ...]:
         room = max(0, max_running - len(step.running))
         return (*fifo.in_prefill(step.running).tolist(), *step.waiting.ids[::-1][:room].tolist())
 
