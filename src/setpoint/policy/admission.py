@@ -87,9 +87,10 @@ class Outlooks:
         long_output = self._lengths.expected(request.request_class, request.max_output_tokens, LONG)
         gap_s = min(tightest_gap_s(running, own), tightest_gap_s(waiting))
         allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s, self._model))
-        machine = machine_of(self._model, self._limits, running, joined_columns(waiting, own), allowed_s=allowed_s)
+        every = joined_columns(waiting, own)
+        machine = machine_of(self._model, self._limits, running, every, allowed_s=allowed_s)
         decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
-        ahead = self._ahead(own, system, machine)
+        ahead = self._ahead(every, system, machine)
         need = Prompt(request.uncached_tokens, output, request.uncached_tokens + output)
         played = play(machine, decoding, [*ahead, *promised, need])
         first_s = played.first_s[-1]
@@ -112,14 +113,14 @@ class Outlooks:
             work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
         )
 
-    def _ahead(self, own: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
+    def _ahead(self, every: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
+        """The prompts before the last of ``every``: those that wait, and itself."""
         running, waiting = system.running_columns, system.waiting_columns
         if not len(running) and not len(waiting):
             tokens = system.waiting_uncached_tokens + system.running_prefill_tokens
             return [Prompt(tokens, 1.0, joined=True)] if tokens else []
         ahead = prompts_of(running, under_way(running), self._lengths, joined=True)
         if len(waiting):
-            every = joined_columns(waiting, own)
             keys = urgency_keys(every, now_s=system.now_s, token_s=machine.token_s, tenants=self._tenants)
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]

@@ -14,7 +14,7 @@ from setpoint.engine.request import FinishReason, GenerationRequest, SamplingPar
 from setpoint.engine.sequence import Sequence
 from setpoint.policy.views import BATCH, INTERACTIVE
 
-MOST_ATTEMPTS = 4
+MOST_ATTEMPTS = 3
 
 
 @dataclass(slots=True)

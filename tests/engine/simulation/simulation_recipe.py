@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.views import RequestLimits
 
-# Of five seeds in a row two are ``setpoint``, and one each of the others.
+# Of eight seeds in a row three are ``setpoint``, two each ``continuous`` and ``static``.
 MODES = (
     BatchingMode.SETPOINT,
     BatchingMode.CONTINUOUS,
+    BatchingMode.STATIC,
+    BatchingMode.SETPOINT,
+    BatchingMode.IMMEDIATE,
+    BatchingMode.CONTINUOUS,
     BatchingMode.SETPOINT,
     BatchingMode.STATIC,
-    BatchingMode.IMMEDIATE,
 )
 # Share of worlds whose cache holds hardly more than one whole request, with arrivals for many: preemption is the rule.
 CROWDED = 0.3

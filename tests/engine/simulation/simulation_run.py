@@ -36,9 +36,9 @@ STEPS = 5000
 # Turns (steps, and sleeps until the next arrival) for every step asked for; a world whose every request is refused or dropped
 # ends after so many attempts.
 TURNS_PER_STEP = 40
-MOST_ATTEMPTS_PER_STEP = 1.5
+MOST_ATTEMPTS_PER_STEP = 1.2
 # However short the answers and however many are refused: steps, not arrivals, are what is simulated.
-MOST_ARRIVALS_PER_STEP = 1.0
+MOST_ARRIVALS_PER_STEP = 0.5
 
 
 class SimulationFailed(AssertionError):

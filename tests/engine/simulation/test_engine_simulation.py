@@ -76,22 +76,22 @@ def check_coverage(results: list[Result]) -> None:
     assert not few, f"hardly ever happened: {few}"
 
 
-def test_a_seed_draws_one_world_and_five_in_a_row_every_mode() -> None:
+def test_a_seed_draws_one_world_and_eight_in_a_row_every_mode() -> None:
     assert draw(1) == draw(1)
-    assert draw(1) != draw(6)
-    assert {draw(seed).config.mode for seed in range(5)} == set(BatchingMode)
-    assert len(MODES) == 5
+    assert draw(1) != draw(9)
+    assert [draw(seed).config.mode for seed in range(8)] == list(MODES)
+    assert set(MODES) == set(BatchingMode)
 
 
 def test_the_replay_command_runs_a_world_and_says_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
-        [sys.executable, str(HERE / "simulation_replay.py"), "3", "--steps", "50"], capture_output=True, text=True, check=True
+        [sys.executable, str(HERE / "simulation_replay.py"), "2", "--steps", "50"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("seed 3 static steps=")
-    assert run_seed(3, 50).digest in done.stdout
+    assert done.stdout.startswith("seed 2 static steps=")
+    assert run_seed(2, 50).digest in done.stdout
     monkeypatch.setattr(WorldExecutor, "_duration_s", lambda *_: -1.0)
-    with pytest.raises(SimulationFailed, match=r"(?s)seed 3 fails at step \d+: .*replay: .*simulation_replay.py 3 --steps 50"):
-        run_seed(3, 50)
+    with pytest.raises(SimulationFailed, match=r"(?s)seed 2 fails at step \d+: .*replay: .*simulation_replay.py 2 --steps 50"):
+        run_seed(2, 50)
 
 
 # Engines that are broken on purpose: the invariants have to see it.
@@ -178,11 +178,11 @@ def test_a_policy_that_forgets_somebody_is_found(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(fifo, "oldest_first", newest_first)
     with pytest.raises(SimulationFailed, match="starves"):
-        run_all(range(1, 200, 5), 1000)
+        run_all(range(1, 200, 4), 1000)
 
 
 def test_another_decision_gives_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds = (0, 2, 5, 7, 10)
+    seeds = (0, 3, 6, 8, 11)
     before = [run_seed(seed, 100).digest for seed in seeds]
     assert [run_seed(seed, 100).digest for seed in seeds] == before
     monkeypatch.setattr("setpoint.policy.slack.MARGIN", 0.3)
