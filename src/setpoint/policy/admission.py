@@ -74,6 +74,7 @@ class Outlooks:
         self._lengths = lengths
         self._tenants = tenants
         self._sizes: deque[tuple[int, int]] = deque(maxlen=RESERVE_SAMPLES)
+        self._sum_tokens = self._sum_output = 0
         self._reserve = (0, 0)
         self._fresh = 0
         self._mean_decodes = 0.0
@@ -86,9 +87,10 @@ class Outlooks:
         long_output = self._lengths.expected(request.request_class, request.max_output_tokens, LONG)
         gap_s = min(tightest_gap_s(running, own), tightest_gap_s(waiting))
         allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s, self._model))
-        machine = machine_of(self._model, self._limits, running, joined_columns(waiting, own), allowed_s=allowed_s)
+        every = joined_columns(waiting, own)
+        machine = machine_of(self._model, self._limits, running, every, allowed_s=allowed_s)
         decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
-        ahead = self._ahead(own, system, machine)
+        ahead = self._ahead(every, system, machine)
         need = Prompt(request.uncached_tokens, output, request.uncached_tokens + output)
         played = play(machine, decoding, [*ahead, *promised, need])
         first_s = played.first_s[-1]
@@ -111,14 +113,14 @@ class Outlooks:
             work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
         )
 
-    def _ahead(self, own: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
+    def _ahead(self, every: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
+        """The prompts before the last of ``every``: those that wait, and itself."""
         running, waiting = system.running_columns, system.waiting_columns
         if not len(running) and not len(waiting):
             tokens = system.waiting_uncached_tokens + system.running_prefill_tokens
             return [Prompt(tokens, 1.0, joined=True)] if tokens else []
         ahead = prompts_of(running, under_way(running), self._lengths, joined=True)
         if len(waiting):
-            every = joined_columns(waiting, own)
             keys = urgency_keys(every, now_s=system.now_s, token_s=machine.token_s, tenants=self._tenants)
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]
@@ -136,13 +138,19 @@ class Outlooks:
         """Prompt tokens that later arrivals will put beside this answer's decodes, per step."""
         if self._fresh < RESERVE_SAMPLES // 4:
             return 0.0
-        tokens = np.array([size for size, _ in self._sizes], dtype=np.float64)
-        outputs = np.array([output for _, output in self._sizes], dtype=np.float64)
+        count = len(self._sizes)
         # In balance, prompts come in at the rate at which answers end: decodes / mean output a step.
-        return float(min(machine.budget(int(decodes)), decodes * tokens.mean() / max(1.0, outputs.mean())))
+        each = decodes * (self._sum_tokens / count) / max(1.0, self._sum_output / count)
+        return min(float(machine.budget(int(decodes))), each)
 
     def _remember_size(self, tokens: int, output: int) -> None:
+        if len(self._sizes) == RESERVE_SAMPLES:
+            old_tokens, old_output = self._sizes[0]
+            self._sum_tokens -= old_tokens
+            self._sum_output -= old_output
         self._sizes.append((tokens, output))
+        self._sum_tokens += tokens
+        self._sum_output += output
         self._fresh += 1
         if self._fresh % 16 == 1:
             sizes = np.array(self._sizes)

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import median
 
 MOST_PROMISES = 4096
 GRACE_S = 1.5
@@ -52,6 +51,7 @@ class FreshLoad:
         self._windows: deque[float] = deque(maxlen=WINDOWS)
         self._began_s: float | None = None
         self._sum = 0.0
+        self.rate = 0.0  # Machine seconds per second; 0 before the first window is over.
 
     def offered(self, now_s: float, work_s: float) -> None:
         """A request came."""
@@ -63,12 +63,8 @@ class FreshLoad:
             self._windows.extend([0.0] * min(passed - 1, WINDOWS))
             self._began_s += passed * WINDOW_S
             self._sum = 0.0
+            self.rate = median(self._windows)
         self._sum += work_s
-
-    @property
-    def rate(self) -> float:
-        """Machine seconds per second; 0 before the first window is over."""
-        return float(np.median(np.array(self._windows))) if self._windows else 0.0
 
 
 class Capacity:
