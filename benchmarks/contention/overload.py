@@ -5,7 +5,8 @@
 For each example the knee (``knee.py``, or ``--knee NAME=RATE``), then 1x, 2x and 4x of it in an open loop: on setpoint as it
 serves the example, on setpoint's ``continuous`` mode with a queue without bound, and on llama.cpp's server with the same model
 file. The three take turns at each load, each with the same requests at the same times. A server that queues is started
-anew for each load, for it would begin the next with the backlog of the last. At most 13 minutes; quick: one and a half.
+anew for each load, for it would begin the next with the backlog of the last. At most 14 minutes; quick, of the first example
+alone: one and a half.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from setpoint.measure.target import Target
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 
 FACTORS = (1, 2, 4)
-SECONDS = {"recommendation": 24.0, "coding-assistant": 36.0}
+SECONDS = {"recommendation": 18.0, "coding-assistant": 26.0}
 LEARN_S = 6.0
-QUICK_S = 4.0
+QUICK_S, QUICK_LEARN_S = 4.0, 2.0
 LEAST_OF_KNEE = 0.9
 LEAST_SHARE = 0.5
 
@@ -40,12 +41,21 @@ def figures_of(run: Run, factor: int) -> dict[str, Any]:
 class Overload:
     """The loads of one example on every side."""
 
-    def __init__(self, script: Script, example: str, knee_rps: float, seconds: float, llama: Path | None) -> None:
+    def __init__(self, script: Script, example: str, knee_rps: float, llama: Path | None) -> None:
         self._script = script
         self._example = example
+        quick = script.given.quick
+        self._learn_s = QUICK_LEARN_S if quick else LEARN_S
         self._loads = {
-            factor: Load(example, factor * knee_rps, seconds, drain_s=4.0, seed=script.given.seed + factor)
-            for factor in FACTORS
+            factor: Load(
+                example,
+                factor * knee_rps,
+                QUICK_S if quick else SECONDS[example],
+                warmup_s=1.0 if quick else 3.0,
+                drain_s=2.0 if quick else 4.0,
+                seed=script.given.seed + factor,
+            )
+            for factor in (FACTORS[::2] if quick else FACTORS)
         }
         self._llama = llama
         self.sides: dict[str, list[dict[str, Any]]] = {"setpoint": [], "continuous": []}
@@ -55,7 +65,7 @@ class Overload:
     @property
     def lengths_s(self) -> list[float]:
         """The longest each load can take; on setpoint a load before them lets it learn the machine."""
-        return [LEARN_S + each.length_s for each in self._loads.values() for _ in self.sides]
+        return [self._learn_s + each.length_s for each in self._loads.values() for _ in self.sides]
 
     def run(self) -> None:
         """Every load, the sides taking turns."""
@@ -75,7 +85,8 @@ class Overload:
 
     def _learned(self, load: Load) -> Any:
         """The load after a short light one: each side, also those that learn nothing, gets both."""
-        light = Load(self._example, self._loads[1].rate_rps / 2, LEARN_S - 2.0, warmup_s=0.0, drain_s=2.0, seed=load.seed + 100)
+        rate_rps, seconds = self._loads[1].rate_rps / 2, self._learn_s
+        light = Load(self._example, rate_rps, seconds, warmup_s=0.0, drain_s=0.5, seed=load.seed + 100)
 
         async def work(target: Target) -> Run:
             await put(target, light)
@@ -144,17 +155,8 @@ def main() -> None:
         raise SystemExit(f"--llama-server: {given.llama_server} is no file; build it with benchmarks/peers/build_llamacpp.sh")
     knees = given_knees(given.knee)
     given.knee = None
-    names = [given.only] if given.only else list(SECONDS)
-    parts = {
-        name: Overload(
-            script,
-            name,
-            knees.get(name) or script.knee_rps(name),
-            QUICK_S if given.quick else SECONDS[name],
-            given.llama_server,
-        )
-        for name in names
-    }
+    names = [given.only] if given.only else list(SECONDS)[: 1 if given.quick else None]
+    parts = {name: Overload(script, name, knees.get(name) or script.knee_rps(name), given.llama_server) for name in names}
     lengths_s = [each for part in parts.values() for each in part.lengths_s]
     script.announce(lengths_s, servers=len(lengths_s))
     for part in parts.values():

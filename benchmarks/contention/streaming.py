@@ -4,7 +4,7 @@
 
 The coding assistant's requests over the knee, streamed, and then not. Both have the same limit for the whole answer: when the
 longest would have ended with its first token and every gap at their limits. A stream also owes each token in time; an
-answer due as a whole owes only its end, and the scheduler may use that freedom. At most 3.5 minutes; quick: one.
+answer due as a whole owes only its end, and the scheduler may use that freedom. At most 2 minutes; quick: one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from setpoint.requirement.tokens import LognormalTokens
 from setpoint.statistics import FloatArray
 
 EXAMPLE = "coding-assistant"
-FACTOR, SECONDS, ROUNDS = 1.5, 30.0, 2
+FACTOR, SECONDS, ROUNDS = 1.5, 36.0, 1
 SHOWN_S = 10.0
 
 
