@@ -6,7 +6,7 @@ DEMO_RUN := runs/coding-assistant
 DEMO_REQUIREMENT := src/setpoint/examples/coding-assistant.yaml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-real test-real-vllm lint unit serve clean help
+.PHONY: demo test test-real test-real-vllm simulate-nightly lint unit serve clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ test-real: $(VENV)/.installed-dev ## Measure real servers: setpoint's and llama.
 
 test-real-vllm: $(VENV)/.installed-dev ## Measure vLLM on CPU (benchmarks/real/install_vllm_cpu.sh, 3 GB)
 	@$(BIN)/pytest tests_real/test_real_vllm.py
+
+simulate-nightly: $(VENV)/.installed-dev ## 50 million simulated steps of worlds that no test has run: an hour or two
+	@SETPOINT_SIMULATION_STEPS=50000000 SETPOINT_SIMULATION_SEED=$$(date +%s) $(BIN)/pytest tests/engine/simulation -k million
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

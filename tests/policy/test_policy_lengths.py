@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_views import Row, columns
 
-from setpoint.policy.lengths import MOST_GROUPS, SAMPLES, OutputLengths
+from setpoint.policy.lengths import MOST_GROUPS, PRIOR_AT_CAP, SAMPLES, OutputLengths
 from setpoint.policy.views import BATCH, INTERACTIVE
 
 
@@ -56,3 +56,42 @@ def test_the_number_of_groups_is_bounded() -> None:
         model.ended(kind, cap_tokens=10, emitted_tokens=5)
     assert model.expected(2 * MOST_GROUPS - 1, 10) == 10
     assert np.isfinite(model.remaining(columns([Row(1, request_class=3, cap=9)]))).all()
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from([INTERACTIVE, BATCH]), st.sampled_from([1, 3, 90, 100, 4096]), st.floats(0, 1)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 100)), max_size=60), rows, st.sampled_from([0.1, 0.5, 0.9]))
+def test_all_at_once_is_the_formula_row_by_row(
+    ended: list[tuple[bool, int]], asked: list[tuple[int, int, float]], q: float
+) -> None:
+    """Many rows of several groups are answered together, and again from memory: always what the head of the module says."""
+    model = OutputLengths()
+    for batch, length in ended:
+        model.ended(BATCH if batch else INTERACTIVE, cap_tokens=100, emitted_tokens=length)
+    made = columns(
+        [Row(i, request_class=kind, cap=cap, emitted=int(part * (cap - 1))) for i, (kind, cap, part) in enumerate(asked)]
+    )
+    for _ in range(2):
+        for index, left in enumerate(model.remaining(made, q).tolist()):
+            cap, emitted = int(made.cap_tokens[index]), int(made.emitted_tokens[index])
+            known = [length / 100 for batch, length in ended if batch == (made.request_class[index] == BATCH)]
+            if not known or cap.bit_length() != (100).bit_length():
+                assert left == max(1, cap - emitted)
+                continue
+            shares = sorted([1.0] * PRIOR_AT_CAP + known)
+            passed = sum(share <= emitted / cap for share in shares)
+            expected = shares[min(passed + int(q * (len(shares) - passed)), len(shares) - 1)] * cap - emitted
+            assert left == pytest.approx(min(max(1, cap - emitted), max(1.0, expected)))
+
+
+def test_what_is_learned_counts_at_once() -> None:
+    model, row = learned([]), columns([Row(1, cap=100)])
+    assert model.remaining(row).tolist() == [100.0]
+    for _ in range(20):
+        model.ended(INTERACTIVE, cap_tokens=100, emitted_tokens=10)
+    assert model.remaining(row).tolist() == [10.0], "the same columns, asked for again"

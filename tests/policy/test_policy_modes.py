@@ -155,6 +155,15 @@ def test_static_waits_no_longer_than_w() -> None:
     assert (plan.order, plan.reason.code) == ((0, 1), "batch_wait_over")
 
 
+def test_a_static_step_keeps_the_token_budget_beside_its_decodes() -> None:
+    """Seen: prompts were given the whole budget beside members that decode already."""
+    policy = static(token_budget=10)
+    decoding = [Row(0, NOW_S, context=100, emitted=1), Row(1, NOW_S, context=100, emitted=1)]
+    assert policy.plan(view([], [*decoding, Row(2, NOW_S, context=40, prefill=60)])).prefill_budget_tokens == 8
+    crowd = [Row(number, NOW_S, context=9, emitted=1) for number in range(12)]
+    assert policy.plan(view([], [*crowd, Row(12, NOW_S, prefill=60)])).prefill_budget_tokens == 1, "prompts go on"
+
+
 def test_nobody_joins_a_running_static_batch_and_a_preempted_member_returns() -> None:
     policy = static()
     rows = waiting_since(NOW_S, NOW_S, NOW_S)

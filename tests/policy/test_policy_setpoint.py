@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from policy_views import NOW_S, Row, line, view, views
 
 from setpoint.policy.decisions import StepPlan, StepWork
+from setpoint.policy.doomed import SHORT, latest_first_s
+from setpoint.policy.forecast import Machine
+from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.setpoint import SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import BATCH, INTERACTIVE, StepView
+from setpoint.policy.views import BATCH, INTERACTIVE, StepView, taken
 
 # 10 ms a step, 1 ms a token, 0.1 ms a sequence.
 MACHINE = (0.01, 1e-3, 1e-4)
@@ -51,6 +54,18 @@ def test_earliest_deadline_first_then_least_work_then_arrival() -> None:
     assert plan(waiting, places=2).order == (3, 2)
 
 
+def test_a_tenant_with_a_little_running_all_the_time_saves_up_no_credit() -> None:
+    """Seen: while it never had nothing running, its counter stood still, and its next burst went before everybody."""
+    judge = policy()
+    heavy = [Row(number, NOW_S, prefill=50, tenant=1) for number in range(3)]
+    judge.plan(view(heavy, [Row(9, context=10, emitted=3, tenant=2)]))
+    judge.tenants.charge(1, prompt_tokens=100_000)
+    burst = [Row(10 + number, NOW_S, prefill=50, tenant=2) for number in range(3)]
+    order = judge.plan(view([*heavy, *burst], [Row(9, context=10, emitted=3, tenant=2)])).order
+    assert sorted(order[:2]) != [10, 11], "the burst goes first as a whole"
+    assert {0, 10} == set(order[:2]), "they take turns"
+
+
 def test_interactive_goes_before_batch_even_beside_prompts_under_way() -> None:
     """Seen: with a prompt under way the class was forgotten and a batch request with a nearer deadline came first."""
     batch = Row(1, NOW_S - 2, NOW_S + 1.0, prefill=20, request_class=BATCH)
@@ -81,6 +96,30 @@ def test_order_is_by_class_then_deadline(step: StepView, places: int) -> None:
 
 
 @given(views())
+def test_the_short_way_of_a_step_without_prompts_decides_as_the_long_one(step: StepView) -> None:
+    quiet = replace(step, waiting=view().waiting, running=taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0)))
+    short = policy().plan(quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("setpoint.policy.setpoint._nobody_asks", lambda _: False)
+        long = policy().plan(quiet)
+    assert short == replace(long, prefill_budget_tokens=short.prefill_budget_tokens, reason=short.reason)
+    assert short.reason.code == "no_prompts"
+
+
+@given(views(), st.integers(0, 5))
+def test_the_latest_useful_moment_is_the_deadline_less_what_is_owed(step: StepView, learned: int) -> None:
+    lengths = OutputLengths()
+    for _ in range(learned):
+        lengths.ended(INTERACTIVE, cap_tokens=100, emitted_tokens=50)
+    machine = Machine(0.01, 1e-3, 1e-4, inf, 16, 512)
+    decodes = int((step.running.prefill_tokens == 0).sum())
+    owed = np.where(step.waiting.tokens_to_deadline > 1, lengths.remaining(step.waiting, SHORT), 1.0)
+    plain = step.waiting.deadline_s - step.now_s - (owed - 1) * machine.step_s(decodes + 1, 0)
+    plain[step.waiting.emitted_tokens > 0] = inf
+    assert latest_first_s(step, machine, lengths) == pytest.approx(plain)
+
+
+@given(views())
 def test_who_would_be_late_alone_is_shed_and_who_is_read_or_due_much_later_never(step: StepView) -> None:
     made = policy().plan(step)
     waiting = step.waiting
@@ -90,8 +129,10 @@ def test_who_would_be_late_alone_is_shed_and_who_is_read_or_due_much_later_never
         alone_s = line(*MACHINE).predict_s(StepWork(int(waiting.prefill_tokens[index]), 1, 0, 0))
         if waiting.emitted_tokens[index] or step.now_s + everything_s < waiting.deadline_s[index]:
             assert request_id not in made.shed
-        elif step.now_s + alone_s > waiting.deadline_s[index]:
+        elif step.now_s + (alone_s if len(step.running) else 0.0) > waiting.deadline_s[index]:
             assert request_id in made.shed
+    if not len(step.running) and (waiting.deadline_s > step.now_s).any():
+        assert len(made.shed) < len(waiting), "an idle machine turns everybody away"
 
 
 def test_doomed_by_example() -> None:
@@ -99,6 +140,16 @@ def test_doomed_by_example() -> None:
     doomed = Row(2, deadline_s=NOW_S + 0.108, prefill=100)
     preempted = Row(3, deadline_s=NOW_S - 1, prefill=100, emitted=4)
     assert plan([in_time, doomed, preempted]).shed == (2,)
+
+
+def test_an_idle_machine_tries_the_most_urgent_though_the_forecast_says_late() -> None:
+    """Seen: a model that thought every step too slow dropped everybody, saw no step, and so never learned better."""
+    nearly, sooner = Row(1, deadline_s=NOW_S + 0.05, prefill=100), Row(2, deadline_s=NOW_S + 0.04, prefill=100)
+    over = Row(3, deadline_s=NOW_S - 0.01, prefill=100)
+    made = plan([nearly, sooner, over])
+    assert (made.order, set(made.shed)) == ((2,), {1, 3})
+    assert set(plan([nearly, sooner, over], [Row(4, context=10, emitted=1)]).shed) == {1, 2, 3}, "not beside others"
+    assert plan([over]).shed == (3,), "what is over is over"
 
 
 @given(st.floats(-1, 1), st.floats(0, 1), st.integers(1, 8), st.integers(0, 1000), st.floats(0, 2000))

@@ -95,11 +95,13 @@ class Sequence:
 
     def hash_full_blocks(self, block_tokens: int, limit_tokens: int) -> list[bytes]:
         """Chain hashes of the full blocks among the first ``limit_tokens`` tokens; computed once and kept."""
-        while (len(self.hashes) + 1) * block_tokens <= len(self.tokens):
+        full = len(self.tokens) // block_tokens
+        while len(self.hashes) < full:
             start = len(self.hashes) * block_tokens
             parent = self.hashes[-1] if self.hashes else ROOT_HASH
             self.hashes.append(chain_hash(parent, self.tokens[start : start + block_tokens]))
-        return self.hashes[: limit_tokens // block_tokens]
+        limit = limit_tokens // block_tokens
+        return self.hashes if limit >= len(self.hashes) else self.hashes[:limit]
 
     def emit(self, token: int, now_s: float) -> None:
         """Append an output token and move the deadline to the next."""

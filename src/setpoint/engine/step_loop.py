@@ -259,20 +259,20 @@ class StepLoop:
     # Views and records
 
     def _step_view(self) -> StepView:
-        for sequence in self.waiting.values():
-            sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
-        return StepView(
-            now_s=self._clock(),
-            waiting=columns(self.waiting.values(), waiting=True),
-            running=columns(self.running.values()),
-            kv=kv_view(self.pool),
-        )
+        waiting, running = self._both_columns()
+        return StepView(now_s=self._clock(), waiting=waiting, running=running, kv=kv_view(self.pool))
 
-    def _system_view(self) -> SystemView:
+    def _both_columns(self) -> tuple[Columns, Columns]:
+        """Who waits and who runs; built once for the plan and every admission until something changes."""
         if self._waiting_columns is None or self._running_columns is None:
+            for sequence in self.waiting.values():
+                sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
             self._waiting_columns = columns(self.waiting.values(), waiting=True)
             self._running_columns = columns(self.running.values())
-        waiting, running = self._waiting_columns, self._running_columns
+        return self._waiting_columns, self._running_columns
+
+    def _system_view(self) -> SystemView:
+        waiting, running = self._both_columns()
         return SystemView(
             now_s=self._clock(),
             waiting=len(waiting),

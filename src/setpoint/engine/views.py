@@ -8,11 +8,13 @@ import numpy as np
 
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.sequence import Sequence
-from setpoint.policy.views import Columns, KvView, RequestView
+from setpoint.policy.views import NO_COLUMNS, Columns, KvView, RequestView
 
 
 def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Columns:
     """``sequences`` as columns, in their order; those that wait have their uncached tokens to compute."""
+    if not sequences:
+        return NO_COLUMNS
     rows = [
         (
             s.sequence_id,
@@ -27,21 +29,9 @@ def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Column
         for s in sequences
     ]
     times = [(s.arrived_s, s.deadline_s, s.gap_s) for s in sequences]
-    whole = np.array(rows, dtype=np.int64).reshape(len(rows), 8)
-    moments = np.array(times, dtype=np.float64).reshape(len(rows), 3)
-    return Columns(
-        ids=whole[:, 0],
-        arrived_s=moments[:, 0],
-        deadline_s=moments[:, 1],
-        context_tokens=whole[:, 1],
-        prefill_tokens=whole[:, 2],
-        emitted_tokens=whole[:, 3],
-        tokens_to_deadline=whole[:, 4],
-        request_class=whole[:, 5],
-        cap_tokens=whole[:, 6],
-        gap_s=moments[:, 2],
-        tenant=whole[:, 7],
-    )
+    ids, context, prefill, emitted, due, kind, cap, tenant = np.array(rows, dtype=np.int64).T.copy()
+    arrived_s, deadline_s, gap_s = np.array(times, dtype=np.float64).T.copy()
+    return Columns(ids, arrived_s, deadline_s, context, prefill, emitted, due, kind, cap, gap_s, tenant)
 
 
 def kv_view(pool: BlockPool) -> KvView:

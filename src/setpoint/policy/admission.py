@@ -74,6 +74,7 @@ class Outlooks:
         self._lengths = lengths
         self._tenants = tenants
         self._sizes: deque[tuple[int, int]] = deque(maxlen=RESERVE_SAMPLES)
+        self._sum_tokens = self._sum_output = 0
         self._reserve = (0, 0)
         self._fresh = 0
         self._mean_decodes = 0.0
@@ -136,13 +137,19 @@ class Outlooks:
         """Prompt tokens that later arrivals will put beside this answer's decodes, per step."""
         if self._fresh < RESERVE_SAMPLES // 4:
             return 0.0
-        tokens = np.array([size for size, _ in self._sizes], dtype=np.float64)
-        outputs = np.array([output for _, output in self._sizes], dtype=np.float64)
+        count = len(self._sizes)
         # In balance, prompts come in at the rate at which answers end: decodes / mean output a step.
-        return float(min(machine.budget(int(decodes)), decodes * tokens.mean() / max(1.0, outputs.mean())))
+        each = decodes * (self._sum_tokens / count) / max(1.0, self._sum_output / count)
+        return min(float(machine.budget(int(decodes))), each)
 
     def _remember_size(self, tokens: int, output: int) -> None:
+        if len(self._sizes) == RESERVE_SAMPLES:
+            old_tokens, old_output = self._sizes[0]
+            self._sum_tokens -= old_tokens
+            self._sum_output -= old_output
         self._sizes.append((tokens, output))
+        self._sum_tokens += tokens
+        self._sum_output += output
         self._fresh += 1
         if self._fresh % 16 == 1:
             sizes = np.array(self._sizes)

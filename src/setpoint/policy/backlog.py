@@ -28,13 +28,14 @@ class StepLimits:
 
 def tightest_gap_s(*parts: Columns) -> float:
     """The tightest gap between tokens that anybody's limits allow; ``inf`` where nobody streams under a limit."""
-    return min((float(np.min(part.gap_s, initial=inf)) for part in parts), default=inf)
+    return min((float(part.gap_s.min()) for part in parts if len(part)), default=inf)
 
 
 def pace_s(running: Columns, lengths: OutputLengths, now_s: float, model: StepTimeModel) -> float:
     """Seconds a step may take for every answer due as a whole, by its likely length; those already lost do not count."""
-    decoding = running.prefill_tokens == 0
-    whole = decoding & np.isinf(running.gap_s) & np.isfinite(running.deadline_s)
+    whole = np.isinf(running.gap_s) & np.isfinite(running.deadline_s) & (running.prefill_tokens == 0)
+    if not whole.any():
+        return inf
     left_s = running.deadline_s - now_s
     whole &= left_s > 0
     if not whole.any():
@@ -50,7 +51,7 @@ def machine_of(model: StepTimeModel, limits: StepLimits, running: Columns, waiti
     """
     c0, per_token, per_sequence, per_read, per_product = model.coefficients
     decoding = running.prefill_tokens == 0
-    context = float(running.context_tokens[decoding].mean()) if decoding.any() else _mean(waiting.prefill_tokens)
+    context = _mean(running.context_tokens[decoding]) if decoding.any() else _mean(waiting.prefill_tokens)
     chunk_context = _mean(waiting.context_tokens + waiting.prefill_tokens / 2)
     return Machine(
         base_s=c0 + per_sequence + model.change_s,
@@ -79,6 +80,8 @@ def prompts_of(
     columns: Columns, index: IntColumn, lengths: OutputLengths, *, joined: bool, due_s: FloatColumn | None = None
 ) -> list[Prompt]:
     """Rows ``index`` of ``columns``, in that order, as prompts; ``due_s`` (all rows) from now, where anybody can be doomed."""
+    if not len(index):
+        return []
     tokens = columns.prefill_tokens[index].tolist()
     output = lengths.remaining(columns, TYPICAL)[index].tolist()
     due = [inf] * len(tokens) if due_s is None else due_s[index].tolist()
@@ -91,4 +94,4 @@ def under_way(running: Columns) -> IntColumn:
 
 
 def _mean(values: FloatColumn | IntColumn) -> float:
-    return float(values.mean()) if len(values) else 0.0
+    return float(values.sum()) / len(values) if len(values) else 0.0

@@ -19,7 +19,7 @@ from setpoint.policy.deadlines import gap_limit_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import INTERACTIVE, RequestView, StepView, taken
+from setpoint.policy.views import INTERACTIVE, Columns, RequestView, StepView, taken
 
 REMEMBER_S = 10.0
 BATCH_SHARE = 0.5
@@ -39,8 +39,7 @@ class LeftOver:
 
     def see(self, step: StepView, lengths: OutputLengths, model: StepTimeModel) -> None:
         """Note the longest step that the interactive requests of ``step`` allow."""
-        running = taken(step.running, np.flatnonzero(step.running.request_class == INTERACTIVE))
-        waiting = taken(step.waiting, np.flatnonzero(step.waiting.request_class == INTERACTIVE))
+        running, waiting = _interactive(step.running), _interactive(step.waiting)
         count = len(running) + len(waiting)
         fade = 0.5 ** ((step.now_s - self._peak_s) / REMEMBER_S) if step.now_s > self._peak_s > -inf else 1.0
         self._peak, self._peak_s = max(float(count), self._peak * fade), step.now_s
@@ -75,3 +74,8 @@ class LeftOver:
         places = int(max_running - reserved) - batch
         spare_s = BATCH_SHARE * self._allowed_s - machine.step_s(running, machine.floor_tokens)
         return max(0, min(places, int(spare_s / max(machine.sequence_s, 1e-9))))
+
+
+def _interactive(columns: Columns) -> Columns:
+    interactive = columns.request_class == INTERACTIVE
+    return columns if interactive.all() else taken(columns, np.flatnonzero(interactive))

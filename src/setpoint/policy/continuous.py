@@ -8,7 +8,7 @@ once too small for a burst of prompts and too large for the ITL of those who are
 from __future__ import annotations
 
 from setpoint.policy.decisions import StepPlan
-from setpoint.policy.fifo import FirstComePolicy, first_come_plan
+from setpoint.policy.fifo import FirstComePolicy, first_come_plan, left_of
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import StepView
 
@@ -23,6 +23,5 @@ class ContinuousPolicy(FirstComePolicy):
 
     def plan(self, step: StepView) -> StepPlan:
         """Join whoever fits; what decodes leave of the budget goes to prompts."""
-        decodes = int((step.running.prefill_tokens == 0).sum())
-        budget = max(1, self._token_budget - decodes)
+        budget = left_of(self._token_budget, step.running)
         return first_come_plan(step, max_running=self._max_running, budget_tokens=budget, code="fixed_budget")

@@ -13,6 +13,11 @@ def in_prefill(running: Columns) -> IntColumn:
     return running.ids[running.prefill_tokens > 0]
 
 
+def left_of(token_budget: int, running: Columns) -> int:
+    """What the decodes leave of a step's tokens for prompts, at least one."""
+    return max(1, token_budget - int((running.prefill_tokens == 0).sum()))
+
+
 def oldest_first(step: StepView, max_running: int) -> tuple[int, ...]:
     """Running prefills, then as many waiting requests as may still join; last to arrive, first to be preempted."""
     room = max(0, max_running - len(step.running))

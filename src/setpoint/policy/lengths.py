@@ -17,13 +17,14 @@ from math import inf
 
 import numpy as np
 
-from setpoint.policy.views import Columns, FloatColumn
+from setpoint.policy.views import Columns, FloatColumn, IntColumn
 
 SAMPLES = 256
 PRIOR_AT_CAP = 4
 TYPICAL = 0.5
 LONG = 0.9
 MOST_GROUPS = 64
+MOST_ASKED = 8
 
 
 class OutputLengths:
@@ -32,6 +33,8 @@ class OutputLengths:
     def __init__(self) -> None:
         self._shares: dict[tuple[int, int], deque[float]] = {}
         self._sorted: dict[tuple[int, int], FloatColumn] = {}
+        # What was asked for of late: a plan asks several times for the same columns.
+        self._asked: deque[tuple[IntColumn, IntColumn, float, FloatColumn]] = deque(maxlen=MOST_ASKED)
 
     def ended(self, request_class: int, *, cap_tokens: int, emitted_tokens: int) -> None:
         """An answer came to its own end (not cancelled) after ``emitted_tokens``."""
@@ -41,6 +44,7 @@ class OutputLengths:
         samples = self._shares.setdefault(group, deque([1.0] * PRIOR_AT_CAP, maxlen=SAMPLES))
         samples.append(emitted_tokens / max(1, cap_tokens))
         self._sorted.pop(group, None)
+        self._asked.clear()
 
     def expected(self, request_class: int, cap_tokens: int, quantile: float = TYPICAL) -> int:
         """Quantile of the whole length of an answer with this cap; the cap before anything is learned. At least 1."""
@@ -51,20 +55,27 @@ class OutputLengths:
 
     def remaining(self, columns: Columns, quantile: float = TYPICAL) -> FloatColumn:
         """Tokens each request is expected to emit yet, given what it has emitted. Shape (requests,), each at least 1."""
+        for cap_tokens, emitted_tokens, asked, left in self._asked:
+            if cap_tokens is columns.cap_tokens and emitted_tokens is columns.emitted_tokens and asked == quantile:
+                return left
+        left = self._remaining(columns, quantile)
+        left.flags.writeable = False
+        self._asked.append((columns.cap_tokens, columns.emitted_tokens, quantile, left))
+        return left
+
+    def _remaining(self, columns: Columns, quantile: float) -> FloatColumn:
         left: FloatColumn = np.maximum(columns.cap_tokens - columns.emitted_tokens, 1).astype(np.float64)
         if not self._shares or not len(columns):
             return left
         groups = columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1]
-        for group in np.unique(groups).tolist():
-            shares = self._of(divmod(int(group), 64))
-            if shares is None:
-                continue
-            here = groups == group
-            caps, emitted = columns.cap_tokens[here], columns.emitted_tokens[here]
-            passed = np.searchsorted(shares, emitted / np.maximum(caps, 1), side="right")
-            index = np.minimum(passed + (quantile * (len(shares) - passed)).astype(np.int64), len(shares) - 1)
-            expected = np.where(passed < len(shares), shares[index] * caps - emitted, inf)
-            left[here] = np.clip(expected, 1, left[here])
+        if (groups == groups[0]).all():
+            shares = self._of(divmod(int(groups[0]), 64))
+            return left if shares is None else _given(shares, quantile, columns.cap_tokens, columns.emitted_tokens, left)
+        for group in set(groups.tolist()):
+            shares = self._of(divmod(group, 64))
+            if shares is not None:
+                here = groups == group
+                left[here] = _given(shares, quantile, columns.cap_tokens[here], columns.emitted_tokens[here], left[here])
         return left
 
     def _of(self, group: tuple[int, int]) -> FloatColumn | None:
@@ -76,3 +87,11 @@ class OutputLengths:
             kept = np.array(sorted(samples), dtype=np.float64)
             self._sorted[group] = kept
         return kept
+
+
+def _given(shares: FloatColumn, quantile: float, caps: IntColumn, emitted: IntColumn, most: FloatColumn) -> FloatColumn:
+    """The formula at the head for requests of one group, at least 1 and at most ``most``. Shapes (requests,)."""
+    passed = np.searchsorted(shares, emitted / np.maximum(caps, 1), side="right")
+    index = np.minimum(passed + (quantile * (len(shares) - passed)).astype(np.int64), len(shares) - 1)
+    expected = np.where(passed < len(shares), shares[index] * caps - emitted, inf)
+    return np.asarray(np.minimum(np.maximum(expected, 1.0), most), dtype=np.float64)

@@ -45,6 +45,8 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
 def aged_batch(columns: Columns, *, now_s: float) -> IntColumn:
     """Index of the oldest batch request if it has waited long enough to be served first; empty otherwise."""
     batch = np.flatnonzero(columns.request_class == BATCH)
+    if not len(batch):
+        return batch
     oldest = batch[np.argsort(columns.arrived_s[batch], kind="stable")[:1]]
     return np.asarray(oldest[columns.arrived_s[oldest] + BATCH_PATIENCE_S <= now_s], dtype=np.int64)
 

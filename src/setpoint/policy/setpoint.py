@@ -9,6 +9,7 @@ When it is wrong: every forecast rests on the step-time model and on lengths lea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf, isinf
 
@@ -42,6 +43,7 @@ from setpoint.policy.views import (
 )
 
 FULL_FOR_S = 1.0
+NOTHING: Mapping[int, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,10 @@ class SetpointPolicy:
         """Drop the doomed, order the rest by urgency, give prefill what the readers' slack leaves."""
         step = replace(step, running=self._by_likely_length(step))
         self._left_over.see(step, self.lengths, self.model)
-        self.tenants.present({*step.waiting.tenant.tolist(), *step.running.tenant.tolist()})
+        self.tenants.present(step.waiting.tenant.tolist())
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
+        if _nobody_asks(step):
+            return self._plan(step, *self._budget(step))
         allowed_s = min(tightest_gap_s(step.running, step.waiting), pace_s(step.running, self.lengths, step.now_s, self.model))
         machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
@@ -176,16 +180,32 @@ class SetpointPolicy:
         order = most_urgent(keys)
         waiting = order[order >= len(prefilling)] - len(prefilling)
         lost = doomed(step, waiting, machine, self.lengths, max_running=self._limits.max_running)
-        joining = self._joining(step, waiting[~np.isin(waiting, lost)], machine)
-        served = order[(order < len(prefilling)) | np.isin(order - len(prefilling), joining)]
+        joining = self._joining(step, _without(waiting, lost), machine)
+        chosen = np.arange(len(every)) < len(prefilling)
+        chosen[joining + len(prefilling)] = True
+        served = order[chosen[order]]
         budget, reason = self._budget(step)
+        shed = tuple(step.waiting.ids[lost].tolist())
+        come_back_s = self._come_back(step, lost) if shed else {}
+        return self._plan(step, budget, reason, order=tuple(every.ids[served].tolist()), shed=shed, come_back_s=come_back_s)
+
+    def _plan(
+        self,
+        step: StepView,
+        budget: int,
+        reason: Reason,
+        *,
+        order: tuple[int, ...] = (),
+        shed: tuple[int, ...] = (),
+        come_back_s: Mapping[int, float] = NOTHING,
+    ) -> StepPlan:
         running = step.running
         return StepPlan(
-            order=tuple(every.ids[served].tolist()),
+            order=order,
             prefill_budget_tokens=budget,
             max_running=self._limits.max_running,
-            shed=tuple(step.waiting.ids[lost].tolist()),
-            shed_retry_after_s=self._come_back(step, lost),
+            shed=shed,
+            shed_retry_after_s=come_back_s,
             preempt_order=tuple(running.ids[np.lexsort((running.context_tokens, -running.request_class))].tolist()),
             valid_for_steps=steady_for(step),
             reason=reason,
@@ -237,7 +257,7 @@ class SetpointPolicy:
         decodes = decode_work(step.running)
         floor = self._limits.floor_tokens
         most = max(floor, self._limits.token_budget - decodes.tokens)
-        if not len(step.waiting) and not step.running.prefill_tokens.any():
+        if _nobody_asks(step):
             return most, Reason("no_prompts", {"decodes": decodes.tokens})
         slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s)
         if isinf(slack_s):
@@ -246,6 +266,15 @@ class SetpointPolicy:
         budget = max(floor, min(most, fits))
         code = "floor" if fits < floor else "slack" if fits < most else "slack_ample"
         return budget, Reason(code, {"slack_s": slack_s, "fits": fits, "budget": budget, "decodes": decodes.tokens})
+
+
+def _nobody_asks(step: StepView) -> bool:
+    """Whether there is no prompt to compute: the common step, in which there is little to decide."""
+    return not len(step.waiting) and not step.running.prefill_tokens.any()
+
+
+def _without(index: IntColumn, gone: IntColumn) -> IntColumn:
+    return index[~np.isin(index, gone)] if len(gone) else index
 
 
 def _as_prompt(promise: Promise) -> Prompt:

@@ -7,7 +7,7 @@ offline work of equal lengths; wrong for anybody who waits.
 from __future__ import annotations
 
 from setpoint.policy.decisions import Reason, StepPlan
-from setpoint.policy.fifo import FirstComePolicy, in_prefill
+from setpoint.policy.fifo import FirstComePolicy, in_prefill, left_of
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import StepView
 
@@ -46,7 +46,7 @@ class StaticPolicy(FirstComePolicy):
         joining = [request_id for request_id in waiting if request_id in self._members]
         return StepPlan(
             order=(*in_prefill(step.running).tolist(), *joining),
-            prefill_budget_tokens=self._token_budget,
+            prefill_budget_tokens=left_of(self._token_budget, step.running),
             max_running=self._batch_size,
             preempt_order=tuple(step.running.ids[::-1].tolist()),
             reason=Reason(code, {"members": len(self._members), "waiting": len(waiting)}),

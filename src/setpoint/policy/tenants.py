@@ -1,9 +1,10 @@
 """Fairness between tenants of one class: the virtual token counter (VTC; Sheng et al., Fairness in Serving LLMs, OSDI 2024).
 
 Each tenant has a counter of the service it got, ``prompt tokens computed + OUTPUT_WEIGHT x output tokens``; the tenant with
-the lowest goes first. A tenant that comes back after having nothing queued or running is lifted to the lowest counter of the
-active ones: nobody saves up credit by being idle. To order a whole queue at once, each tenant's requests, in their own
-order, are given start tags, counter plus the cost of those before them, and the tags are merged (start-time fair queueing).
+the lowest goes first. A tenant that comes back after having nothing queued is lifted to the lowest counter of those who have:
+nobody saves up credit by being idle, nor by having a little running all the time. To order a whole queue at once, each
+tenant's requests, in their own order, are given start tags, counter plus the cost of those before them, and the tags are merged
+(start-time fair queueing).
 
 Defaults: an output token weighs 2 prompt tokens, as in the paper; the newest 1024 tenants are remembered. When it is wrong:
 the cost of what is still queued counts prompts only; a tenant forgotten and seen again starts at the lowest counter.
@@ -30,7 +31,7 @@ class TenantCounters:
         self._active: frozenset[int] = frozenset()
 
     def present(self, active: Iterable[int]) -> None:
-        """Who has something queued or running now; whoever was not there before is lifted."""
+        """Who has something queued now; whoever had not before is lifted."""
         now = frozenset(active)
         if now == self._active:
             return

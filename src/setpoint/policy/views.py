@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -86,20 +87,32 @@ class Columns:
         return len(self.ids)
 
 
+_values = attrgetter(*(each.name for each in fields(Columns)))
+
+
 def joined_columns(first: Columns, second: Columns) -> Columns:
     """The rows of both, in this order."""
-    return Columns(*(np.concatenate((getattr(first, f.name), getattr(second, f.name))) for f in fields(Columns)))
+    if not len(first) or not len(second):
+        return second if not len(first) else first
+    return Columns(*map(np.concatenate, zip(_values(first), _values(second), strict=True)))
 
 
 def taken(columns: Columns, index: IntColumn) -> Columns:
     """Rows ``index``, in that order."""
-    return Columns(*(getattr(columns, f.name)[index] for f in fields(Columns)))
+    return Columns(*(column[index] for column in _values(columns))) if len(index) else NO_COLUMNS
 
 
 def no_columns() -> Columns:
     """Columns of no requests."""
+    return NO_COLUMNS
+
+
+def _no_columns() -> Columns:
     whole, real = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64)
     return Columns(whole, real, real, whole, whole, whole, whole, whole, whole, real, whole)
+
+
+NO_COLUMNS: Final = _no_columns()
 
 
 @dataclass(frozen=True, slots=True)
