@@ -21,8 +21,9 @@ from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.threaded import ThreadedEngine
 from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.decisions import Admit, Reject
 from setpoint.policy.modes import build_policy
-from setpoint.policy.views import RequestLimits
+from setpoint.policy.views import RequestLimits, RequestView, SystemView
 from setpoint.record import STEP_COLUMNS
 
 LETTERS_IN_ORDER = "abcdefghijklmnopqrstuvwxyz"
@@ -104,6 +105,35 @@ async def test_a_caller_that_gives_up_while_it_is_admitted_leaves_nothing() -> N
         await all_of(first)
         await eventually(lambda: idle(rig))
         assert [stats.finish_reason for stats in rig.engine.ended_requests(0)[0]].count(FinishReason.CANCELLED) == 1
+
+
+class AdmissionsSeen:
+    """A policy that keeps the requests it was asked to admit."""
+
+    def __init__(self) -> None:
+        inner = build_policy(ServingConfig(mode=BatchingMode.CONTINUOUS))
+        self.seen: list[RequestView] = []
+        self._admit = inner.admit
+        self.plan, self.observe = inner.plan, inner.observe
+
+    def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
+        self.seen.append(request)
+        return self._admit(request, system)
+
+
+@in_event_loop
+async def test_limits_run_from_when_the_server_has_the_request_not_from_the_next_step() -> None:
+    policy = AdmissionsSeen()
+    async with running(make_rig(SteppedExecutor(by_hand=True), policy=policy)) as rig:
+        first = await rig.ask(3)
+        await rig.executor.begun(1)
+        asking = asyncio.create_task(rig.ask(1))
+        await asyncio.sleep(0)  # posted: the engine is inside a step
+        had_s = time.monotonic()
+        rig.executor.let_go()
+        await all_of(await asking)
+        await all_of(first)
+    assert policy.seen[1].sent_s <= had_s <= policy.seen[1].arrived_s
 
 
 @in_event_loop

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -127,6 +128,8 @@ class ThreadedEngine:
         """Admit a request at the next step boundary. Raises ``Rejected``, ``InvalidRequest`` or ``EngineFailed``."""
         self._raise_if_down()
         require_servable(request, self.tokenizer.vocabulary_size)
+        if request.sent_s is None:  # its limits run from here: the engine looks into its inbox only between two steps
+            request = replace(request, sent_s=self._clock())
         stream = EngineStream(self, request)
         answer: asyncio.Future[int] = self._event_loop.create_future()
         self._post(lambda: self._admit(stream, answer))
