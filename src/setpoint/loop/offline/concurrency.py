@@ -1,26 +1,29 @@
 """How many requests to have under way: more while the server then does more, fewer when it refuses.
 
-Rule of ``auto``: begin with ``START``; double while the work finished per second grows by at least ``GAIN``, else go back
-to the number before and hold it for ``HOLD_WINDOWS`` windows before trying a quarter more. A refusal (429, 503) takes a
-quarter away, at most once in ``CUT_EVERY_S``. A window is as many answers as are under way, at least ``LEAST_ANSWERS``; the
-answers under way when the number changed are not counted. Work is the tokens of prompts and answers.
+Rule of ``auto``: begin with ``START`` and double while the work finished per second grows by at least ``GAIN``, else go back to
+the number before. Hold it for ``HOLD_WINDOWS`` windows, then try in turn a quarter more, kept if it brings ``GAIN``, and a
+fifth fewer, kept if it costs less than half of that: noise then leads down, not up. A refusal (429, 503) takes a
+quarter away, at most once in ``CUT_EVERY_S``. A window is twice as many answers as may be under way, at least
+``LEAST_ANSWERS``; those under way when the number changed are not counted. Work is tokens of prompts and answers.
 
 When it is wrong: prompts that get longer or shorter in the course of the file look like a server that gets slower or
-faster; the next trial corrects it. No clock in here: every call says what time it is.
+faster; later trials correct it. No clock in here: every call says what time it is.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Protocol
 
 START = 4
 MOST = 256
 GAIN = 0.05
-HOLD_WINDOWS = 8
-LEAST_ANSWERS = 8
+HOLD_WINDOWS = 4
+LEAST_ANSWERS = 16
 CUT_EVERY_S = 1.0
 SHRINK = 0.75
-PROBE = 1.25
+MORE = 1.25
+FEWER = 0.8
 
 
 class Concurrency(Protocol):
@@ -52,6 +55,15 @@ class Fixed:
         """Nothing changes: the request itself waits as it was told to."""
 
 
+class _Trial(Enum):
+    """What the present number is: the one that is held, or one that is tried."""
+
+    NONE = "none"
+    DOUBLE = "double"
+    MORE = "more"
+    FEWER = "fewer"
+
+
 class Adaptive:
     """``auto``: see the head of this file."""
 
@@ -61,7 +73,8 @@ class Adaptive:
         self.most = most
         self._base_limit = start
         self._base_rate = 0.0
-        self._climbing = True
+        self._trial = _Trial.DOUBLE
+        self._next_trial = _Trial.MORE
         self._held = 0
         self._cut_s = float("-inf")
         self._settle = 0
@@ -79,7 +92,7 @@ class Adaptive:
             return
         self._answers += 1
         self._tokens += max(1, tokens)
-        if self._answers >= max(LEAST_ANSWERS, self.limit) and now_s > self._began_s:
+        if self._answers >= max(LEAST_ANSWERS, 2 * self.limit) and now_s > self._began_s:
             self._window(self._tokens / (now_s - self._began_s))
 
     def refused(self, now_s: float) -> None:
@@ -91,35 +104,46 @@ class Adaptive:
         self._hold()
 
     def _window(self, rate: float) -> None:
-        if not self._climbing:
-            self._base_rate = rate
+        if self._trial is _Trial.NONE:
             self._held += 1
-            if self._held >= HOLD_WINDOWS:
-                self._climb(max(self.limit + 1, int(self.limit * PROBE)))
+            self._base_rate += (rate - self._base_rate) / self._held
+            if self._held < HOLD_WINDOWS:
+                self._open_window(settle=0)
             else:
-                self._restart(settle=0)
-        elif rate > self._base_rate * (1 + GAIN):
-            self._base_limit, self._base_rate = self.limit, rate
-            self._climb(2 * self.limit)
+                self._try_next()
+            return
+        least = self._base_rate * (1 - GAIN / 2 if self._trial is _Trial.FEWER else 1 + GAIN)
+        if rate <= least:
+            self._hold()
+            return
+        self._base_limit, self._base_rate = self.limit, rate
+        if self._trial is _Trial.DOUBLE:
+            self._try(_Trial.DOUBLE, 2 * self.limit)
         else:
             self._hold()
 
-    def _climb(self, wanted: int) -> None:
-        target = min(wanted, self.most)
+    def _try_next(self) -> None:
+        trial = self._next_trial
+        self._next_trial = _Trial.FEWER if trial is _Trial.MORE else _Trial.MORE
+        wanted = max(self.limit + 1, int(self.limit * MORE)) if trial is _Trial.MORE else int(self.limit * FEWER)
+        self._try(trial, wanted)
+
+    def _try(self, trial: _Trial, wanted: int) -> None:
+        target = min(max(1, wanted), self.most)
         if target == self.limit:
             self._hold()
             return
-        self._climbing = True
-        self._restart(settle=self.limit)
+        self._trial = trial
+        self._open_window(settle=self.limit)
         self.limit = target
 
     def _hold(self) -> None:
-        self._climbing = False
+        self._trial = _Trial.NONE
         self._held = 0
-        self._restart(settle=self.limit)
+        self._open_window(settle=self.limit)
         self.limit = self._base_limit
 
-    def _restart(self, *, settle: int) -> None:
+    def _open_window(self, *, settle: int) -> None:
         self._settle = settle
         self._began_s = None
         self._answers = 0
