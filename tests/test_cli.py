@@ -21,7 +21,7 @@ profile:
   arrival: {rate: 8/s}
 """
 NO_MODEL = TINY + "model: ./nothing.gguf\n"
-COMMANDS = ("serve", "tune", "measure", "compare", "init")
+COMMANDS = ("serve", "tune", "measure", "batch", "compare", "init")
 
 
 @pytest.fixture
@@ -116,6 +116,10 @@ MISTAKES = [
     (["init", "new.yaml", "--interval", "3s"], "--interval: there are no metrics to look at"),
     (["measure", "ok.yaml", "--model", "x"], "--model: belongs to measuring a URL"),
     (["measure", "ok.yaml", "--config", "nothing"], "--config nothing: neither a run folder"),
+    (["batch", "nothing", "out"], "--server: found none"),
+    (["batch", "nothing", "out", "--server", NOWHERE], "nothing: no such file"),
+    (["batch", "plain", "out", "--server", NOWHERE], "plain: found no request"),
+    (["batch", "broken.yaml", "out", "--server", NOWHERE], "broken.yaml: line 1: the line: not JSON"),
     (["serve", ""], "found no model"),
     (["serve", "nothing"], "model 'nothing' does not exist"),
     (["serve", "empty"], "not an OpenVINO model folder"),

@@ -45,6 +45,6 @@ def test_a_server_that_is_killed_ends_the_work_and_wants_nobodys_key(tmp_path: P
         servers[-1].kill()
         await asyncio.Event().wait()
 
-    with pytest.raises(ServerDied, match=r"ended while it was measured: ended by SIGKILL"):
+    with pytest.raises(ServerDied, match=r"ended before its work did: ended by SIGKILL"):
         run(on_own_server("smollm2-135m", CONFIG, work, log=tmp_path / "a.log"))
     assert all_gone(servers)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_views import NOW_S, Row, line, view, views
+from policy_views import NOW_S, Row, line, system, view, views
 
-from setpoint.policy.decisions import StepPlan, StepWork
+from setpoint.policy.decisions import Admit, Reject, StepPlan, StepWork
 from setpoint.policy.doomed import SHORT, latest_first_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.setpoint import SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import BATCH, INTERACTIVE, StepView, taken
+from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits, RequestView, StepView, taken
 
 # 10 ms a step, 1 ms a token, 0.1 ms a sequence.
 MACHINE = (0.01, 1e-3, 1e-4)
@@ -244,3 +244,24 @@ def test_decode_work_counts_the_readers_only() -> None:
     assert decode_work(step.running) == StepWork(2, 2, 400, 400)
     assert np.isfinite(step_slack_s(step))
     assert INTERACTIVE < BATCH
+
+
+def test_batch_requests_neither_admitted_nor_refused_lengthen_the_wait_of_interactive_ones() -> None:
+    """Seen: what a batch client sent and was refused counted as load that lasts, and as promises to keep room for."""
+
+    def answered(policy: SetpointPolicy, kind: int, at_s: float, *, waiting: int, fingerprint: int) -> Admit | Reject:
+        limits = RequestLimits(ttft_s=0.2) if kind == INTERACTIVE else RequestLimits()
+        request = RequestView(1, at_s, at_s, 400, 400, 50, limits=limits, request_class=kind, fingerprint=fingerprint)
+        return policy.admit(request, replace(system(waiting=waiting, running=8, uncached=4000), now_s=at_s))
+
+    alone, beside = policy(), policy()
+    for number in range(100):
+        at_s = NOW_S - 20 + number / 5
+        kept = answered(beside, BATCH, at_s, waiting=10, fingerprint=2 * number + 1)
+        turned_away = answered(beside, BATCH, at_s, waiting=60, fingerprint=2 * number + 2)
+        assert isinstance(kept, Admit)
+        assert isinstance(turned_away, Reject)
+        assert 1.0 <= turned_away.retry_after_s <= 5.0
+    refused = answered(alone, INTERACTIVE, NOW_S, waiting=60, fingerprint=1000)
+    assert isinstance(refused, Reject)
+    assert answered(beside, INTERACTIVE, NOW_S, waiting=60, fingerprint=1000) == refused

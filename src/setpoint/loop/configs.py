@@ -14,12 +14,15 @@ from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.files import REPORT_FILE, read_report
 from setpoint.requirement import Requirement
 
+THROUGHPUT_CONFIG = ServingConfig(mode=BatchingMode.CONTINUOUS, max_running=64, token_budget=2048)
+"""Without deadlines: large batches, whole prompts."""
+
 
 def default_config(requirement: Requirement) -> ServingConfig:
     """What to serve a requirement with before anything was measured: deadlines decide if there are any."""
     if requirement.slo.latency or requirement.slo.spread:
         return ServingConfig(mode=BatchingMode.SETPOINT, max_running=16)
-    return ServingConfig(mode=BatchingMode.CONTINUOUS, max_running=64, token_budget=2048)
+    return THROUGHPUT_CONFIG
 
 
 class ConfigError(BadInput):

@@ -102,7 +102,7 @@ async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[R
         working.cancel()
         dying.cancel()
         await asyncio.gather(working, dying, return_exceptions=True)
-    raise ServerDied(f"the server ended while it was measured: {await _last_words(process, log)}")
+    raise ServerDied(f"the server ended before its work did: {await _last_words(process, log)}")
 
 
 async def _last_words(process: asyncio.subprocess.Process, log: Path) -> str:

@@ -26,12 +26,13 @@ from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.order import aged_batch, most_urgent, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
-from setpoint.policy.queue_bound import queue_is_full
+from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
 from setpoint.policy.slack import chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import (
     BATCH,
+    INTERACTIVE,
     Columns,
     IntColumn,
     RequestLimits,
@@ -92,7 +93,7 @@ class SetpointPolicy:
             return self._admit(request, outlook, now_s, "idle", promise)
         if promise is not None and now_s < promise.due_s - EARLY_S:
             return Reject(Reason("too_early", {"due_in_s": promise.due_s - now_s}), promise.due_s - now_s)
-        if promise is None:
+        if promise is None and request.request_class == INTERACTIVE:  # Batch work yields, so it takes no room away.
             self.promises.fresh.offered(now_s, outlook.work_s)
         if queue_is_full(self._max_waiting, request.request_class, system):
             counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
@@ -138,6 +139,8 @@ class SetpointPolicy:
         return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s}))
 
     def _refuse(self, request: RequestView, outlook: Outlook, now_s: float, reason: Reason, after_s: float) -> Reject:
+        if request.request_class == BATCH:  # No room is kept for it that interactive requests would lack.
+            return Reject(reason, max(LEAST_RETRY_S, after_s))
         self._refused_s = now_s
         output = self.lengths.expected(request.request_class, request.max_output_tokens)
         due_s = self.promises.promise(

@@ -1,0 +1,157 @@
+"""The requests of a batch through one server: as many at once as it is good for, each until it has ended for good.
+
+A request that the server did not take (429, 503, no connection) is sent again for as long as it takes, at ``Retry-After`` or
+after a growing wait; one that was taken and came to nothing at most ``TRIES_MAX`` times. Only an answer or an error for good
+is written; whatever else ends the run leaves its requests for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from setpoint.loop.errors import BadInput
+from setpoint.loop.offline.concurrency import Concurrency
+from setpoint.loop.offline.input_index import InputIndex
+from setpoint.loop.offline.judging import Judged, Meaning, judge
+from setpoint.loop.offline.output_file import OutputFile
+from setpoint.loop.offline.places import Places
+from setpoint.loop.offline.request_line import BatchRequest, result_id
+from setpoint.loop.offline.result_line import Result
+from setpoint.loop.offline.sender import Sender
+from setpoint.loop.offline.tally import Tally
+from setpoint.measure.retrying import wait_s
+
+TRIES_MAX = 8
+WAIT_MAX_S = 600.0
+SYNC_EVERY_S = 1.0
+
+
+class GaveUp(Exception):
+    """Nothing was answered for too long; what is not done is left for the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Which model is asked for: ``instead`` of what a body names, or where a body names none, the ``default``."""
+
+    instead: str | None = None
+    default: str | None = None
+
+    def named(self, request: BatchRequest) -> dict[str, object]:
+        """The body to send."""
+        name = self.instead or request.model or self.default
+        return request.body if name is None else request.body | {"model": name}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a batch is, whichever server does it: the input, the output, and what it has come to."""
+
+    index: InputIndex
+    output: OutputFile
+    tally: Tally
+
+
+class Drive:
+    """One run of ``work`` over ``sender``. Raises ``GaveUp`` after ``give_up_s`` of nothing but trouble.
+
+    clock, sleep: the time by which it waits before it sends a request again, in seconds.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        sender: Sender,
+        concurrency: Concurrency,
+        models: Models,
+        *,
+        give_up_s: float,
+        clock: Callable[[], float] = monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._work = work
+        self._sender = sender
+        self._concurrency = concurrency
+        self._models = models
+        self._give_up_s = give_up_s
+        self._clock = clock
+        self._sleep = sleep
+        self._places = Places(concurrency)
+        self._trouble_since_s: float | None = None
+
+    async def run(self) -> None:
+        """Until every request has ended. Raises ``GaveUp``, or ``BadInput`` for what no retry mends."""
+        self._work.tally.started_s = self._clock()
+        syncing = asyncio.create_task(self._sync_now_and_then())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for position, request in self._work.index.unanswered():
+                    await self._places.take()
+                    group.create_task(self._one(position, request))
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        finally:
+            syncing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await syncing
+            self._work.output.sync()
+
+    async def _one(self, position: int, request: BatchRequest) -> None:
+        """One request from its first try to its line in the output."""
+        tally = self._work.tally
+        name = result_id(self._work.index.digest(position))
+        body = self._models.named(request)
+        tries = waits = 0
+        tally.under_way, tally.limit = self._places.taken, self._concurrency.limit
+        try:
+            while True:
+                exchange = await self._sender.post(request.url, body, name)
+                judged = judge(exchange)
+                if judged.meaning in (Meaning.ANSWERED, Meaning.ERROR):
+                    break
+                if judged.meaning is Meaning.LOCKED_OUT:
+                    raise BadInput(f"--api-key: the server does not take it ({judged.words}); what is done is kept")
+                tries += judged.meaning is Meaning.BROKEN
+                if tries == TRIES_MAX:
+                    break
+                self._note_trouble(judged, refused=exchange.status in (429, 503))
+                waits += 1
+                await self._sleep(min(wait_s(exchange, waits, seed=0, index=position), WAIT_MAX_S))
+                tally.retried += 1
+            self._end(position, request, name, exchange.status, judged)
+        finally:
+            self._places.give_back()
+            tally.under_way, tally.limit = self._places.taken, self._concurrency.limit
+
+    def _end(self, position: int, request: BatchRequest, name: str, status: int | None, judged: Judged) -> None:
+        """Write the line first, count it afterwards."""
+        failed = judged.meaning is not Meaning.ANSWERED
+        error = {"code": judged.code, "message": judged.words} if failed else None
+        answered = status if judged.body is not None else None
+        self._work.output.append(Result(name, request.custom_id, answered, judged.body, error).line())
+        self._work.index.mark_answered(position)
+        now_s = self._clock()
+        prompt_tokens, output_tokens = judged.tokens
+        self._work.tally.end(now_s, failed=failed, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+        self._concurrency.answered(now_s, prompt_tokens + output_tokens)
+        self._trouble_since_s = None
+
+    def _note_trouble(self, judged: Judged, *, refused: bool) -> None:
+        now_s = self._clock()
+        self._work.tally.last_trouble = judged.words
+        if refused:
+            self._work.tally.refused += 1
+            self._concurrency.refused(now_s)
+        if self._trouble_since_s is None:
+            self._trouble_since_s = now_s
+        elif now_s - self._trouble_since_s >= self._give_up_s:
+            raise GaveUp(f"no request was answered for {self._give_up_s:g} s: {judged.words}")
+
+    async def _sync_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_EVERY_S)
+            await asyncio.to_thread(self._work.output.sync)

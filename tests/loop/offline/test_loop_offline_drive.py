@@ -1,0 +1,223 @@
+"""A batch against a server that refuses, cuts, lies and goes away: every request ends once, and only for good."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from offline_world import CUT, GARBAGE, HALF, NOT_JSON, FakeServer, Say, fake_server, refuse, results, write_input
+
+from setpoint.loop.errors import BadInput
+from setpoint.loop.offline.concurrency import Fixed
+from setpoint.loop.offline.drive import TRIES_MAX, WAIT_MAX_S, Drive, GaveUp, Models, Work
+from setpoint.loop.offline.input_index import read_input
+from setpoint.loop.offline.output_file import OutputFile, resume
+from setpoint.loop.offline.sender import Sender
+from setpoint.loop.offline.tally import Tally
+from setpoint.measure.event_loop import run
+from setpoint.measure.target import Target
+
+
+class VirtualTime:
+    """Waits take no time, and are remembered."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.waits_s: list[float] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits_s.append(seconds)
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+
+def drive(
+    fake: FakeServer,
+    folder: Path,
+    time: VirtualTime | None = None,
+    *,
+    concurrency: int = 4,
+    give_up_s: float = 3600.0,
+    models: Models | None = None,
+) -> Tally:
+    """Do what ``folder/in`` has left into ``folder/out``."""
+    time = time or VirtualTime()
+    index = read_input(folder / "in")
+    with OutputFile(folder / "out") as output:
+        found = resume(folder / "out", index)
+        output.keep(found.end_bytes)
+        output.begin()
+        tally = Tally(len(index), found.answered - found.failed, found.failed, 0.0)
+
+        async def main() -> None:
+            sender = Sender(Target(fake.url, api_key="k"), connections=concurrency, timeout_s=20.0)
+            one = Drive(
+                Work(index, output, tally),
+                sender,
+                Fixed(concurrency),
+                models or Models(),
+                give_up_s=give_up_s,
+                clock=time.clock,
+                sleep=time.sleep,
+            )
+            try:
+                await one.run()
+            finally:
+                await sender.close()
+
+        run(main())
+    return tally
+
+
+TRANSIENT: list[Sequence[Say]] = [
+    [refuse(503, retry_after="3")] * 20,
+    [refuse(429)] * 20,
+    [CUT],
+    [HALF, CUT],
+    [GARBAGE],
+    [NOT_JSON, refuse(500), refuse(502), refuse(504), refuse(408)],
+    [refuse(503), CUT, refuse(503), HALF, refuse(503), GARBAGE, refuse(429), refuse(500)],
+]
+
+
+def test_what_passes_is_tried_again_until_each_request_is_done_once(tmp_path: Path) -> None:
+    names = [f"{number}" for number in range(40)]
+    write_input(tmp_path / "in", names)
+    with fake_server() as fake:
+        fake.scripts = {name: TRANSIENT[place % len(TRANSIENT)] for place, name in enumerate(names[::3])}
+        tally = drive(fake, tmp_path)
+    assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == sorted(names)
+    assert all(entry["error"] is None and entry["response"]["status_code"] == 200 for entry in results(tmp_path / "out"))
+    assert {name: fake.asked[name] for name in names} == {name: 1 + len(fake.scripts.get(name, ())) for name in names}
+    assert (tally.done, tally.failed, tally.left) == (40, 0, 0)
+    assert tally.retried == sum(map(len, fake.scripts.values()))
+    assert (tally.prompt_tokens, tally.output_tokens) == (120, 80)
+    assert fake.most_at_once <= 4
+
+
+def test_requests_go_out_as_batch_class_with_their_name_and_body_as_it_was(tmp_path: Path) -> None:
+    body = {"prompt": "é \ud800", "max_tokens": 3, "temperature": 0.5, "model": None}
+    line = {"custom_id": "x", "method": "POST", "url": "/v1/completions", "body": body}
+    (tmp_path / "in").write_text(json.dumps(line))
+    with fake_server() as fake:
+        drive(fake, tmp_path)
+    (headers,) = fake.seen["é \ud800"]
+    assert headers["x-setpoint-class"] == "batch"
+    assert headers["authorization"] == "Bearer k"
+    assert headers["x-request-id"] == results(tmp_path / "out")[0]["id"]
+    assert fake.bodies["é \ud800"] == body
+
+
+@pytest.mark.parametrize(
+    ("models", "asked"), [(Models(), ["a", None]), (Models(default="d"), ["a", "d"]), (Models("i", "d"), ["i", "i"])]
+)
+def test_model_names(models: Models, asked: list[str | None], tmp_path: Path) -> None:
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": {"prompt": name} | more}
+        for name, more in (("first", {"model": "a"}), ("second", {}))
+    ]
+    (tmp_path / "in").write_text("\n".join(map(json.dumps, lines)))
+    with fake_server() as fake:
+        drive(fake, tmp_path, models=models)
+    assert [fake.bodies[name].get("model") for name in ("first", "second")] == asked
+
+
+def test_a_wait_that_the_server_asks_for_is_kept_within_a_bound(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", ["a"])
+    time = VirtualTime()
+    with fake_server() as fake:
+        fake.scripts["a"] = [
+            refuse(503, retry_after="30"),
+            refuse(503, retry_after="30", retry_after_ms="28500"),
+            refuse(429, retry_after="86400"),
+            refuse(503),
+        ]
+        drive(fake, tmp_path, time, give_up_s=1e9)
+    assert time.waits_s[:3] == [30.0, 28.5, WAIT_MAX_S]
+    assert 0 < time.waits_s[3] <= 8.0
+
+
+def test_errors_for_good_are_written_once(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", ["a", "b", "c", "d", "e"])
+    with fake_server() as fake:
+        fake.scripts = {
+            "b": [refuse(400)] * 99,
+            "c": [Say(413, b"<h1>too large</h1>")] * 99,
+            "d": [refuse(500)] * 99,
+            "e": [HALF] * 99,
+        }
+        first = drive(fake, tmp_path)
+        asked = dict(fake.asked)
+        again = drive(fake, tmp_path)
+    assert (first.done, first.failed) == (again.done, again.failed) == (1, 4)
+    assert asked == dict(fake.asked) == {"a": 1, "b": 1, "c": 1, "d": TRIES_MAX, "e": TRIES_MAX}
+    found = {entry["custom_id"]: entry for entry in results(tmp_path / "out")}
+    assert len(results(tmp_path / "out")) == 5
+    assert found["b"]["error"] == {"code": "code_400", "message": "HTTP 400: not now"}
+    assert found["b"]["response"]["body"]["error"]["code"] == "code_400"
+    assert found["c"]["response"] | {"request_id": ""} == {"status_code": 413, "request_id": "", "body": "<h1>too large</h1>"}
+    assert found["d"]["response"]["status_code"] == 500
+    assert found["e"]["response"] is None
+    assert found["e"]["error"]["code"] == "connection_cut"
+
+
+def test_a_wrong_key_ends_the_run_and_fails_no_request(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "abcdef")
+    with fake_server() as fake:
+        fake.scripts = {name: [refuse(401)] for name in "bcdef"}
+        with pytest.raises(BadInput, match=r"^--api-key: the server does not take it \(HTTP 401: not now\)"):
+            drive(fake, tmp_path, concurrency=1)
+        assert [entry["custom_id"] for entry in results(tmp_path / "out")] == ["a"]
+        fake.scripts.clear()
+        assert drive(fake, tmp_path).left == 0
+
+
+def test_it_gives_up_when_nothing_is_answered_and_leaves_the_rest_for_later(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "abc")
+    with fake_server() as fake:
+        fake.scripts = {name: [refuse(503, retry_after="10")] * 1000 for name in "bc"}
+        time = VirtualTime()
+        with pytest.raises(GaveUp, match="no request was answered for 600 s: HTTP 503: not now"):
+            drive(fake, tmp_path, time, give_up_s=600)
+        assert 600 <= time.now_s <= 700
+    with pytest.raises(GaveUp, match="refused the connection"):
+        drive(fake, tmp_path, give_up_s=5)
+    assert [entry["custom_id"] for entry in results(tmp_path / "out")] == ["a"]
+
+
+def test_a_server_that_goes_away_and_comes_back_loses_nothing(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "abcdef")
+    with fake_server() as fake:
+        port = int(fake.url.rsplit(":", 1)[1])
+        fake.scripts = {name: [CUT] * 99 for name in "def"}
+
+        class UntilItIsGone(VirtualTime):
+            async def sleep(self, seconds: float) -> None:
+                raise GaveUp("the server is gone")
+
+        with pytest.raises(GaveUp, match="gone"):
+            drive(fake, tmp_path, UntilItIsGone(), concurrency=1)
+    assert len(results(tmp_path / "out")) == 3
+
+    class ComesBack(VirtualTime):
+        """The server is there again at the third wait."""
+
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            if len(self.waits_s) == 3:
+                self.server = fake_server(port)
+                self.back = self.server.__enter__()
+
+    time = ComesBack()
+    try:
+        assert drive(fake, tmp_path, time).left == 0
+    finally:
+        time.server.__exit__(None, None, None)
+    assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == list("abcdef")
+    assert sum(time.back.asked.values()) == 3

@@ -1,0 +1,167 @@
+"""The output: resumable from whatever a kill leaves, never another's, one writer at a time."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from offline_world import result_for, results, write_input
+
+from setpoint.loop.errors import BadInput
+from setpoint.loop.offline.input_index import InputIndex, read_input
+from setpoint.loop.offline.output_file import OutputFile, resume, write_errors
+from setpoint.loop.offline.request_line import digest_of
+
+NAMES = [f"request-{number}" for number in range(8)]
+
+
+def finish(output: Path, index: InputIndex, lines: list[bytes]) -> None:
+    """What a run does after resuming: write the results that lack."""
+    with OutputFile(output) as file:
+        file.keep(resume(output, index).end_bytes)
+        file.begin()
+        file.begin()
+        for position, _ in index.unanswered():
+            file.append(result_for(lines[position]))
+            index.mark_answered(position)
+        file.sync()
+
+
+@given(st.permutations(range(len(NAMES))), st.integers(0, len(NAMES)), st.data())
+def test_from_any_subset_cut_anywhere_each_request_ends_up_in_the_output_once(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], count: int, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("resume")
+    lines = write_input(folder / "in", NAMES)
+    whole = b"".join(result_for(lines[position], failed=position % 3 == 0) for position in order[:count])
+    cut = data.draw(st.integers(0, len(whole)))
+    output = folder / "out"
+    output.write_bytes(whole[:cut])
+    kept = whole[:cut].count(b"\n")
+
+    index = read_input(folder / "in")
+    found = resume(output, index)
+    assert (found.answered, found.failed) == (kept, sum(position % 3 == 0 for position in order[:kept]))
+    assert index.left == len(NAMES) - kept
+    assert output.read_bytes() == whole[:cut]
+
+    finish(output, read_input(folder / "in"), lines)
+    assert sorted(entry["custom_id"] for entry in results(output)) == NAMES
+    assert output.read_bytes().startswith(whole[: found.end_bytes])
+    assert read_and_resume(folder / "in", output) == 0
+
+
+def read_and_resume(source: Path, output: Path) -> int:
+    """How many requests are left."""
+    index = read_input(source)
+    resume(output, index)
+    return index.left
+
+
+def test_zeros_that_a_crashed_machine_leaves_are_cut(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", NAMES)
+    (tmp_path / "out").write_bytes(result_for(lines[3]) + b"\0" * 4096)
+    finish(tmp_path / "out", read_input(tmp_path / "in"), lines)
+    assert len(results(tmp_path / "out")) == len(NAMES)
+
+
+def test_an_input_that_has_grown_goes_on(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", NAMES[:3])
+    (tmp_path / "out").write_bytes(b"".join(map(result_for, lines)))
+    write_input(tmp_path / "in", NAMES)
+    assert read_and_resume(tmp_path / "in", tmp_path / "out") == len(NAMES) - 3
+
+
+FOREIGN: list[tuple[Callable[[list[bytes]], bytes], str]] = [
+    (lambda lines: b"notes of mine\n", "line 1: not a result of a batch"),
+    (lambda lines: b"notes without an end", "line 1: not a result of a batch"),
+    (lambda lines: b'{"id": 5}\n', "line 1: not a result of a batch"),
+    (lambda lines: b"[1]\n", "line 1: not a result of a batch"),
+    (lambda lines: b'{"id": "batch_req_00", "error": null}\n', "line 1: not a result of a batch"),
+    (lambda lines: b"[" * 100_000 + b"\n", "line 1: not a result of a batch"),
+    (lambda lines: result_for(lines[0]) + b"\n" + result_for(lines[1]), "line 2: not a result of a batch"),
+    (lambda lines: result_for(lines[0])[:-1] + result_for(lines[1]), "line 1: not a result of a batch"),
+    # The same custom_id, but another prompt: this is another input's output.
+    (lambda lines: result_for(lines[0].replace(b'"prompt": "request-0"', b'"prompt": "x"')), "line 1: answers a request that"),
+    (lambda lines: result_for(lines[0]) * 2, "line 2: answers a request for the second time"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), FOREIGN, ids=range(len(FOREIGN)))
+def test_a_file_of_something_else_is_refused_and_left_alone(
+    content: Callable[[list[bytes]], bytes], words: str, tmp_path: Path
+) -> None:
+    lines = write_input(tmp_path / "in", NAMES)
+    output = tmp_path / "out"
+    output.write_bytes(content(lines))
+    with pytest.raises(BadInput, match=words) as refused, OutputFile(output):
+        resume(output, read_input(tmp_path / "in"))
+    assert "--overwrite" in str(refused.value)
+    assert output.read_bytes() == content(lines)
+
+
+def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with OutputFile(output) as first:
+        first.append(b"one\n")
+        with pytest.raises(BadInput, match="another run is writing it"):
+            OutputFile(output)
+    with OutputFile(output) as second:
+        second.append(b"two\n")
+    assert output.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_file_that_nothing_came_of_does_not_stay(tmp_path: Path) -> None:
+    with OutputFile(tmp_path / "out"):
+        assert (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").touch()
+    with OutputFile(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "nowhere/out"])
+def test_a_file_that_cannot_be_had(place: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInput, match="cannot be written"):
+        OutputFile(tmp_path / place)
+
+
+def test_a_disk_that_takes_half_a_line_keeps_none_of_it(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with OutputFile(tmp_path / "out") as file:
+        file.append(b"whole\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+        try:
+            with pytest.raises(BadInput, match=r"out: cannot be written: .*; make room and run the same command again"):
+                file.append(b"torn line\n")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        file.append(b"next\n")
+    assert (tmp_path / "out").read_bytes() == b"whole\nnext\n"
+
+
+def test_errors_are_copied_to_a_file_of_their_own(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", NAMES)
+    made = [result_for(line, failed=place in (1, 4)) for place, line in enumerate(lines)]
+    (tmp_path / "out").write_bytes(b"".join(made))
+    (tmp_path / "errors").write_text("of an earlier run")
+    assert write_errors(tmp_path / "out", tmp_path / "errors") == 2
+    assert (tmp_path / "errors").read_bytes() == made[1] + made[4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors", "in", "out"]
+    with pytest.raises(BadInput, match=r"--errors .*: cannot be written"):
+        write_errors(tmp_path / "out", tmp_path / "nowhere" / "errors")
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_written(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", ["\ud800", "x"])
+    (tmp_path / "out").write_bytes(result_for(lines[0]))
+    index = read_input(tmp_path / "in")
+    resume(tmp_path / "out", index)
+    assert index.answered(0)
+    assert index.digest(1) == digest_of(lines[1])
