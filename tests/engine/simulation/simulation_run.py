@@ -208,13 +208,16 @@ class Run:
             check_policy(self.policy.inner, loop)
 
     def _sleep(self) -> None:
+        """Until the next event, or until the policy wants to be asked again."""
         loop = self.loop
         moments = [self._events[0][0]] if self._events else []
         if loop.wake_at_s is not None:
             moments.append(loop.wake_at_s)
         assert not loop.busy or loop.wake_at_s is not None, "requests are there, no step starts, and nobody asks again"
-        assert moments, "nothing will ever happen again"
-        self._clock.advance_to(min(moments))
+        if moments:
+            self._clock.advance_to(min(moments))
+        else:  # The last of all was dropped or cancelled in this very turn.
+            assert not self._live, "nothing will ever happen again"
 
     def _break_down(self, failure: EngineFailed) -> None:
         """What the engine does when its executor fails: everybody gets an end, every block is free, and it begins again."""
