@@ -153,10 +153,15 @@ def test_a_stop_token_ends_the_answer_unless_it_is_to_be_ignored() -> None:
 
 def test_a_doomed_request_is_shed_with_words_and_a_time_to_come_back() -> None:
     engine = Engine(BatchingMode.SETPOINT)
-    engine.loop.submit(request(30, limits=RequestLimits(ttft_s=1e-3)))
-    assert not engine.loop.begin_step()
+    engine.loop.submit(request(4, 20))
+    assert engine.loop.begin_step()
+    doomed = engine.loop.submit(request(4, first=100, limits=RequestLimits(ttft_s=6e-3)))
+    engine.clock.advance_to(engine.clock() + 5e-3)
+    engine.loop.finish_step()
+    assert engine.loop.begin_step()
     notice, *others = engine.loop.take_notices()
     assert not others
+    assert notice.sequence is doomed
     assert notice.finish_reason is FinishReason.SHED
     assert notice.retry_after_s is not None
     assert notice.retry_after_s > 0

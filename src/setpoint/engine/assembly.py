@@ -47,7 +47,10 @@ class Assembler:
 
     def uncached_tokens(self, sequence: Sequence) -> int:
         """Tokens of ``sequence`` that no cached block covers now; at least 1, the last is always computed."""
-        return len(sequence.tokens) - len(self._cached_prefix(sequence)) * self._pool.block_tokens
+        size, count = self._pool.block_tokens, len(sequence.tokens)
+        limit = (count - 1) // size
+        hashes = sequence.hashes if len(sequence.hashes) >= limit else sequence.hash_full_blocks(size, count - 1)
+        return count - self._pool.found(hashes, limit) * size
 
     def release(self, sequence: Sequence) -> None:
         """Give all blocks of ``sequence`` back, last first: a prefix loses its tail to eviction before its beginning."""

@@ -37,6 +37,7 @@ class BlockPool:
         self._hash_of: list[bytes | None] = [None] * blocks
         self._block_of: dict[bytes, int] = {}
         self._cached: OrderedDict[int, None] = OrderedDict()
+        self.version = 0  # Another number whenever what can be found has changed.
 
     @property
     def available(self) -> int:
@@ -79,6 +80,14 @@ class BlockPool:
             found.append(block)
         return found
 
+    def found(self, hashes: Sequence[bytes], limit: int) -> int:
+        """How many blocks ``find`` would give for the first ``limit`` of ``hashes``."""
+        block_of = self._block_of
+        for index in range(limit):
+            if hashes[index] not in block_of:
+                return index
+        return limit
+
     def share(self, blocks: Iterable[int]) -> None:
         """Take one more reference of each block. Raises ``ValueError`` for one that is neither in use nor cached."""
         for block in blocks:
@@ -99,6 +108,7 @@ class BlockPool:
         if self._hash_of[block] is None and digest not in self._block_of:
             self._hash_of[block] = digest
             self._block_of[digest] = block
+            self.version += 1
 
     def _evict(self) -> int:
         block, _ = self._cached.popitem(last=False)
@@ -106,6 +116,7 @@ class BlockPool:
         assert digest is not None, "a cached block always has a hash"
         del self._block_of[digest]
         self._hash_of[block] = None
+        self.version += 1
         return block
 
     def check_integrity(self, owned: Iterable[Sequence[int]] | None = None) -> None:

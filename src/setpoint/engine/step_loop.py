@@ -7,7 +7,7 @@ executor works and the caller may do something useful. ``submit`` and ``end`` ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.executor import Executor, Ticket
@@ -16,7 +16,7 @@ from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequ
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.step_record import StepRecord, StepRing
 from setpoint.engine.tenants import TenantNumbers
-from setpoint.engine.views import columns, kv_view, request_view
+from setpoint.engine.views import columns, kv_view, request_view, uncached_column
 from setpoint.policy.decisions import Policy, Reject, StepPlan, StepResult
 from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
@@ -74,9 +74,10 @@ class StepLoop:
         self.counters = Counters()
         self.wake_at_s: float | None = None
         self._tenants = TenantNumbers()
-        # Columns as last built, for admission; None once anything but an arrival has changed them.
+        # Columns as last built, for plans and admission; None once anything but an arrival has changed them.
         self._waiting_columns: Columns | None = None
         self._running_columns: Columns | None = None
+        self._looked_up = -1  # The pool's version when the uncached tokens of the waiting were last looked up.
         self._next_id = 0
         self._in_flight: tuple[StepPlan, Assembled, Ticket] | None = None
         self._ending: dict[int, tuple[Sequence, FinishReason]] = {}
@@ -150,7 +151,7 @@ class StepLoop:
         plan, assembled, ticket = self._in_flight
         output = self._executor.collect(ticket)
         self._in_flight = None
-        self._changed()
+        self._running_columns = None
         emissions: list[Emission] = []
         finished: list[int] = []
         tokens = iter(output.tokens)
@@ -223,7 +224,7 @@ class StepLoop:
     def _move(self, assembled: Assembled) -> None:
         now_s = self._clock()
         if assembled.preempted or assembled.joined:
-            self._changed()
+            self._waiting_columns = self._running_columns = None
         for sequence in assembled.preempted:
             self.counters.preemptions += 1
             del self.running[sequence.sequence_id]
@@ -249,12 +250,10 @@ class StepLoop:
 
     def _remove(self, sequence: Sequence) -> None:
         self._assembler.release(sequence)
-        self.waiting.pop(sequence.sequence_id, None)
-        self.running.pop(sequence.sequence_id, None)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._waiting_columns = self._running_columns = None
+        if self.waiting.pop(sequence.sequence_id, None) is not None:
+            self._waiting_columns = None
+        if self.running.pop(sequence.sequence_id, None) is not None:
+            self._running_columns = None
 
     # Views and records
 
@@ -263,13 +262,19 @@ class StepLoop:
         return StepView(now_s=self._clock(), waiting=waiting, running=running, kv=kv_view(self.pool))
 
     def _both_columns(self) -> tuple[Columns, Columns]:
-        """Who waits and who runs; built once for the plan and every admission until something changes."""
-        if self._waiting_columns is None or self._running_columns is None:
+        """Who waits and who runs; kept for the next plan and every admission until something changes."""
+        waiting, running = self._waiting_columns, self._running_columns
+        if waiting is None or self._looked_up != self.pool.version:
             for sequence in self.waiting.values():
                 sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
-            self._waiting_columns = columns(self.waiting.values(), waiting=True)
-            self._running_columns = columns(self.running.values())
-        return self._waiting_columns, self._running_columns
+            if waiting is None:
+                waiting = columns(self.waiting.values(), waiting=True)
+            else:
+                waiting = replace(waiting, prefill_tokens=uncached_column(self.waiting.values()))
+            self._waiting_columns, self._looked_up = waiting, self.pool.version
+        if running is None:
+            running = self._running_columns = columns(self.running.values())
+        return waiting, running
 
     def _system_view(self) -> SystemView:
         waiting, running = self._both_columns()

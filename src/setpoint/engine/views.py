@@ -8,7 +8,7 @@ import numpy as np
 
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.sequence import Sequence
-from setpoint.policy.views import NO_COLUMNS, Columns, KvView, RequestView
+from setpoint.policy.views import NO_COLUMNS, Columns, IntColumn, KvView, RequestView
 
 
 def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Columns:
@@ -32,6 +32,11 @@ def columns(sequences: Collection[Sequence], *, waiting: bool = False) -> Column
     ids, context, prefill, emitted, due, kind, cap, tenant = np.array(rows, dtype=np.int64).T.copy()
     arrived_s, deadline_s, gap_s = np.array(times, dtype=np.float64).T.copy()
     return Columns(ids, arrived_s, deadline_s, context, prefill, emitted, due, kind, cap, gap_s, tenant)
+
+
+def uncached_column(waiting: Collection[Sequence]) -> IntColumn:
+    """What those that wait have to compute."""
+    return np.fromiter((s.uncached_tokens for s in waiting), dtype=np.int64, count=len(waiting))
 
 
 def kv_view(pool: BlockPool) -> KvView:

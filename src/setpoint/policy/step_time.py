@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
-from math import exp, log
+from math import exp, inf, log
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ def non_negative_least_squares(gram: Coefficients, moment: Coefficients) -> Coef
     solution = np.zeros(size)
     while free.any():
         solution = np.zeros(size)
-        solution[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
+        solution[free] = np.linalg.solve(gram[free][:, free], moment[free])
         if (solution >= 0).all():
             break
         free &= solution > 0
@@ -83,20 +84,23 @@ def non_negative_least_squares(gram: Coefficients, moment: Coefficients) -> Coef
 
 
 def _best_of_all(gram: Coefficients, moment: Coefficients) -> Coefficients:
-    size = len(moment)
-    best, best_value = np.zeros(size), 0.0
-    for count in range(1, size + 1):
-        for free in combinations(range(size), count):
-            index = np.array(free)
-            solution = np.linalg.solve(gram[np.ix_(index, index)], moment[index])
-            if (solution < 0).any():
-                continue
-            value = -0.5 * float(moment[index] @ solution)
-            if value < best_value:
-                best_value = value
-                best = np.zeros(size)
-                best[index] = solution
+    best, best_value = np.zeros(len(moment)), 0.0
+    for free in _sets(len(moment)):
+        part = moment[free]
+        solutions = np.linalg.solve(gram[free[:, :, None], free[:, None, :]], part[:, :, None])[:, :, 0]
+        values = np.where((solutions < 0).any(axis=1), inf, -0.5 * (part * solutions).sum(axis=1))
+        least = int(np.argmin(values))
+        if values[least] < best_value:
+            best_value = float(values[least])
+            best = np.zeros(len(moment))
+            best[free[least]] = solutions[least]
     return best
+
+
+@cache
+def _sets(size: int) -> tuple[npt.NDArray[np.intp], ...]:
+    """Every set of variables that may be free, those of one size together: shapes (sets, count) for count 1 to ``size``."""
+    return tuple(np.array(list(combinations(range(size), count)), dtype=np.intp) for count in range(1, size + 1))
 
 
 @dataclass(frozen=True, slots=True)

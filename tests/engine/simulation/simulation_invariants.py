@@ -14,13 +14,14 @@ from simulation_recipe import Recipe
 from setpoint.engine.batch import Batch
 from setpoint.engine.request import FinishReason
 from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.views import columns
 from setpoint.policy.configuration import BatchingMode
 from setpoint.policy.decisions import Admit, Reject, StepPlan
 from setpoint.policy.order import BATCH_PATIENCE_S, PATIENCE_S
 from setpoint.policy.promises import LEAST_WAIT_S, MOST_PROMISES, MOST_WAIT_S
 from setpoint.policy.setpoint import SetpointPolicy
 from setpoint.policy.tenants import MOST_TENANTS
-from setpoint.policy.views import BATCH, SystemView
+from setpoint.policy.views import BATCH, Columns, SystemView
 
 FULL_LOOK_EVERY = 64
 OLD_EVERY = 8
@@ -82,6 +83,17 @@ def check_blocks(loop: StepLoop) -> None:
     assert len(pool._block_of) <= pool.blocks, "more blocks can be found than there are"
 
 
+def check_views(loop: StepLoop) -> None:
+    """What the loop keeps of its columns from step to step is what it would build now."""
+    waiting, running = loop._both_columns()
+    for sequence in loop.waiting.values():
+        assert sequence.uncached_tokens == loop._assembler.uncached_tokens(sequence), "an old look at the prefix cache"
+    fresh = (columns(loop.waiting.values(), waiting=True), columns(loop.running.values()))
+    for name in Columns.__dataclass_fields__:
+        for kept, new in zip((waiting, running), fresh, strict=True):
+            assert getattr(kept, name).tolist() == getattr(new, name).tolist(), f"an old column: {name}"
+
+
 def check_policy(policy: object, loop: StepLoop) -> None:
     """What a policy remembers is bounded."""
     if isinstance(policy, SetpointPolicy):
@@ -92,11 +104,11 @@ def check_policy(policy: object, loop: StepLoop) -> None:
         assert all(0 <= each < inf for each in policy.model._coefficients), "a step time that is no number"
 
 
-def check_doomed(loop: StepLoop, plan: StepPlan, now_s: float) -> None:
+def check_doomed(waiting: Columns, plan: StepPlan, now_s: float) -> None:
     """``setpoint`` keeps nobody waiting for a first token that is already too late."""
-    for sequence in loop.waiting.values():
-        if not sequence.emitted and not sequence.preemptions:
-            assert sequence.deadline_s > now_s or sequence.sequence_id in plan.shed, "too late, and still waiting"
+    late = (waiting.deadline_s <= now_s) & (waiting.emitted_tokens == 0)
+    if late.any():
+        assert set(waiting.ids[late].tolist()) <= set(plan.shed), "too late, and still waiting"
 
 
 def check_end(client: Client, emission: Emission) -> None:

@@ -20,6 +20,7 @@ from simulation_invariants import (
     check_end,
     check_plan,
     check_policy,
+    check_views,
 )
 from simulation_recipe import Recipe, draw
 
@@ -87,6 +88,8 @@ class Witness:
         self.last, self.now_s = plan, step.now_s
         assert self.loop is not None
         check_plan(plan, self.loop, step.now_s)
+        if self._recipe.config.mode is BatchingMode.SETPOINT:
+            check_doomed(step.waiting, plan, step.now_s)
         told = (step.now_s, plan.order, plan.prefill_budget_tokens, plan.shed, plan.preempt_order, plan.wake_at_s)
         self._digest.update(repr((told, plan.reason.code, plan.reason.operands)).encode())
         return plan
@@ -186,8 +189,6 @@ class Run:
         assert batch is not None
         check_begun(self.recipe, loop, plan, batch)
         check_blocks(loop)
-        if self.recipe.config.mode is BatchingMode.SETPOINT:
-            check_doomed(loop, plan, self.policy.now_s)
         if self.recipe.crowd.cancelled:
             self._cancel_in_step()
         if self.recipe.crowd.in_step and self._dice.random() < self.recipe.crowd.in_step:
@@ -206,15 +207,19 @@ class Run:
         if self.steps % FULL_LOOK_EVERY == 0:
             loop.check_integrity()
             check_policy(self.policy.inner, loop)
+            check_views(loop)
 
     def _sleep(self) -> None:
+        """Until the next event, or until the policy wants to be asked again."""
         loop = self.loop
         moments = [self._events[0][0]] if self._events else []
         if loop.wake_at_s is not None:
             moments.append(loop.wake_at_s)
         assert not loop.busy or loop.wake_at_s is not None, "requests are there, no step starts, and nobody asks again"
-        assert moments, "nothing will ever happen again"
-        self._clock.advance_to(min(moments))
+        if moments:
+            self._clock.advance_to(min(moments))
+        else:  # The last of all was dropped or cancelled in this very turn.
+            assert not self._live, "nothing will ever happen again"
 
     def _break_down(self, failure: EngineFailed) -> None:
         """What the engine does when its executor fails: everybody gets an end, every block is free, and it begins again."""
