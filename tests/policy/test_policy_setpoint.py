@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_views import NOW_S, Row, line, system, view, views
+from policy_views import NOW_S, Row, line, result, system, view, views
 
 from setpoint.policy.decisions import Admit, Reject, StepPlan, StepWork
 from setpoint.policy.doomed import SHORT, latest_first_s
@@ -265,3 +265,33 @@ def test_batch_requests_neither_admitted_nor_refused_lengthen_the_wait_of_intera
     refused = answered(alone, INTERACTIVE, NOW_S, waiting=60, fingerprint=1000)
     assert isinstance(refused, Reject)
     assert answered(beside, INTERACTIVE, NOW_S, waiting=60, fingerprint=1000) == refused
+
+
+def budget_after(overshoots: int, *, good: int = 0) -> int:
+    """The prefill budget beside a reader after steps that took longer than the gap allows, then so many that did not."""
+    judge = policy()
+    step = view([Row(1, prefill=500)], [reader(0.1, gap_s=0.1)])
+    work = decode_work(step.running)
+    for seconds in [0.15] * overshoots + [0.07] * good:
+        judge.model = line(*MACHINE)  # what is tested is the margin, not the model
+        judge.plan(step)
+        judge.observe(result(work, seconds))
+    judge.model = line(*MACHINE)
+    return judge.plan(step).prefill_budget_tokens
+
+
+def test_steps_that_outlast_the_gap_of_readers_make_the_chunks_smaller() -> None:
+    budgets = [budget_after(count) for count in (0, 2, 8, 100)]
+    assert budgets == sorted(budgets, reverse=True)
+    assert len(set(budgets)) == len(budgets)
+    assert budgets[-1] >= 16, "prompts progress whatever happened"
+    assert budget_after(4, good=100) >= budget_after(4)
+
+
+def test_steps_without_readers_teach_no_margin() -> None:
+    judge = policy()
+    step = view([Row(1, prefill=500)], [reader(0.1)])
+    for _ in range(20):
+        judge.plan(step)
+        judge.observe(result(decode_work(step.running), 0.15))
+    assert judge.step_margin.share == MARGIN

@@ -35,7 +35,9 @@ from setpoint.policy.backlog import (
 from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 from setpoint.policy.forecast import Decoding, Machine, Prompt, play
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
+from setpoint.policy.margin import LearnedMargin
 from setpoint.policy.order import most_urgent, urgency_keys
+from setpoint.policy.slack import MARGIN
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns
@@ -68,11 +70,19 @@ class Outlook:
 class Outlooks:
     """Forecasts for requests that ask for admission; remembers how much work requests of late brought."""
 
-    def __init__(self, limits: StepLimits, model: StepTimeModel, lengths: OutputLengths, tenants: TenantCounters) -> None:
+    def __init__(
+        self,
+        limits: StepLimits,
+        model: StepTimeModel,
+        lengths: OutputLengths,
+        tenants: TenantCounters,
+        step_margin: LearnedMargin,
+    ) -> None:
         self._limits = limits
         self._model = model
         self._lengths = lengths
         self._tenants = tenants
+        self._step_margin = step_margin
         self._sizes: deque[tuple[int, int]] = deque(maxlen=RESERVE_SAMPLES)
         self._sum_tokens = self._sum_output = 0
         self._reserve = (0, 0)
@@ -88,7 +98,8 @@ class Outlooks:
         gap_s = min(tightest_gap_s(running, own), tightest_gap_s(waiting))
         allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s, self._model))
         every = joined_columns(waiting, own)
-        machine = machine_of(self._model, self._limits, running, every, allowed_s=allowed_s)
+        margin = self._step_margin.share
+        machine = machine_of(self._model, self._limits, running, every, allowed_s=allowed_s, margin=margin)
         decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
         ahead = self._ahead(every, system, machine)
         need = Prompt(request.uncached_tokens, output, request.uncached_tokens + output)
@@ -102,14 +113,15 @@ class Outlooks:
         reserve_tokens, reserve_output = self._reserve
         budget = machine.budget(decodes)
         more_s = max(0, reserve_tokens - request.uncached_tokens) * machine.step_s(decodes, budget) / budget
+        kept_gap_s = gap_s * (1 - ITL_MARGIN - (margin - MARGIN))
         return Outlook(
             first_s=first_s,
             end_s=first_s + (long_output - 1) * step_s,
             reserve_first_s=more_s,
             reserve_end_s=more_s + max(0, reserve_output - long_output) * step_s,
             gap_s=machine.step_s(decodes, machine.floor_tokens),
-            allowed_gap_s=gap_s * (1 - ITL_MARGIN),
-            gap_frees_s=_frees_s(machine, decoding, gap_s * (1 - ITL_MARGIN)),
+            allowed_gap_s=kept_gap_s,
+            gap_frees_s=_frees_s(machine, decoding, kept_gap_s),
             work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
         )
 

@@ -44,8 +44,16 @@ def pace_s(running: Columns, lengths: OutputLengths, now_s: float, model: StepTi
     return float(np.min(longest_step_s(left_s[whole], lengths.remaining(running, LONG)[whole], decode_s)))
 
 
-def machine_of(model: StepTimeModel, limits: StepLimits, running: Columns, waiting: Columns, *, allowed_s: float) -> Machine:
-    """The step-time model as a line at the present mean contexts; ``allowed_s`` before the margin of slack.
+def machine_of(
+    model: StepTimeModel,
+    limits: StepLimits,
+    running: Columns,
+    waiting: Columns,
+    *,
+    allowed_s: float,
+    margin: float = MARGIN,
+) -> Machine:
+    """The step-time model as a line at the present mean contexts; ``allowed_s`` before the ``margin`` of slack.
 
     While there are prompts, a step rarely has the shape of the one before: each is taken to cost that change.
     """
@@ -57,7 +65,7 @@ def machine_of(model: StepTimeModel, limits: StepLimits, running: Columns, waiti
         base_s=c0 + per_sequence + model.change_s,
         token_s=per_token + per_product * chunk_context,
         sequence_s=per_token + per_sequence + (per_read + per_product) * context,
-        allowed_s=allowed_s * (1 - MARGIN),
+        allowed_s=allowed_s * (1 - margin),
         floor_tokens=limits.floor_tokens,
         budget_tokens=limits.token_budget,
     )

@@ -5,8 +5,10 @@ as a share of the limit, of admitted requests. In the long run errors are above 
 distribution. Only forecasts that were close to a refusal teach (forecast and margin over
 ``TEACHES_FROM`` of the limit, or the limit missed): elsewhere an error decides nothing.
 
-Defaults: start 0.10, never under 0.02 nor over 0.6; one miss in 200 is the aim, half of what a P99 limit allows. When it is
-wrong: after a sudden change of the machine it takes tens of misses to widen, and thousands of hits to narrow again.
+Defaults: start 0.10, never under 0.02 nor over 0.6; one miss in 200 is the aim, half of what a P99 limit allows. For the steps
+beside readers (``policy/slack.py``): start and least 0.25, and one in 1000 is the aim, for an answer has many steps and one
+of them over the limit makes it late. When it is wrong: after a sudden change of the machine it takes tens of misses to
+widen, and thousands of hits to narrow again.
 """
 
 from __future__ import annotations
@@ -20,14 +22,18 @@ TEACHES_FROM = 0.75
 
 
 class LearnedMargin:
-    """A share of the limit that is kept back."""
+    """A share of the limit that is kept back, at least ``least``; ``miss_rate``: how often it may be too little; ``rate``: how
+    much wider a miss makes it."""
 
-    def __init__(self, start: float = START) -> None:
+    def __init__(self, start: float = START, *, least: float = LEAST, miss_rate: float = MISS_RATE, rate: float = RATE) -> None:
         self.share = start
+        self._least = least
+        self._miss_rate = miss_rate
+        self._rate = rate
 
     def learn(self, *, forecast_s: float, actual_s: float, limit_s: float) -> None:
-        """One admitted request: what was forecast at its admission, what came; both from the moment its limit runs from."""
+        """One request, or one step: what was forecast, what came; both from the moment its limit runs from."""
         if limit_s <= 0 or (forecast_s < (TEACHES_FROM - self.share) * limit_s and actual_s < limit_s):
             return
         missed = (actual_s - forecast_s) / limit_s > self.share
-        self.share = min(MOST, max(LEAST, self.share + RATE * (float(missed) - MISS_RATE)))
+        self.share = min(MOST, max(self._least, self.share + self._rate * (float(missed) - self._miss_rate)))

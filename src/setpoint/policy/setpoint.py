@@ -23,11 +23,12 @@ from setpoint.policy.doomed import doomed
 from setpoint.policy.fifo import steady_for
 from setpoint.policy.forecast import Machine, Prompt
 from setpoint.policy.lengths import LONG, OutputLengths
+from setpoint.policy.margin import LearnedMargin
 from setpoint.policy.order import aged_batch, most_urgent, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
-from setpoint.policy.slack import chunk_context_tokens, decode_work, prefill_budget, step_slack_s
+from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import (
@@ -44,6 +45,7 @@ from setpoint.policy.views import (
 )
 
 FULL_FOR_S = 1.0
+STEP_MISS_RATE, STEP_MISS_WIDENS = 0.001, 0.05
 NOTHING: Mapping[int, float] = {}
 
 
@@ -76,7 +78,9 @@ class SetpointPolicy:
         self.tenants = TenantCounters()
         self.promises = Promises()
         self.outcomes = Outcomes(self.lengths, self.tenants)
-        self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants)
+        self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS)
+        self._reading_gap_s = inf
+        self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()
         self._refused_s = -inf
 
@@ -158,6 +162,9 @@ class SetpointPolicy:
     def observe(self, result: StepResult) -> None:
         """Feed the step-time model, the lengths, the margins and the tenants' counters."""
         seconds = result.end_s - result.start_s
+        if not isinf(self._reading_gap_s):
+            forecast_s = self.model.predict_next_s(result.work)
+            self.step_margin.learn(forecast_s=forecast_s, actual_s=seconds, limit_s=self._reading_gap_s)
         self.model.observe(result.work, seconds)
         self.outcomes.observe(result)
         self._outlooks.stepped(result.work.sequences)
@@ -173,10 +180,12 @@ class SetpointPolicy:
         self._left_over.see(step, self.lengths, self.model)
         self.tenants.present(step.waiting.tenant.tolist())
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
+        self._reading_gap_s = tightest_gap_s(taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0)))
         if _nobody_asks(step):
             return self._plan(step, *self._budget(step))
         allowed_s = min(tightest_gap_s(step.running, step.waiting), pace_s(step.running, self.lengths, step.now_s, self.model))
-        machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s)
+        margin = self.step_margin.share
+        machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s, margin=margin)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
         every = joined_columns(taken(step.running, prefilling), step.waiting)
         keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants)
@@ -265,7 +274,8 @@ class SetpointPolicy:
         slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
-        fits = prefill_budget(slack_s, decodes, self.model, context_tokens=chunk_context_tokens(step))
+        context_tokens, margin = chunk_context_tokens(step), self.step_margin.share
+        fits = prefill_budget(slack_s, decodes, self.model, context_tokens=context_tokens, margin=margin)
         budget = max(floor, min(most, fits))
         code = "floor" if fits < floor else "slack" if fits < most else "slack_ample"
         return budget, Reason(code, {"slack_s": slack_s, "fits": fits, "budget": budget, "decodes": decodes.tokens})

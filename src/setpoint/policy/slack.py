@@ -1,8 +1,8 @@
 """Slack-sized prefill: the largest prefill budget b with ``t(decodes, b) <= min over running of (deadline - now)``.
 
 Formula: DESIGN.md section 4. A request that does not stream must emit several tokens by its deadline: its steps need
-not be alike, so one of them may take ``SPEND`` of the time that its other steps do not need. ``MARGIN`` of the slack is kept
-back for the error of the prediction.
+not be alike, so one of them may take ``SPEND`` of the time that its other steps do not need. A share of the slack is kept
+back for the error of the prediction: ``MARGIN``, more where steps are seen to last longer (``policy/margin.py``).
 When it is wrong: the step-time model is a line; where a kernel has tiers the last tokens may cost more than predicted.
 """
 
@@ -59,12 +59,14 @@ def chunk_context_tokens(step: StepView) -> float:
     return float((step.waiting.context_tokens + step.waiting.prefill_tokens / 2).mean()) if len(step.waiting) else 0.0
 
 
-def prefill_budget(slack_s: float, decodes: StepWork, model: StepTimeModel, *, context_tokens: float) -> int:
-    """Largest prefill that keeps the step within the slack; 0 if none does.
+def prefill_budget(
+    slack_s: float, decodes: StepWork, model: StepTimeModel, *, context_tokens: float, margin: float = MARGIN
+) -> int:
+    """Largest prefill that keeps the step within the slack less ``margin`` of it; 0 if none does.
 
     ``context_tokens``: mean context the chunk will attend to (half its prompt, typically). ``slack_s`` must be finite.
     """
-    allowed_s = slack_s * (1 - MARGIN)
+    allowed_s = slack_s * (1 - margin)
     _, per_token, per_sequence, per_read, per_product = model.coefficients
     token_s = per_token + per_product * context_tokens
     spare_s = allowed_s - model.predict_s(decodes) - model.change_s - per_sequence - per_read * context_tokens
