@@ -42,6 +42,19 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
 
 
+def order_rule(columns: Columns, *, now_s: float) -> str:
+    """The code of the rule that ``urgency_keys`` puts ``columns`` in order by; the first that applies, of the rules above."""
+    if len(columns) < 2:
+        return "alone"
+    if len(aged_batch(columns, now_s=now_s)):
+        return "aged_batch"
+    if (columns.tenant != columns.tenant[0]).any():
+        return "tenants"
+    if (columns.request_class != columns.request_class[0]).any():
+        return "class"
+    return "response_ratio" if np.isinf(columns.deadline_s).all() else "deadline"
+
+
 def aged_batch(columns: Columns, *, now_s: float) -> IntColumn:
     """Index of the oldest batch request if it has waited long enough to be served first; empty otherwise."""
     batch = np.flatnonzero(columns.request_class == BATCH)
