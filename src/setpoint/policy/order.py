@@ -43,15 +43,13 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
 
 
 def order_rule(columns: Columns, *, now_s: float) -> str:
-    """The code of the rule that ``urgency_keys`` puts ``columns`` in order by; the first that applies, of the rules above."""
+    """The code of the rule that decides first in ``urgency_keys``: class before tenants before deadlines."""
     if len(columns) < 2:
         return "alone"
-    if len(aged_batch(columns, now_s=now_s)):
-        return "aged_batch"
+    if columns.request_class.any() and (columns.request_class == INTERACTIVE).any():
+        return "aged_batch" if len(aged_batch(columns, now_s=now_s)) else "class"
     if (columns.tenant != columns.tenant[0]).any():
         return "tenants"
-    if (columns.request_class != columns.request_class[0]).any():
-        return "class"
     return "response_ratio" if np.isinf(columns.deadline_s).all() else "deadline"
 
 

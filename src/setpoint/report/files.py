@@ -52,7 +52,8 @@ class RunFolderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run's folder holds. ``steps`` and ``decisions`` are ``None`` where the engine was not ours, ``server`` without metrics."""
+    """What a run's folder holds. ``steps`` and ``decisions`` are ``None`` where the engine was not ours, ``server`` without
+    metrics."""
 
     report: Report
     requests: pa.Table
