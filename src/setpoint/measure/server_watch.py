@@ -176,8 +176,8 @@ class RecordsWatch(Watch):
 
     def read(self, side: ServerSide, start_s: float) -> None:
         """Read the kept pages into ``side``; ``start_s`` is the start of the run on the clock."""
-        pages = [self._pages[source] for source in (self._requests, self._steps, self._decisions)]
-        records = read_records(*pages, start_s, side.notes)
+        requests, steps, decisions = (self._pages[source] for source in self.sources)
+        records = read_records(requests, steps, decisions, start_s, side.notes)
         side.requests, side.steps, side.clock_error_s = records.requests, records.steps, records.clock_error_s
         side.decisions = records.decisions
 

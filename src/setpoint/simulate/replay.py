@@ -47,7 +47,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of an arrival. ``finish``: ``None`` if it was still there at the end; ``refused``: why it was not admitted."""
+    """What became of an arrival. ``finish``: ``None`` if it was still there at the end; ``refused``: why it was refused."""
 
     arrival: Arrival
     refused: str = ""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from setpoint.loop.explain.explanation import Cause, Example
 from setpoint.loop.explain.life import Life, StepCosts, cause_of, gap_causes, life_of, time_parts
 from setpoint.loop.explain.run import Decision, ExplainedRun
-from setpoint.loop.explain.words import LATENESS, REFUSALS, asked_words
+from setpoint.loop.explain.words import LATENESS, REFUSALS, SHORT, asked_numbers
 from setpoint.record import Phase, RequestClass
 from setpoint.report.figures import request_slos, severity
 from setpoint.report.format import seconds, shortened
@@ -22,7 +22,6 @@ from setpoint.requirement import LatencyMetric, LatencySlo, Slos
 from setpoint.statistics import FloatArray
 
 EXAMPLES = 2
-MOST_TYPICAL = 8
 MOST_ERROR_CHARACTERS = 80
 _EXAMINED = (LatencyMetric.TTFT, LatencyMetric.ITL, LatencyMetric.TPOT, LatencyMetric.E2E)
 _VALUE = {
@@ -101,7 +100,7 @@ def _shed(run: ExplainedRun, row: Mapping[str, Any], decisions: list[Decision]) 
         words = f"answered {row['status']}" + (f": {_error(row)}" if row["error"] else "")
         return Found(code, words, {"refused_after_s": _after_s(row)})
     if last.kind == "reject":
-        return Found(last.code, asked_words(last), last.operands)
+        return Found(last.code, asked_numbers(last), last.operands)
     waited_s = last.operands.get("waited_s", 0.0)
     words = f"waited {seconds(waited_s)}; its own prompt needed {seconds(last.operands.get('own_s'))} and"
     left_s = last.operands.get("left_s", 0.0)
@@ -120,12 +119,12 @@ def _late(
         code = counts.most_common(1)[0][0] if counts else "in_server"
         over = sum(counts.values())
         head = f"longest gap {seconds(value_s)}, limit {seconds(limit_s)}"
-        words = f"{head}; {over} gaps over it: {', '.join(f'{n} {name}' for name, n in counts.most_common())}"
+        words = f"{head}; {over} gaps over it: {', '.join(f'{n} {SHORT[name]}' for name, n in counts.most_common())}"
         return Found(code, words, {"max_gap_s": value_s or 0.0, "gaps_over": float(over)})
     parts = time_parts(row, life, run.steps, costs, to_end=metric is not LatencyMetric.TTFT)
     times = 1.0 if metric is not LatencyMetric.TPOT else max(1.0, (row["output_tokens"] or 2) - 1.0)
     code = cause_of(parts, ((value_s or 0.0) - (limit_s or 0.0)) * times)
-    listed = ", ".join(f"{name} {seconds(part)}" for name, part in parts.items() if part >= 5e-4)
+    listed = ", ".join(f"{SHORT[name]} {seconds(part)}" for name, part in parts.items() if part >= 5e-4)
     return Found(code, f"{head}: {listed}", {f"{metric}_s": value_s or 0.0, **{f"{n}_s": v for n, v in parts.items()}})
 
 
@@ -143,9 +142,8 @@ def _group(outcome: str, code: str, some: Sequence[tuple[dict[str, Any], Found]]
     for _, found in some:
         for name, value in found.numbers.items():
             numbers[name].append(value)
-    typical = {
-        name: float(np.median(values)) for name, values in list(numbers.items())[:MOST_TYPICAL] if len(values) * 2 > len(some)
-    }
+    told = [name for name, values in numbers.items() if len(values) * 2 > len(some)]
+    typical = {name: float(np.median(numbers[name])) for name in told}
     examples = [Example(row["request_id"] or "", found.words) for row, found in _spread(some)]
     return Cause(outcome, code, _group_words(outcome, code), len(some), len(some) / offered, typical, examples)
 
@@ -178,4 +176,5 @@ def _error(row: Mapping[str, Any]) -> str:
 
 
 def _after_s(row: Mapping[str, Any]) -> float:
-    return max(0.0, (row["ended_s"] or row["intended_s"]) - row["intended_s"])
+    ended_s = row["ended_s"]
+    return 0.0 if ended_s is None else max(0.0, float(ended_s - row["intended_s"]))

@@ -61,14 +61,17 @@ def _ended(row: Mapping[str, Any]) -> Moment:
 
 
 def _moment(run: ExplainedRun, decision: Decision, own: list[Decision]) -> Moment:
-    words = {
-        "admit": asked_words,
-        "reject": asked_words,
-        "join": lambda each: _join_words(run, each, own),
-        "preempt": _preempt_words,
-        "shed": lambda each: REFUSALS.get(each.code, f"dropped: {each.code}"),
-        "end": lambda each: _end_words(each, own),
-    }.get(decision.kind, lambda each: f"{each.kind}: {each.code}")(decision)
+    kind = decision.kind
+    if kind in ("admit", "reject"):
+        words = asked_words(decision)
+    elif kind == "join":
+        words = _join_words(run, decision, own)
+    elif kind == "preempt":
+        words = _preempt_words(decision)
+    elif kind == "end":
+        words = _end_words(decision, own)
+    else:
+        words = REFUSALS.get(decision.code, f"{kind}: {decision.code}")
     return Moment(decision.time_s, words)
 
 
@@ -94,7 +97,8 @@ def _company(run: ExplainedRun, join: Decision, own: list[Decision]) -> tuple[li
     asked = next((each for each in reversed(own) if each.kind == "admit" and each.decision < join.decision), None)
     if asked is None:
         return [], []
-    ahead, overtaken = [], []
+    ahead: list[str] = []
+    overtaken: list[str] = []
     for name, decisions in (run.decisions or {}).items():
         joins = [each for each in decisions if each.kind == "join" and asked.decision < each.decision < join.decision]
         if name != join.request_id and joins:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from setpoint.loop.explain.explanation import Counterfactual, Explanation, Figures, Status, Story
+from setpoint.loop.explain.words import SHORT
 from setpoint.report.format import count, number, percent, seconds, share
 
+MOST_TYPICAL = 7
+_SHOWN = ("gaps_over", "prompt_tokens", "waiting", "running")
+_PLAIN = {
+    "over_s": "over by",
+    "ttft_s": "TTFT",
+    "ttft_limit_s": "TTFT limit",
+    "ttft_margin_s": "margin",
+    "e2e_s": "E2E",
+    "e2e_limit_s": "E2E limit",
+    "e2e_margin_s": "margin",
+    "itl_s": "longest step",
+    "itl_limit_s": "its limit",
+    "tpot_s": "TPOT",
+    "max_gap_s": "longest gap",
+    "gaps_over": "gaps over the limit",
+    "left_s": "time left",
+    "own_s": "own prompt",
+}
 _STATUS_STYLE = {Status.FIRED: "green", Status.IDLE: "yellow", Status.IMPOSSIBLE: "dim", Status.UNKNOWN: "dim"}
 _STATUS_WORDS = {
     Status.FIRED: "fired",
@@ -29,7 +49,8 @@ def render_explanation(found: Explanation, console: Console) -> None:
     for cause in found.causes:
         _line(console, f"{count(cause.count):>6}  {percent(cause.share):>7}  {cause.outcome}: {cause.words}", indent=0)
         if cause.typical:
-            _line(console, "typically " + ", ".join(_typical(*each) for each in cause.typical.items()), "dim", indent=17)
+            shown = [_typical(*each) for each in cause.typical.items() if each[0] in _SHOWN or each[0].endswith("_s")]
+            _line(console, "typically " + ", ".join(shown[:MOST_TYPICAL]), "dim", indent=17)
         for example in cause.examples:
             _line(console, f"{example.request_id}: {example.words}", "dim", indent=17)
     _heading(console, "Whether each policy could have fired")
@@ -93,7 +114,7 @@ def _cells(each: Figures) -> list[str]:
 
 
 def _typical(name: str, value: float) -> str:
-    plain = name.removesuffix("_s").replace("_", " ")
+    plain = SHORT.get(name.removesuffix("_s")) or _PLAIN.get(name) or name.removesuffix("_s").replace("_", " ")
     return f"{plain} {seconds(value)}" if name.endswith("_s") else f"{plain} {number(value)}"
 
 
@@ -103,4 +124,4 @@ def _heading(console: Console, words: str) -> None:
 
 
 def _line(console: Console, words: str, style: str = "", *, indent: int = 0) -> None:
-    console.print(Text(" " * indent + words, style=style))
+    console.print(Padding(Text(words, style=style), (0, 0, 0, indent)))
