@@ -143,7 +143,8 @@ class ScriptedEngine:
 
     def decision_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
         rows = range(since, self.steps)
-        return {"decision": list(rows), "time_s": [float(row) for row in rows]}, self.steps
+        columns: dict[str, list[object]] = {"decision": list(rows), "time_s": [float(row) for row in rows]}
+        return columns | {"operands": [{"x": 1.0} for _ in rows]}, self.steps
 
     def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
         numbers = list(range(since, self.steps))

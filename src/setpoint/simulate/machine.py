@@ -72,7 +72,7 @@ def fitted_machine(steps: MeasuredSteps) -> MeasuredMachine:
     work = [steps.work(place) for place in range(len(steps))]
     for each, took_s in zip(work, seconds.tolist(), strict=True):
         model.observe(each, took_s)
-    before = [-1, *(each.tokens for each in work[:-1])]
+    before = [-1, *(each.tokens for each in work)][: len(work)]
     predicted = np.array([_predicted_s(model, each, last) for each, last in zip(work, before, strict=True)], dtype=np.float64)
     slowness = seconds / np.maximum(predicted, 1e-9)
     gaps = steps.start_s[1:] - steps.end_s[:-1]

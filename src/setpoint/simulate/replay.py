@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from setpoint.engine.decision_log import DecisionLog
 from setpoint.engine.kv_blocks import ROOT_HASH, chain_hash
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence as EngineSequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
 from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_record import StepRing
 from setpoint.policy.decisions import Policy, StepWork
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import INTERACTIVE, RequestLimits
@@ -64,10 +66,13 @@ class Outcome:
 class Replayed:
     """Outcomes in the order of the arrivals; after each step its moment and how many waited and ran.
 
-    ``whole`` is false if ``most_rounds`` ended it: what comes after is not known.
+    steps, decisions: the engine's own records (bounded rings: of a long run the newest). ``whole`` is false if ``most_rounds``
+    ended it: what comes after is not known.
     """
 
     outcomes: list[Outcome]
+    steps: StepRing
+    decisions: DecisionLog
     moments_s: list[float] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
@@ -108,7 +113,6 @@ class _Run:
         self._arrivals = arrivals
         self._world = world
         self._clock = VirtualClock()
-        self._result = Replayed([Outcome(arrival) for arrival in arrivals])
         self._live: dict[int, Outcome] = {}
         executor = SimulatedExecutor(
             self._clock,
@@ -121,6 +125,7 @@ class _Run:
         self._loop = StepLoop(
             policy, executor, self._clock, max_model_len=longest, stop_token_ids=frozenset({STOP_TOKEN}), model=model
         )
+        self._result = Replayed([Outcome(arrival) for arrival in arrivals], self._loop.steps, self._loop.decisions)
         self._cache_common(min(max((each.cached_tokens for each in arrivals), default=0), longest // 2))
 
     def until(self, until_s: float, most_rounds: int) -> Replayed:

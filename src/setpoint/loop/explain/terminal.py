@@ -12,6 +12,7 @@ from setpoint.loop.explain.words import SHORT
 from setpoint.report.format import count, number, percent, seconds, share
 
 MOST_TYPICAL = 7
+LEAST_S = 5e-4
 _SHOWN = ("gaps_over", "prompt_tokens", "waiting", "running")
 _PLAIN = {
     "over_s": "over by",
@@ -49,7 +50,10 @@ def render_explanation(found: Explanation, console: Console) -> None:
     for cause in found.causes:
         _line(console, f"{count(cause.count):>6}  {percent(cause.share):>7}  {cause.outcome}: {cause.words}", indent=0)
         if cause.typical:
-            shown = [_typical(*each) for each in cause.typical.items() if each[0] in _SHOWN or each[0].endswith("_s")]
+            worth = {
+                name: v for name, v in cause.typical.items() if name in _SHOWN or (name.endswith("_s") and abs(v) >= LEAST_S)
+            }
+            shown = [_typical(*each) for each in worth.items()]
             _line(console, "typically " + ", ".join(shown[:MOST_TYPICAL]), "dim", indent=17)
         for example in cause.examples:
             _line(console, f"{example.request_id}: {example.words}", "dim", indent=17)
