@@ -145,7 +145,7 @@ def _group(outcome: str, code: str, some: Sequence[tuple[dict[str, Any], Found]]
     told = [name for name, values in numbers.items() if len(values) * 2 > len(some)]
     typical = {name: float(np.median(numbers[name])) for name in told}
     examples = [Example(row["request_id"] or "", found.words) for row, found in _spread(some)]
-    return Cause(outcome, code, _group_words(outcome, code), len(some), len(some) / offered, typical, examples)
+    return Cause(outcome, code, group_words(outcome, code), len(some), len(some) / offered, typical, examples)
 
 
 def _spread(some: Sequence[tuple[dict[str, Any], Found]]) -> Sequence[tuple[dict[str, Any], Found]]:
@@ -154,7 +154,8 @@ def _spread(some: Sequence[tuple[dict[str, Any], Found]]) -> Sequence[tuple[dict
     return [some[place] for place in places]
 
 
-def _group_words(outcome: str, code: str) -> str:
+def group_words(outcome: str, code: str) -> str:
+    """What became of requests of a class with this code."""
     other: dict[str, str] = {
         "still_waiting": "still waiting for a place when the run was cut off",
         "still_running": "still being answered when the run was cut off",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from setpoint.loop.errors import BadInput
-from setpoint.loop.explain.causes import found_for, missed_limits
+from setpoint.loop.explain.causes import found_for, group_words, missed_limits
 from setpoint.loop.explain.explanation import Moment, Story
 from setpoint.loop.explain.life import StepCosts
 from setpoint.loop.explain.run import Decision, ExplainedRun
-from setpoint.loop.explain.words import LATENESS, ORDERS, PREEMPTIONS, REFUSALS, asked_words
+from setpoint.loop.explain.words import ORDERS, PREEMPTIONS, REFUSALS, asked_words
 from setpoint.record import RequestClass
 from setpoint.report.format import seconds
 
@@ -30,9 +31,9 @@ def story(run: ExplainedRun, request_id: str, costs: StepCosts | None) -> Story:
     row = matching[0]
     decisions = (run.decisions or {}).get(row["request_id"], [])
     moments = [_intended(row), *(_moment(run, each, decisions) for each in decisions), _ended(row)]
+    ordered = sorted(moments, key=lambda each: inf if each.at_s is None else each.at_s)
     if not decisions:
-        moments.insert(1, Moment(None, "what happened inside the server is not recorded in this run"))
-    ordered = sorted(moments, key=lambda each: each.at_s if each.at_s is not None else row["intended_s"])
+        ordered.insert(1, Moment(None, "what happened inside the server is not recorded in this run"))
     return Story(
         run=str(run.folder),
         candidate=run.candidate.name,
@@ -135,5 +136,5 @@ def _verdict(run: ExplainedRun, row: Mapping[str, Any], costs: StepCosts | None)
         return "It met every limit."
     missed = missed_limits(run).get(row["request_id"])
     found = found_for(run, row, missed, costs)
-    head = (REFUSALS | LATENESS).get(found.code, f"{outcome} ({found.code})")
+    head = group_words(outcome, found.code)
     return f"{head[0].upper()}{head[1:]}: {found.words}."

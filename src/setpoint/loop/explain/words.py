@@ -25,7 +25,7 @@ LATENESS = {
     "queue_wait": "late because it waited for a place",
     "long_prefill": "late because its prompt took long to compute",
     "wide_steps": "late because steps were wide: prompts of others were computed beside its tokens",
-    "crowded_steps": "late because its own tokens took long: many answers in every step",
+    "crowded_steps": "late because its own tokens took long, in steps that went as predicted",
     "delivery": "late on the way: between the engine and the client",
     "in_server": "late in the server; the run does not tell where",
 }
