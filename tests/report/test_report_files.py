@@ -185,7 +185,8 @@ def test_what_the_server_said_and_single_tokens_are_kept_beside(tmp_path: Path) 
     decisions = pa.Table.from_arrays(columns, schema=DECISION_COLUMNS)
     write_run(tmp_path, report(), table(served(2)), None, {}, server=server, tokens=tokens, decisions=decisions)
     assert read_run(tmp_path).decisions.equals(decisions)  # type: ignore[union-attr]
-    assert names(tmp_path) == ["report.json", "requests.parquet", "run.json", "server.parquet", "tokens.parquet"]
+    written = ["report.json", "requests.parquet", "run.json", "server.parquet", "tokens.parquet"]
+    assert names(tmp_path) == ["decisions.parquet", *written]
     assert read_run(tmp_path).server.equals(server)  # type: ignore[union-attr]
     write_run(tmp_path, report(), table(served(2)), None, {})
     assert names(tmp_path) == ["report.json", "requests.parquet", "run.json"]

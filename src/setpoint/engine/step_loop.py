@@ -18,12 +18,10 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.step_record import StepRecord, StepRing
 from setpoint.engine.tenants import TenantNumbers
 from setpoint.engine.views import columns, kv_view, request_view
-from setpoint.policy.decisions import Policy, Reason, Reject, StepPlan, StepResult
+from setpoint.policy.decisions import Policy, Reject, StepPlan, StepResult
 from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, StepView, SystemView, joined_columns
-
-ENDS = {reason: Reason(reason.value) for reason in FinishReason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +241,7 @@ class StepLoop:
             self.counters.preemptions += 1
             del self.running[sequence.sequence_id]
             self.waiting[sequence.sequence_id] = sequence
-            rule = Reason(plan.preempt_rule)
-            self.decisions.preempted(sequence, rule, now_s=now_s, step=step, running=len(self.running))
+            self.decisions.preempted(sequence, plan.preempt_rule, now_s=now_s, step=step, running=len(self.running))
         if assembled.preempted:
             self.waiting = dict(sorted(self.waiting.items()))
         for sequence in assembled.joined:
@@ -255,8 +252,7 @@ class StepLoop:
                 self.counters.prefix_queries += sequence.prompt_tokens
                 self.counters.prefix_hits += sequence.cached_tokens
                 self.counters.prompt_tokens += sequence.prompt_tokens
-            rule = Reason(plan.order_rule)
-            self.decisions.joined(sequence, rule, now_s=now_s, step=step, waiting=len(self.waiting))
+            self.decisions.joined(sequence, plan.order_rule, now_s=now_s, step=step, waiting=len(self.waiting))
         if assembled.joined:
             # Whoever joins out of turn (most urgent first, or back from preemption) still stands in order of arrival.
             self.running = dict(sorted(self.running.items()))
@@ -268,7 +264,7 @@ class StepLoop:
 
     def _remove(self, sequence: Sequence) -> None:
         if sequence.finish_reason is not None and sequence.finish_reason is not FinishReason.SHED:
-            self.decisions.ended(sequence, ENDS[sequence.finish_reason], now_s=self._clock(), step=self.steps.total - 1)
+            self.decisions.ended(sequence, sequence.finish_reason.value, now_s=self._clock(), step=self.steps.total - 1)
         self._assembler.release(sequence)
         self.waiting.pop(sequence.sequence_id, None)
         self.running.pop(sequence.sequence_id, None)
