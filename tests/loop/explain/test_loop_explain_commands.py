@@ -21,7 +21,7 @@ model: smollm2-135m
 profile:
   prompt_tokens: 120
   output_tokens: 24
-  arrival: {process: constant, rate: 40/s}
+  arrival: {process: constant, rate: 20/s}
 slo:
   ttft: {p95: 400ms}
   goodput_fraction: 99%
@@ -60,7 +60,7 @@ def test_a_foreign_server_is_explained_as_far_as_it_goes(tmp_path: Path) -> None
 @pytest.mark.model
 def test_our_own_server_in_overload_is_explained(tmp_path: Path) -> None:
     (tmp_path / "overload.yaml").write_text(OVERLOAD, encoding="utf-8")
-    arguments = ("overload.yaml", "--duration", "3s", "--warmup", "1s", "--output", "run")
+    arguments = ("overload.yaml", "--duration", "5s", "--warmup", "1s", "--output", "run")
     measured = setpoint("measure", *arguments, cwd=tmp_path)
     assert (tmp_path / "run" / "decisions.parquet").exists(), measured.stderr
     done = setpoint("explain", "run", "--json", cwd=tmp_path)
