@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from explain_world import UNLIMITED, WHOLE, Load, Made, config, make_run
 from hypothesis import given
@@ -222,6 +223,15 @@ def test_what_is_not_recorded_is_said_not_guessed(tmp_path: Path) -> None:
     assert older.without is not None
     assert policy(older, "slack-sized prefill").status is Status.FIRED
     assert policy(older, "admission by TTFT forecast").status is Status.UNKNOWN
+
+
+def test_a_run_in_which_no_step_ran_says_so(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run", config(), Load(rate_rps=4.0, duration_s=2.0))
+    steps = pq.read_table(made.folder / "steps.parquet")
+    pq.write_table(steps.slice(0, 0), made.folder / "steps.parquet")
+    found = explained(made.folder, replays=True)
+    assert any("ran no step" in words for words in found.cannot)
+    assert found.without is None
 
 
 @given(st.dictionaries(st.sampled_from(ORDER), st.floats(0, 10)), st.floats(0, 20))

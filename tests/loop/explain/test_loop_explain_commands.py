@@ -20,10 +20,10 @@ name: small-overload
 model: smollm2-135m
 profile:
   prompt_tokens: 120
-  output_tokens: 24
+  output_tokens: 48
   arrival: {process: constant, rate: 20/s}
 slo:
-  ttft: {p95: 400ms}
+  ttft: {p95: 1s}
   goodput_fraction: 99%
 """
 

@@ -70,9 +70,15 @@ def _cannot(run: ExplainedRun) -> list[str]:
     """What the record of this run does not allow to be said."""
     found = []
     if run.decisions is None:
-        why = "this server is not setpoint's" if run.steps is None else "it was measured before decisions were recorded"
+        why = (
+            "this server is not setpoint's"
+            if run.steps is None and not run.no_step_ran
+            else "it was measured before decisions were recorded"
+        )
         found.append(f"Why the server refused or delayed a request cannot be told: the run has no decisions.parquet ({why}).")
-    if run.steps is None:
+    if run.no_step_ran:
+        found.append("The engine ran no step in this run: every request was refused, dropped or failed before one.")
+    elif run.steps is None:
         found.append("Slow steps cannot be told from wide ones: the run has no steps.parquet.")
     if run.missing_decisions:
         found.append(f"{run.missing_decisions} decisions were overwritten in the server before they were read.")

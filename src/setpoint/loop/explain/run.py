@@ -83,6 +83,7 @@ class ExplainedRun:
     missing_decisions: int
     config: ServingConfig | None
     inferred: bool
+    no_step_ran: bool = False
 
     @property
     def every_decision(self) -> list[Decision]:
@@ -123,6 +124,7 @@ def read_explained(folder: Path, candidate: str | None) -> ExplainedRun:
         missing_decisions=missing,
         config=config,
         inferred=inferred,
+        no_step_ran=steps is None and run.steps is not None,
     )
 
 
