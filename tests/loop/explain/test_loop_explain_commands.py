@@ -19,9 +19,9 @@ OVERLOAD = """
 name: small-overload
 model: smollm2-135m
 profile:
-  prompt_tokens: 120
+  prompt_tokens: 60
   output_tokens: 48
-  arrival: {process: constant, rate: 20/s}
+  arrival: {process: constant, rate: 30/s}
 slo:
   ttft: {p95: 1s}
   goodput_fraction: 99%

@@ -32,7 +32,7 @@ from setpoint.statistics import percentile
 
 UNBOUNDED = 1_000_000_000
 MOST_ARRIVALS = 50_000
-LEAST_STEPS = 64
+LEAST_STEPS = 32
 
 
 def why_no_replay(run: ExplainedRun) -> str | None:
