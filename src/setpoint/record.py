@@ -331,6 +331,27 @@ STEP_COLUMNS = pa.schema(
     ]
 )
 
+DECISION_COLUMNS = pa.schema(
+    [
+        pa.field("candidate", pa.string()),
+        # Serial number since the server started; a gap in it means that some were overwritten before they were read.
+        pa.field("decision", pa.int64()),
+        # On the same axis as requests and steps.
+        pa.field("time_s", pa.float64()),
+        # The step it belongs to (``STEP_COLUMNS``): joins, preempts and sheds are made at its beginning; of an end it is the
+        # last one that ended, of an admission the next one that will.
+        pa.field("step", pa.int64()),
+        # ``admit``, ``reject``, ``join``, ``preempt``, ``shed`` or ``end``.
+        pa.field("kind", pa.string()),
+        # The ``x-request-id``, as in ``REQUEST_COLUMNS``; of a preemption also that of the request that needed the blocks.
+        pa.field("request_id", pa.string()),
+        pa.field("other_id", pa.string()),
+        # Why: a code, and the numbers behind it by name (docs/explain.md lists both).
+        pa.field("code", pa.string()),
+        pa.field("operands", pa.map_(pa.string(), pa.float64())),
+    ]
+)
+
 SERVER_COLUMNS = pa.schema(
     [
         pa.field("candidate", pa.string()),

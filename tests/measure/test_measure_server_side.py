@@ -9,7 +9,7 @@ import pytest
 from measure_helpers import even_plan, run_against_mock
 from mock_server import MockServer
 
-from setpoint.record import STEP_COLUMNS
+from setpoint.record import DECISION_COLUMNS, STEP_COLUMNS
 
 
 def since(path: str) -> int:
@@ -23,7 +23,11 @@ class RecordPages:
 
     def __init__(self, mock: MockServer) -> None:
         self._mock = mock
-        mock.pages |= {"/setpoint/requests": self.requests, "/setpoint/steps": self.steps}
+        mock.pages |= {
+            "/setpoint/requests": self.requests,
+            "/setpoint/steps": self.steps,
+            "/setpoint/decisions": self.decisions,
+        }
 
     def _page(self, **more: object) -> dict[str, object]:
         return {"now_s": time.monotonic() + self.AHEAD_S, "next": len(self._mock.seen)} | more
@@ -55,6 +59,19 @@ class RecordPages:
         }
         return self._page(columns=columns)
 
+    def decisions(self, path: str) -> dict[str, object]:
+        first = since(path)
+        seen = self._mock.seen[first:]
+        columns: dict[str, list[object]] = {
+            "decision": list(range(first, first + len(seen))),
+            "time_s": [one.arrived_s + self.AHEAD_S for one in seen],
+            "kind": ["admit"] * len(seen),
+            "request_id": [one.request_id for one in seen],
+            "other_id": [None] * len(seen),
+            "operands": [{"waiting": 2.0, "limit_s": 0.5}] * len(seen),
+        }
+        return self._page(columns=columns)
+
 
 def test_records_of_our_own_server_are_joined_on_the_clients_axis() -> None:
     result, _ = run_against_mock(even_plan(5), "no_usage", prepare=RecordPages)
@@ -69,6 +86,12 @@ def test_records_of_our_own_server_are_joined_on_the_clients_axis() -> None:
     assert steps["step"].to_pylist() == [0, 1, 2, 3, 4]
     assert steps["prefill_tokens"].null_count == 5
     assert result.server.clock_error_s is not None
+    decisions = result.decisions("continuous")
+    assert decisions is not None
+    assert decisions.schema == DECISION_COLUMNS
+    assert decisions["request_id"].to_pylist() == [row.request_id for row in result.outcomes]
+    assert decisions["time_s"].to_pylist() == steps["start_s"].to_pylist()
+    assert [dict(each) for each in decisions["operands"].to_pylist()] == [{"waiting": 2.0, "limit_s": 0.5}] * 5
     for start_s, row in zip(steps["start_s"].to_pylist(), result.outcomes, strict=True):
         assert row.sent_s is not None
         # The request arrived within moments of being sent, as the joined clock shows too.

@@ -14,6 +14,7 @@ import pytest
 from request_rows import row, served, step_table, table
 
 from setpoint.record import (
+    DECISION_COLUMNS,
     LATER_REQUEST_COLUMNS,
     REQUEST_COLUMNS,
     SERVER_COLUMNS,
@@ -178,8 +179,14 @@ def test_tables_of_earlier_versions_are_read_with_the_later_columns_unknown(tmp_
 def test_what_the_server_said_and_single_tokens_are_kept_beside(tmp_path: Path) -> None:
     server = pa.Table.from_pylist([{"candidate": "c", "time_s": 1.0, "name": "running", "value": 2.0}], SERVER_COLUMNS)
     tokens = tokens_table(table(served(2)))
-    write_run(tmp_path, report(), table(served(2)), None, {}, server=server, tokens=tokens)
-    assert names(tmp_path) == ["report.json", "requests.parquet", "run.json", "server.parquet", "tokens.parquet"]
+    operands = [[("limit_s", 0.5)]]
+    known = {"kind": ["reject"], "time_s": [1.5], "code": ["ttft_would_be"], "operands": operands}
+    columns = [pa.array(known.get(field.name, [None]), field.type) for field in DECISION_COLUMNS]
+    decisions = pa.Table.from_arrays(columns, schema=DECISION_COLUMNS)
+    write_run(tmp_path, report(), table(served(2)), None, {}, server=server, tokens=tokens, decisions=decisions)
+    assert read_run(tmp_path).decisions.equals(decisions)  # type: ignore[union-attr]
+    written = ["report.json", "requests.parquet", "run.json", "server.parquet", "tokens.parquet"]
+    assert names(tmp_path) == ["decisions.parquet", *written]
     assert read_run(tmp_path).server.equals(server)  # type: ignore[union-attr]
     write_run(tmp_path, report(), table(served(2)), None, {})
     assert names(tmp_path) == ["report.json", "requests.parquet", "run.json"]

@@ -141,6 +141,11 @@ class ScriptedEngine:
     def ended_requests(self, since: int) -> tuple[list[RequestStats], int]:
         return self.ended[since:], len(self.ended)
 
+    def decision_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
+        rows = range(since, self.steps)
+        columns: dict[str, list[object]] = {"decision": list(rows), "time_s": [float(row) for row in rows]}
+        return columns | {"operands": [{"x": 1.0} for _ in rows]}, self.steps
+
     def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
         numbers = list(range(since, self.steps))
         predictions: list[object] = [float("nan") if number % 2 else 0.5 for number in numbers]

@@ -116,10 +116,21 @@ def test_steps_as_columns() -> None:
         assert len(whole["predicted_s"]) == len(whole["reason"]) == count
 
 
+def test_decisions_as_columns() -> None:
+    with serving(ScriptedEngine(auto=False)) as served:
+        served.engine.step_from_outside(5)
+        body = served.ask("GET", "/setpoint/decisions?since=3").json
+        assert body == {
+            "now_s": 5,
+            "next": 5,
+            "columns": {"decision": [3, 4], "time_s": [3.0, 4.0], "operands": [{"x": 1.0}] * 2},
+        }
+
+
 @pytest.mark.parametrize("since", ["-1", "x", "1.5", "", "9" * 30, "%D9%A3"])
 def test_a_wrong_since_is_named(since: str) -> None:
     with serving() as served:
-        for path in ("requests", "steps"):
+        for path in ("requests", "steps", "decisions"):
             reply = served.ask("GET", f"/setpoint/{path}?since={since}")
             assert (reply.status, reply.error["param"]) == (400, "since")
 

@@ -84,6 +84,7 @@ class Assembler:
                     continue
                 self.release(victim)
                 victim.preemptions += 1
+                victim.preempted_for = sequence.request.name
                 preempted.append(victim)
                 if victim is sequence:
                     return False

@@ -29,6 +29,7 @@ class Sequence:
         "hashes",
         "last_token_s",
         "max_tokens",
+        "preempted_for",
         "preemptions",
         "prompt_tokens",
         "published",
@@ -60,6 +61,7 @@ class Sequence:
         self.hashes: list[bytes] = []
         self.published = 0
         self.preemptions = 0
+        self.preempted_for = ""  # The name of the request whose token took its blocks last.
         self.first_scheduled_s: float | None = None
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from setpoint.engine.assembly import Assembled, Assembler
+from setpoint.engine.decision_log import DecisionLog
 from setpoint.engine.executor import Executor, Ticket
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected
@@ -71,6 +72,7 @@ class StepLoop:
         self.waiting: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}
         self.steps = StepRing()
+        self.decisions = DecisionLog()
         self.counters = Counters()
         self.wake_at_s: float | None = None
         self._tenants = TenantNumbers()
@@ -105,6 +107,14 @@ class StepLoop:
         self._next_id += 1
         sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
         decision = self._policy.admit(request_view(sequence), self._system_view())
+        self.decisions.asked(
+            sequence,
+            decision.reason,
+            step=self.steps.total,
+            waiting=len(self.waiting),
+            running=len(self.running),
+            retry_after_s=decision.retry_after_s if isinstance(decision, Reject) else None,
+        )
         if isinstance(decision, Reject):
             self.counters.rejected += 1
             raise Rejected(str(decision.reason), decision.retry_after_s)
@@ -138,7 +148,7 @@ class StepLoop:
         plan = self._policy.plan(self._step_view())
         self._shed(plan)
         assembled = self._assembler.assemble(plan, self.running, self.waiting)
-        self._move(assembled)
+        self._move(plan, assembled)
         self.wake_at_s = plan.wake_at_s
         if not assembled.batch.items:
             return False
@@ -217,18 +227,22 @@ class StepLoop:
                 self.counters.shed += 1
                 sequence.finish_reason = FinishReason.SHED
                 self._remove(sequence)
-                message = f"shed: it could no longer make its deadline ({plan.reason})"
+                reason = plan.shed_reasons.get(sequence_id, plan.reason)
+                message = f"shed: it could no longer make its deadline ({reason})"
                 retry_after_s = plan.shed_retry_after_s.get(sequence_id, LEAST_RETRY_S)
+                self.decisions.shed(sequence, reason, now_s=self._clock(), step=self.steps.total, retry_after_s=retry_after_s)
                 self._notices.append(Emission(sequence, None, FinishReason.SHED, message, retry_after_s))
 
-    def _move(self, assembled: Assembled) -> None:
+    def _move(self, plan: StepPlan, assembled: Assembled) -> None:
         now_s = self._clock()
+        step = self.steps.total
         if assembled.preempted or assembled.joined:
             self._waiting_columns = self._running_columns = None
         for sequence in assembled.preempted:
             self.counters.preemptions += 1
             del self.running[sequence.sequence_id]
             self.waiting[sequence.sequence_id] = sequence
+            self.decisions.preempted(sequence, plan.preempt_rule, now_s=now_s, step=step, running=len(self.running))
         if assembled.preempted:
             self.waiting = dict(sorted(self.waiting.items()))
         for sequence in assembled.joined:
@@ -239,6 +253,7 @@ class StepLoop:
                 self.counters.prefix_queries += sequence.prompt_tokens
                 self.counters.prefix_hits += sequence.cached_tokens
                 self.counters.prompt_tokens += sequence.prompt_tokens
+            self.decisions.joined(sequence, plan.order_rule, now_s=now_s, step=step, waiting=len(self.waiting))
         if assembled.joined:
             # Whoever joins out of turn (most urgent first, or back from preemption) still stands in order of arrival.
             self.running = dict(sorted(self.running.items()))
@@ -249,6 +264,8 @@ class StepLoop:
         self._notices.append(Emission(sequence, None, reason))
 
     def _remove(self, sequence: Sequence) -> None:
+        if sequence.finish_reason is not None and sequence.finish_reason is not FinishReason.SHED:
+            self.decisions.ended(sequence, sequence.finish_reason.value, now_s=self._clock(), step=self.steps.total - 1)
         self._assembler.release(sequence)
         if self.waiting.pop(sequence.sequence_id, None) is not None:
             self._waiting_columns = None

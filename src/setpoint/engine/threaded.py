@@ -192,6 +192,12 @@ class ThreadedEngine:
             raise EngineFailed(NOT_STARTED)
         return self._steps.steps.columns(since)
 
+    def decision_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
+        """Decisions numbered ``since`` and later as columns, and the next number."""
+        if self._steps is None:
+            raise EngineFailed(NOT_STARTED)
+        return self._steps.decisions.columns(since)
+
     def _raise_if_down(self) -> None:
         if self._failure is not None or self._stopping or self._steps is None:
             raise EngineFailed(self._why_down())

@@ -41,6 +41,7 @@ def judged(result: LoadResult, requirement: Requirement, *, name: str, judgement
         client=account,
         server=result.server.report((phase, span.start_s, span.end_s) for phase, span in spans.items()) if told else None,
         server_table=result.server.table(name) if told else None,
+        decisions=result.decisions(name),
     )
 
 

@@ -209,7 +209,8 @@ def _finish(
         validity=measured.validity,
         load=load_facts(options, done.workers),
     )
-    _save(report, options, started_unix_s, measured.requests, measured.steps, measured.server_table)
+    tables = (measured.requests, measured.steps, measured.server_table)
+    _save(report, options, started_unix_s, *tables, decisions=measured.decisions)
     return report
 
 
@@ -220,12 +221,15 @@ def _save(
     requests: pa.Table,
     steps: pa.Table | None,
     server: pa.Table | None,
+    *,
+    decisions: pa.Table | None = None,
 ) -> None:
     from setpoint.loop.writing import run_info, save_run
 
     if options.output is not None:
         info = run_info(report, seed=options.seed, schedule=options.schedule, started_unix_s=started_unix_s)
-        save_run(options.output, report, requests, steps, info, server=server, per_token=options.per_token)
+        extra = {"server": server, "decisions": decisions}
+        save_run(options.output, report, requests, steps, info, **extra, per_token=options.per_token)
 
 
 def _why(candidate: Candidate, requirement: Requirement) -> str:

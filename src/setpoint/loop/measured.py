@@ -21,6 +21,7 @@ class MeasuredRun:
     """One candidate's rows (``record.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity.
 
     client, server: as ``record.Candidate`` has them. server_table: as ``record.SERVER_COLUMNS``, ``None`` without metrics.
+    decisions: as ``record.DECISION_COLUMNS``, ``None`` where the engine is not ours.
     """
 
     requests: pa.Table
@@ -31,6 +32,7 @@ class MeasuredRun:
     client: dict[str, Any] | None = None
     server: dict[str, Any] | None = None
     server_table: pa.Table | None = None
+    decisions: pa.Table | None = None
 
     def candidate(self, name: str, config: dict[str, object], predicted: Predicted | None = None) -> Candidate:
         """As an entry of the report."""

@@ -78,6 +78,7 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
     steps = [each.steps for each in progress.runs.values() if each.steps is not None]
     info = run_info(report, seed=options.seed, schedule=options.schedule, started_unix_s=started_unix_s)
     tables = [each.server_table for each in progress.runs.values() if each.server_table is not None]
+    decisions = [each.decisions for each in progress.runs.values() if each.decisions is not None]
     save_run(
         options.output,
         report,
@@ -85,6 +86,7 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
         pa.concat_tables(steps) if steps else None,
         info,
         server=pa.concat_tables(tables) if tables else None,
+        decisions=pa.concat_tables(decisions) if decisions else None,
     )
     return Tuned(report, progress.interrupted)
 

@@ -86,13 +86,14 @@ def save_run(
     info: Mapping[str, Any],
     *,
     server: pa.Table | None = None,
+    decisions: pa.Table | None = None,
     per_token: bool = False,
 ) -> None:
     """``run.json``, the tables, ``report.json`` and ``report.html``; ``tokens.parquet`` too. Raises ``RunFolderError``."""
     from setpoint.report.html import render_html
 
     tokens = tokens_table(requests) if per_token else None
-    write_run(folder, report, requests, steps, info, server=server, tokens=tokens)
+    write_run(folder, report, requests, steps, info, server=server, tokens=tokens, decisions=decisions)
     try:
         (folder / HTML_FILE).write_text(render_html(report, requests, steps, server), encoding="utf-8")
     except OSError as error:

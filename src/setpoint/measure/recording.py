@@ -25,12 +25,12 @@ def requests_table(rows: Sequence[RequestOutcome], candidate: str) -> pa.Table:
     return pa.Table.from_arrays([columns[name] for name in REQUEST_COLUMNS.names], schema=REQUEST_COLUMNS)
 
 
-def steps_table(steps: pa.Table | None, candidate: str) -> pa.Table | None:
-    """The server's steps with the candidate's name written in; ``None`` where the engine is not ours."""
-    if steps is None:
+def named_table(table: pa.Table | None, candidate: str) -> pa.Table | None:
+    """The server's steps or decisions with the candidate's name written in; ``None`` where the engine is not ours."""
+    if table is None:
         return None
-    place = steps.schema.get_field_index("candidate")
-    return steps.set_column(place, steps.schema.field(place), pa.array([candidate] * steps.num_rows, pa.string()))
+    place = table.schema.get_field_index("candidate")
+    return table.set_column(place, table.schema.field(place), pa.array([candidate] * table.num_rows, pa.string()))
 
 
 def _lists(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> pa.Array:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import RequestOutcome
-from setpoint.measure.recording import requests_table, steps_table
+from setpoint.measure.recording import named_table, requests_table
 from setpoint.measure.self_check import ClientCheck, judge_client
 from setpoint.measure.server_side import ServerSide
 from setpoint.record import RequestClass, Validity
@@ -55,7 +55,11 @@ class LoadResult:
 
     def steps(self, candidate: str) -> pa.Table | None:
         """``steps.parquet``: columns as ``record.STEP_COLUMNS``; ``None`` where the engine is not ours."""
-        return steps_table(self.server.steps, candidate)
+        return named_table(self.server.steps, candidate)
+
+    def decisions(self, candidate: str) -> pa.Table | None:
+        """``decisions.parquet``: columns as ``record.DECISION_COLUMNS``; ``None`` where the engine is not ours."""
+        return named_table(self.server.decisions, candidate)
 
 
 def spans_of_run(plan: LoadPlan, rows: Sequence[RequestOutcome], duration_s: float) -> list[PhaseSpan]:

@@ -68,7 +68,8 @@ class ServerSide:
     kind: whose pages they are, such as ``vllm`` or ``dynamo (vllm)``; ``None`` if none was understood.
     metrics_times_s, metrics: one entry a scrape, by the names of ``server_kinds``; ``None`` where a page lacked it.
     Counters are as scraped. scrape_s_max: the slowest page; half of it bounds the error of the times.
-    requests: by ``x-request-id``. steps: as ``record.STEP_COLUMNS``, ``candidate`` null.
+    requests: by ``x-request-id``. steps, decisions: as ``record.STEP_COLUMNS`` and
+    ``record.DECISION_COLUMNS``, ``candidate`` null.
     clock_error_s: half the best round trip of a record page, the bound of the error of the steps' times.
     restarts_s: when a counter was found to have begun again. notes: what could not be read.
     """
@@ -79,6 +80,7 @@ class ServerSide:
     scrape_s_max: float | None = None
     requests: dict[str, ServerRequest] = field(default_factory=dict)
     steps: pa.Table | None = None
+    decisions: pa.Table | None = None
     clock_error_s: float | None = None
     power: PowerSide | None = None
     restarts_s: list[float] = field(default_factory=list)

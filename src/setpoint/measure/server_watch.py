@@ -15,7 +15,7 @@ from setpoint.measure.page_source import FETCH_TIMEOUT_S, KeptLooks, PageSource,
 from setpoint.measure.power import PowerSide, PowerSource, read_power
 from setpoint.measure.server_account import ServerSide
 from setpoint.measure.server_kinds import COUNTERS, SHARES, ServerKind, spoken
-from setpoint.measure.setpoint_records import REQUESTS_PATH, STEPS_PATH, midpoint_s, read_records
+from setpoint.measure.setpoint_records import DECISIONS_PATH, REQUESTS_PATH, STEPS_PATH, midpoint_s, read_records
 from setpoint.measure.target import Target
 
 METRICS_PERIOD_S = 1.0
@@ -150,12 +150,13 @@ class RecordsWatch(Watch):
     def __init__(self, target: Target) -> None:
         super().__init__(RECORDS_PERIOD_S)
         self._requests, self._steps = PageSource(target, REQUESTS_PATH), PageSource(target, STEPS_PATH)
+        self._decisions = PageSource(target, DECISIONS_PATH)
         self._since = dict.fromkeys(self.sources, 0)
         self._pages: dict[PageSource, list[Exchange]] = {source: [] for source in self.sources}
 
     @property
     def sources(self) -> Sequence[PageSource]:
-        return (self._requests, self._steps)
+        return (self._requests, self._steps, self._decisions)
 
     async def look(self, *, first: bool = False) -> None:
         """Fetch what is new; the first look only finds out where new begins."""
@@ -175,8 +176,10 @@ class RecordsWatch(Watch):
 
     def read(self, side: ServerSide, start_s: float) -> None:
         """Read the kept pages into ``side``; ``start_s`` is the start of the run on the clock."""
-        records = read_records(self._pages[self._requests], self._pages[self._steps], start_s, side.notes)
+        requests, steps, decisions = (self._pages[source] for source in self.sources)
+        records = read_records(requests, steps, decisions, start_s, side.notes)
         side.requests, side.steps, side.clock_error_s = records.requests, records.steps, records.clock_error_s
+        side.decisions = records.decisions
 
 
 class PowerWatch(Watch):

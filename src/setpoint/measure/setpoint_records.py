@@ -1,7 +1,7 @@
-"""What setpoint's own server records of each request and each step, brought onto the run's time axis.
+"""What setpoint's own server records of each request, each step and each decision, brought onto the run's time axis.
 
-Its pages (``/setpoint/requests``, ``/setpoint/steps``) carry the server's clock; the page with the shortest round trip
-tells how far that clock is ahead of ours.
+Its pages (``/setpoint/requests``, ``/setpoint/steps``, ``/setpoint/decisions``) carry the server's clock; the page with the
+shortest round trip tells how far that clock is ahead of ours.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from setpoint.measure.exchange import Exchange
-from setpoint.record import STEP_COLUMNS
+from setpoint.record import DECISION_COLUMNS, STEP_COLUMNS
 
-REQUESTS_PATH, STEPS_PATH = "/setpoint/requests", "/setpoint/steps"
-_STEP_TIMES = ("start_s", "end_s")
+REQUESTS_PATH, STEPS_PATH, DECISIONS_PATH = "/setpoint/requests", "/setpoint/steps", "/setpoint/decisions"
+_TIMES = ("start_s", "end_s", "time_s")
 
 Page = tuple[Exchange, dict[str, Any]]
 
@@ -35,26 +35,37 @@ class ServerRequest:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecords:
-    """requests: by ``x-request-id``. steps: as ``record.STEP_COLUMNS``, ``candidate`` null. See ``ServerSide``."""
+    """requests: by ``x-request-id``. steps, decisions: as ``record.STEP_COLUMNS`` and ``DECISION_COLUMNS``, ``candidate`` null.
+
+    See ``ServerSide``.
+    """
 
     requests: dict[str, ServerRequest]
     steps: pa.Table | None
     clock_error_s: float | None
+    decisions: pa.Table | None = None
 
 
 def read_records(
-    request_pages: Sequence[Exchange], step_pages: Sequence[Exchange], start_s: float, notes: list[str]
+    request_pages: Sequence[Exchange],
+    step_pages: Sequence[Exchange],
+    decision_pages: Sequence[Exchange],
+    start_s: float,
+    notes: list[str],
 ) -> ServerRecords:
     """Read the kept pages; ``start_s`` is the start of the run on our clock. What is unreadable goes to ``notes``."""
     requests = _json_pages(REQUESTS_PATH, "requests", request_pages, notes)
     steps = _json_pages(STEPS_PATH, "columns", step_pages, notes)
-    offset = _clock_offset(requests + steps)
+    decisions = _json_pages(DECISIONS_PATH, "columns", decision_pages, notes)
+    offset = _clock_offset(requests + steps + decisions)
     if offset is None:
         return ServerRecords({}, None, None)
     offset_s, error_s = offset
     named = [_server_request(entry) for _, page in requests for entry in page["requests"]]
-    table = _steps_table([page["columns"] for _, page in steps], offset_s + start_s)
-    return ServerRecords({request.name: request for request in named}, table, error_s)
+    zero_s = offset_s + start_s
+    table = _table(STEP_COLUMNS, "end_s", [page["columns"] for _, page in steps], zero_s)
+    decided = _table(DECISION_COLUMNS, "time_s", [page["columns"] for _, page in decisions], zero_s)
+    return ServerRecords({request.name: request for request in named}, table, error_s, decided)
 
 
 def midpoint_s(exchange: Exchange) -> float:
@@ -97,19 +108,21 @@ def _server_request(entry: dict[str, Any]) -> ServerRequest:
     )
 
 
-def _steps_table(pages: list[dict[str, list[Any]]], zero_s: float) -> pa.Table | None:
-    """Pages of step columns as one table; ``zero_s`` is the start of the run on the server's clock."""
+def _table(schema: pa.Schema, moment: str, pages: list[dict[str, list[Any]]], zero_s: float) -> pa.Table | None:
+    """Pages of columns as one table; rows before ``zero_s``, the start of the run on the server's clock, are left out."""
     tables = []
     for columns in pages:
-        rows = len(columns.get("step", []))
+        rows = len(columns.get(moment, []))
         arrays = []
-        for column in STEP_COLUMNS:
+        for column in schema:
             values = columns.get(column.name) or [None] * rows
-            if column.name in _STEP_TIMES:
+            if column.name in _TIMES:
                 values = [None if value is None else value - zero_s for value in values]
+            elif pa.types.is_map(column.type):
+                values = [None if value is None else list(value.items()) for value in values]
             arrays.append(pa.array(values, column.type))
-        tables.append(pa.Table.from_arrays(arrays, schema=STEP_COLUMNS))
+        tables.append(pa.Table.from_arrays(arrays, schema=schema))
     if not tables:
         return None
     table = pa.concat_tables(tables)
-    return table.filter(pc.greater_equal(table["end_s"], 0.0))  # Earlier steps are not of this run.
+    return table.filter(pc.greater_equal(table[moment], 0.0))

@@ -45,9 +45,10 @@ class StepPlan:
     id not listed is not prefilled in this step. Running requests that decode take part in any case.
     prefill_budget_tokens: most prompt tokens in the step. max_running: most requests running at once.
     draft_tokens: draft length by request id (absent: 0). shed: waiting requests to end now; shed_retry_after_s:
-    when each of them may ask again.
+    when each of them may ask again; shed_reasons: why each of them.
     preempt_order: running ids, first to lose its blocks first. wake_at_s: when to ask again though nothing arrives.
     valid_for_steps: how many steps the plan stands if nothing changes (at least 1).
+    order_rule, preempt_rule: codes of the rules that made ``order`` and ``preempt_order`` (docs/explain.md lists them).
     """
 
     order: tuple[int, ...]
@@ -60,6 +61,9 @@ class StepPlan:
     preempt_order: tuple[int, ...] = ()
     wake_at_s: float | None = None
     valid_for_steps: int = 1
+    order_rule: str = "arrival"
+    preempt_rule: str = "newest"
+    shed_reasons: Mapping[int, Reason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

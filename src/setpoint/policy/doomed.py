@@ -19,6 +19,7 @@ from math import inf
 import numpy as np
 
 from setpoint.policy.backlog import MOST_AHEAD, decoding_of, prompts_of, under_way
+from setpoint.policy.decisions import Reason
 from setpoint.policy.forecast import Machine, play
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.views import FloatColumn, IntColumn, StepView
@@ -62,3 +63,18 @@ def doomed(step: StepView, order: IntColumn, machine: Machine, lengths: OutputLe
         hopeful = urgent[step.waiting.deadline_s[urgent] > step.now_s][:1]
         return gone[gone != hopeful] if len(hopeful) else gone
     return gone
+
+
+def doom_reasons(step: StepView, lost: IntColumn, machine: Machine, lengths: OutputLengths) -> dict[int, Reason]:
+    """Why each of the waiting requests ``lost`` was dropped, by id: late even alone, or behind those who are ahead of it."""
+    if not len(lost):
+        return {}
+    latest = latest_first_s(step, machine, lengths)
+    alone_s = machine.base_s + machine.token_s * step.waiting.prefill_tokens
+    waited_s = step.now_s - step.waiting.arrived_s
+    reasons = {}
+    for place in lost.tolist():
+        code = "doomed_alone" if alone_s[place] > latest[place] else "doomed_behind"
+        operands = {"left_s": float(latest[place]), "own_s": float(alone_s[place]), "waited_s": float(waited_s[place])}
+        reasons[int(step.waiting.ids[place])] = Reason(code, operands | {"waiting": len(step.waiting)})
+    return reasons

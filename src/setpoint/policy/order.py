@@ -42,6 +42,17 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
 
 
+def order_rule(columns: Columns, *, now_s: float) -> str:
+    """The code of the rule that decides first in ``urgency_keys``: class before tenants before deadlines."""
+    if len(columns) < 2:
+        return "alone"
+    if columns.request_class.any() and (columns.request_class == INTERACTIVE).any():
+        return "aged_batch" if len(aged_batch(columns, now_s=now_s)) else "class"
+    if (columns.tenant != columns.tenant[0]).any():
+        return "tenants"
+    return "response_ratio" if np.isinf(columns.deadline_s).all() else "deadline"
+
+
 def aged_batch(columns: Columns, *, now_s: float) -> IntColumn:
     """Index of the oldest batch request if it has waited long enough to be served first; empty otherwise."""
     batch = np.flatnonzero(columns.request_class == BATCH)

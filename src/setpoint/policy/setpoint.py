@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf, isinf
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from setpoint.policy.admission import RESERVE_SHARE, Outlook, Outlooks
 from setpoint.policy.backlog import StepLimits, machine_of, pace_s, tightest_gap_s
 from setpoint.policy.batch_class import LeftOver
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
-from setpoint.policy.doomed import doomed
+from setpoint.policy.doomed import doom_reasons, doomed
 from setpoint.policy.fifo import steady_for
 from setpoint.policy.forecast import Machine, Prompt
 from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import aged_batch, most_urgent, urgency_keys
+from setpoint.policy.order import aged_batch, most_urgent, order_rule, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
@@ -46,17 +47,19 @@ from setpoint.policy.views import (
 
 FULL_FOR_S = 1.0
 STEP_MISS_RATE, STEP_MISS_WIDENS = 0.001, 0.05
-NOTHING: Mapping[int, float] = {}
+NOTHING_SEEN: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``code`` is ``fits`` or what the request would miss; by how many seconds; what was forecast and what is allowed."""
+    """``code`` is ``fits`` or what the request would miss; by how many seconds; what was compared, as operands of a reason.
+
+    For each limit that was looked at: ``NAME_s`` (forecast, from the send), ``NAME_limit_s`` and ``NAME_margin_s`` (kept back).
+    """
 
     code: str
-    over_s: float = 0.0
-    forecast_s: float = 0.0
-    limit_s: float = inf
+    over_s: float
+    operands: Mapping[str, float]
 
 
 class SetpointPolicy:
@@ -112,8 +115,8 @@ class SetpointPolicy:
                 behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
                 verdict = self._judge(request, behind, now_s, careful=True)
         if verdict.code == "fits":
-            return self._admit(request, outlook, now_s, "fits", promise)
-        operands = {"forecast_s": verdict.forecast_s, "limit_s": verdict.limit_s, "over_s": verdict.over_s}
+            return self._admit(request, outlook, now_s, "fits", promise, verdict.operands)
+        operands = {"over_s": verdict.over_s, **verdict.operands}
         return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
 
     def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
@@ -121,8 +124,11 @@ class SetpointPolicy:
         waited_s = now_s - request.sent_s
         limits = request.limits
         gap_s = outlook.gap_s
+        seen: dict[str, float] = {}
+        if outlook.allowed_gap_s < inf:
+            seen |= {"itl_s": gap_s, "itl_limit_s": outlook.allowed_gap_s}
         if gap_s > outlook.allowed_gap_s and careful:
-            return Verdict("itl_would_be", outlook.gap_frees_s, gap_s, outlook.allowed_gap_s)
+            return Verdict("itl_would_be", outlook.gap_frees_s, seen)
         bounds = [("e2e", limits.e2e_s, outlook.end_s, outlook.reserve_end_s, self.outcomes.end_margin.share)]
         if request.streaming:
             margin = self.outcomes.first_margin.share
@@ -132,15 +138,24 @@ class SetpointPolicy:
                 continue
             kept_s = (margin * limit_s + min(reserve_s, RESERVE_SHARE * limit_s)) if careful else 0.0
             over_s = waited_s + forecast_s + kept_s - limit_s
+            seen |= {f"{name}_s": waited_s + forecast_s, f"{name}_limit_s": limit_s, f"{name}_margin_s": kept_s}
             if over_s > 0:
-                return Verdict(f"{name}_would_be", over_s, waited_s + forecast_s, limit_s)
-        return Verdict("fits")
+                return Verdict(f"{name}_would_be", over_s, seen)
+        return Verdict("fits", 0.0, seen)
 
-    def _admit(self, request: RequestView, outlook: Outlook, now_s: float, code: str, promise: Promise | None) -> Admit:
+    def _admit(
+        self,
+        request: RequestView,
+        outlook: Outlook,
+        now_s: float,
+        code: str,
+        promise: Promise | None,
+        seen: Mapping[str, float] = NOTHING_SEEN,
+    ) -> Admit:
         if promise is not None:
             self.promises.kept(request.fingerprint)
         self.outcomes.admitted(request, first_s=now_s + outlook.first_s, end_s=now_s + outlook.end_s)
-        return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s}))
+        return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s, **seen}))
 
     def _refuse(self, request: RequestView, outlook: Outlook, now_s: float, reason: Reason, after_s: float) -> Reject:
         if request.request_class == BATCH:  # No room is kept for it that interactive requests would lack.
@@ -197,28 +212,25 @@ class SetpointPolicy:
         chosen[joining + len(prefilling)] = True
         served = order[chosen[order]]
         budget, reason = self._budget(step)
-        shed = tuple(step.waiting.ids[lost].tolist())
-        come_back_s = self._come_back(step, lost) if shed else {}
-        return self._plan(step, budget, reason, order=tuple(every.ids[served].tolist()), shed=shed, come_back_s=come_back_s)
+        return replace(
+            self._plan(step, budget, reason),
+            order=tuple(every.ids[served].tolist()),
+            order_rule=order_rule(every, now_s=step.now_s),
+            shed=tuple(step.waiting.ids[lost].tolist()),
+            shed_retry_after_s=self._come_back(step, lost) if len(lost) else {},
+            shed_reasons=doom_reasons(step, lost, machine, self.lengths),
+        )
 
-    def _plan(
-        self,
-        step: StepView,
-        budget: int,
-        reason: Reason,
-        *,
-        order: tuple[int, ...] = (),
-        shed: tuple[int, ...] = (),
-        come_back_s: Mapping[int, float] = NOTHING,
-    ) -> StepPlan:
+    def _plan(self, step: StepView, budget: int, reason: Reason) -> StepPlan:
+        """The part of a plan that stands whoever waits."""
         running = step.running
         return StepPlan(
-            order=order,
+            order=(),
+            order_rule="alone",
             prefill_budget_tokens=budget,
             max_running=self._limits.max_running,
-            shed=shed,
-            shed_retry_after_s=come_back_s,
             preempt_order=tuple(running.ids[np.lexsort((running.context_tokens, -running.request_class))].tolist()),
+            preempt_rule="least_computed",
             valid_for_steps=steady_for(step),
             reason=reason,
         )

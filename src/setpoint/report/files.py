@@ -22,6 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, core_schema, to_json
 
 from setpoint.record import (
+    DECISION_COLUMNS,
     LATER_REQUEST_COLUMNS,
     REQUEST_COLUMNS,
     SCHEMA_VERSION,
@@ -39,6 +40,7 @@ REPORT_FILE = "report.json"
 REQUESTS_FILE = "requests.parquet"
 STEPS_FILE = "steps.parquet"
 SERVER_FILE = "server.parquet"
+DECISIONS_FILE = "decisions.parquet"
 TOKENS_FILE = "tokens.parquet"
 RUN_FILE = "run.json"
 SCHEMA_FILE = Path(__file__).resolve().parent.parent / "report_schema.json"
@@ -50,13 +52,15 @@ class RunFolderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run's folder holds. ``steps`` is ``None`` where the engine was not ours, ``server`` where it had no metrics."""
+    """What a run's folder holds. ``steps`` and ``decisions`` are ``None`` where the engine was not ours, ``server`` without
+    metrics."""
 
     report: Report
     requests: pa.Table
     steps: pa.Table | None
     run_info: dict[str, Any]
     server: pa.Table | None = None
+    decisions: pa.Table | None = None
 
 
 def write_run(
@@ -68,6 +72,7 @@ def write_run(
     *,
     server: pa.Table | None = None,
     tokens: pa.Table | None = None,
+    decisions: pa.Table | None = None,
 ) -> None:
     """Write a run, making the folder if need be and replacing an earlier run in it.
 
@@ -80,6 +85,7 @@ def write_run(
         REQUESTS_FILE: _conform(requests, REQUEST_COLUMNS, "requests"),
         STEPS_FILE: _conform(steps, STEP_COLUMNS, "steps") if steps is not None else None,
         SERVER_FILE: _conform(server, SERVER_COLUMNS, "server") if server is not None else None,
+        DECISIONS_FILE: _conform(decisions, DECISION_COLUMNS, "decisions") if decisions is not None else None,
         TOKENS_FILE: _conform(tokens, TOKEN_COLUMNS, "tokens") if tokens is not None else None,
     }
     try:
@@ -106,13 +112,14 @@ def read_run(folder: Path) -> Run:
     requests = _conform(_read_table(folder / REQUESTS_FILE), REQUEST_COLUMNS, REQUESTS_FILE)
     steps = _optional_table(folder / STEPS_FILE, STEP_COLUMNS)
     server = _optional_table(folder / SERVER_FILE, SERVER_COLUMNS)
+    decisions = _optional_table(folder / DECISIONS_FILE, DECISION_COLUMNS)
     try:
         info = json.loads(_read_text(folder / RUN_FILE))
     except json.JSONDecodeError as error:
         raise RunFolderError(f"{folder / RUN_FILE} is not JSON: {error}") from error
     if not isinstance(info, dict):
         raise RunFolderError(f"{folder / RUN_FILE} must hold a JSON object, found {type(info).__name__}")
-    return Run(report, requests, steps, info, server)
+    return Run(report, requests, steps, info, server, decisions)
 
 
 def read_report(path: Path) -> Report:

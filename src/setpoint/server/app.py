@@ -32,6 +32,7 @@ def _routes(context: ServerContext) -> list[Route]:
         Route("/metrics", about.metrics),
         Route("/setpoint/requests", about.requests),
         Route("/setpoint/steps", about.steps),
+        Route("/setpoint/decisions", about.decisions),
         Route("/setpoint/tokenize", about.tokenize, methods=["POST"]),
         Route("/tokenize", about.tokenize, methods=["POST"]),
     ]

@@ -156,6 +156,12 @@ class Introspection:
         columns, following = self._ask(lambda: self._context.engine.step_columns(since))
         return _json_stream(_pieces(self._head(following) + '"columns":{', _columns(columns), "}}"))
 
+    async def decisions(self, request: Request) -> Response:
+        """``GET /setpoint/decisions?since=N``: decisions about requests from number N on, as columns of equal length."""
+        since = _since(request)
+        columns, following = self._ask(lambda: self._context.engine.decision_columns(since))
+        return _json_stream(_pieces(self._head(following) + '"columns":{', _columns(columns), "}}"))
+
     def _ask(self, question: Callable[[], Answer]) -> Answer:
         try:
             return question()

@@ -1,0 +1,1 @@
+"""A workload through the step loop on a virtual clock."""
