@@ -73,10 +73,11 @@ def create_app(
 ) -> Starlette:
     """The OpenAI-compatible application over ``engine``, which it starts and stops with its own life.
 
-    api_keys: keys that open everything but ``/health`` and the page of ``/dashboard``; none: everything is open. model_names: names a request may ask
-    for, the first of them the one that answers carry (default: the engine's). default_limits: the SLO of an interactive
-    request without ``x-slo-*`` headers. objectives: the requirement that the live view holds the server against. about: the
-    serving configuration as the dashboard shows it. ``app.state.context`` is the ``ServerContext``.
+    api_keys: keys that open everything but ``/health`` and the empty page of ``/dashboard``; none: everything is open.
+    model_names: names a request may ask for, the first of them the one that answers carry (default: the engine's).
+    default_limits: the SLO of an interactive request without ``x-slo-*`` headers. objectives: the requirement that the live
+    view holds the server against. about: the serving configuration as the dashboard shows it. ``app.state.context`` is the
+    ``ServerContext``.
     """
     context = ServerContext(
         engine,

@@ -75,7 +75,5 @@ class Dashboard:
         """``GET /setpoint/live?since=N``: the present state and the samples from number N on. Raises ``ApiError`` 400."""
         context = self._context
         since = since_of(request)
-        text = live_json(
-            context.live, since, now_s=self._clock(), model=context.model_names[0], health=context.health().value
-        )
+        text = live_json(context.live, since, now_s=self._clock(), model=context.model_names[0], health=context.health().value)
         return Response(text, media_type="application/json", headers={"cache-control": "no-store"})

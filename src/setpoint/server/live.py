@@ -18,7 +18,16 @@ from setpoint.engine.service import EngineGauges, EngineService
 from setpoint.server.live_book import Ending, LiveBook
 from setpoint.server.live_checks import E2E, ITL, QUEUE_WAIT, TTFT, Objectives
 from setpoint.server.live_histogram import percentile_s
-from setpoint.server.live_window import LEAST_SLICE_S, CheckState, Slice, SliceRing, Span, latency_state, share_state, spread_state
+from setpoint.server.live_window import (
+    LEAST_SLICE_S,
+    CheckState,
+    Slice,
+    SliceRing,
+    Span,
+    latency_state,
+    share_state,
+    spread_state,
+)
 
 WINDOW_S: Final = 60.0
 CURVE_S: Final = 10.0  # a point of a curve of percentiles covers this much

@@ -1,8 +1,8 @@
 """One request's account: what it was held to, how its answers went, and the one class it ends in.
 
-Judged on the server's clock, from the arrival of the request's last byte to the moment a token leaves the server, by the
-definitions of DESIGN.md section 3: TTFT, TPOT and E2E within the request's own limits, and at most 1 - p of its own gaps over the
-ITL limit at percentile p. A request that does not stream has an E2E only.
+Judged on the server's clock, from the arrival of the request's last byte to the moment a token leaves the server: TTFT, TPOT
+and E2E within the request's own limits, and at most 1 - p of its own gaps over the ITL limit at percentile p. A request that
+does not stream has an E2E only.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ class RequestAccount:
         """The clock of one answer; the request is in the engine."""
         self._offered()
         gap_limits = self._book.objectives.gap_limits(self._limits) if self._streaming else ()
-        clock = AnswerClock(
-            self._book, self._arrived_s, self._limits, streaming=self._streaming, gap_limits=gap_limits
-        )
+        clock = AnswerClock(self._book, self._arrived_s, self._limits, streaming=self._streaming, gap_limits=gap_limits)
         self._clocks.append(clock)
         return clock
 

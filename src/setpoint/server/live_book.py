@@ -33,7 +33,7 @@ BUCKETS_S: Final = {
 
 
 class Ending(StrEnum):
-    """How an offered request ended, as its client saw it (DESIGN.md section 3); ``cancelled``: the client left."""
+    """How an offered request ended, as its client saw it; ``cancelled``: the client left."""
 
     OK = "ok"
     LATE = "late"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from math import inf, isfinite
 from typing import Final
@@ -20,6 +19,10 @@ SCHEMA: Final = 1
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and isfinite(value) else None
+
+
+def _plain(value: object) -> int | float | str | bool | None:
+    return value if value is None or isinstance(value, int | float | str | bool) else str(value)
 
 
 def _check(state: CheckState) -> dict[str, object]:
@@ -97,7 +100,7 @@ def live_json(view: LiveView, since: int, *, now_s: float, model: str, health: s
         "health": health,
         "up_s": round(view.up_s, 1),
         "requirement": view.objectives.name,
-        "about": {name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in view.about.items()},
+        "about": {name: _plain(value) for name, value in view.about.items()},
         "window_s": WINDOW_S,
         "checks": [_check(each) for each in view.checks()],
         "window": _window(view.window()),
@@ -110,6 +113,3 @@ def live_json(view: LiveView, since: int, *, now_s: float, model: str, health: s
         "next": following,
     }
     return f'{json.dumps(head)[:-1]},"samples":[{",".join(samples)}]}}'
-
-
-Clock = Callable[[], float]

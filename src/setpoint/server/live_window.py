@@ -1,7 +1,7 @@
 """Seconds of a server's life in a bounded ring, and their sums over a window of the newest.
 
-A slice is whatever passed between two ticks: about a second, more where the event loop was held up. Rates divide by the time the
-slices really cover, so a late tick spoils nothing.
+A slice is whatever passed between two ticks: about a second, more where the event loop was held up. Rates divide by the time
+that slices really cover, so a late tick spoils nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 from typing import Final
 
@@ -92,7 +93,7 @@ class SliceRing:
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` if slices overlap or are older than may be."""
         slices = list(self._slices)
-        for before, after in zip(slices, slices[1:], strict=False):
+        for before, after in pairwise(slices):
             assert before.end_s <= after.start_s, "slices overlap"
             assert after.end_s - before.end_s <= self.keep_s, "a slice is too old"
 

@@ -13,7 +13,6 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from setpoint.engine.request import EngineFailed, FinishReason
 from setpoint.engine.service import EngineGauges, EngineService
@@ -81,7 +80,7 @@ def _histogram(name: str, words: str, model: str, buckets_s: Sequence[float], *c
     parts = [each.totals(buckets_s) for each in counts]
     ends = [sum(column) for column in zip(*(below for below, _, _ in parts), strict=True)]
     total = sum(number for _, number, _ in parts)
-    buckets = [(floatToGoString(bound), end) for bound, end in zip(buckets_s, ends, strict=True)] + [("+Inf", total)]
+    buckets = [(repr(float(bound)), end) for bound, end in zip(buckets_s, ends, strict=True)] + [("+Inf", total)]
     family = HistogramMetricFamily(f"setpoint_{name}", words, labels=["model_name"])
     family.add_metric([model], buckets, sum(seconds for _, _, seconds in parts))
     return family
