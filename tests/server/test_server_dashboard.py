@@ -34,6 +34,7 @@ from setpoint.server.live_words import _WORDS, in_words
 
 MODEL = "smollm2-135m"
 WAIT_S = 60.0
+MOST_TURNS = 2000
 WANTED = Objectives("small-chat", (LatencyCheck(TTFT, 95.0, 30.0), LatencyCheck(ITL, 99.0, 5.0)), goodput_fraction_min=0.5)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
@@ -81,7 +82,7 @@ def requested(browser: webdriver.Chrome) -> set[str]:
     """Every URL asked for since last read, without queries."""
     messages = [json.loads(entry["message"])["message"] for entry in logged(browser, "performance")]
     sent = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
-    return {url.partition("?")[0] for url in sent}
+    return {url.partition("?")[0] for url in sent if not url.startswith("data:")}
 
 
 def open_at(browser: webdriver.Chrome, url: str, *, width: int = 1280, dark: bool = False) -> None:
@@ -111,6 +112,15 @@ def tile(browser: webdriver.Chrome, name: str) -> str:
     return str(browser.execute_script(script, name))
 
 
+def open_live(browser: webdriver.Chrome, served: Served, **look: Any) -> None:
+    """The page with its figures, the key given if it is asked for."""
+    open_at(browser, served.url, **look)
+    until(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#live:not([hidden]), #key-form:not([hidden])"))
+    if browser.find_element(By.ID, "key-form").is_displayed():
+        enter(browser, served.key)
+    until(browser, lambda: browser.find_element(By.ID, "live").is_displayed())
+
+
 def enter(browser: webdriver.Chrome, key: str) -> None:
     browser.find_element(By.ID, "key").send_keys(key)
     browser.find_element(By.CSS_SELECTOR, "#key-form button").click()
@@ -118,12 +128,12 @@ def enter(browser: webdriver.Chrome, key: str) -> None:
 
 @contextmanager
 def load(served: Served, clients: int) -> Iterator[None]:
-    """``clients`` ask one after the other, each as often as it can, while the block runs (at most 2,000 times in all)."""
+    """``clients`` ask one after the other, each as often as it can, while the block runs (at most ``MOST_TURNS`` times)."""
     enough = threading.Event()
 
     def one(number: int) -> None:
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.key, max_retries=0, timeout=WAIT_S) as client:
-            for turn in range(2000 // clients):
+            for turn in range(MOST_TURNS):
                 if enough.is_set():
                     return
                 try:
@@ -131,8 +141,7 @@ def load(served: Served, clients: int) -> Iterator[None]:
                         model=MODEL, prompt=f"Tale {turn} of {number}:", max_tokens=12, stream=True, temperature=0
                     )
                     list(stream)
-                except openai.APIStatusError as refused:
-                    assert refused.status_code == 503
+                except openai.InternalServerError:
                     enough.wait(0.05)  # a client that asks again at once
 
     with ThreadPoolExecutor(clients) as pool:
@@ -170,25 +179,23 @@ class TestBrowser:
         assert logged(browser, "browser") == []
 
     def test_figures_move_under_load_and_nothing_leaves_the_origin(self, browser: webdriver.Chrome, served: Served) -> None:
-        open_at(browser, served.url)
-        until(browser, lambda: browser.find_element(By.ID, "live").is_displayed())
+        open_live(browser, served)
         with load(served, 1):
             until(browser, lambda: text(browser, "#headline") == "The requirement is held")
             until(browser, lambda: tile(browser, "Goodput of offered") == "100 %")
-            until(browser, lambda: len(text(browser, "#chart-ttft .line.c-p99")) == 0)
             curve = "return document.querySelector('#chart-tokens .line').getAttribute('d')"
             before = browser.execute_script(curve)
             until(browser, lambda: browser.execute_script(curve) != before)
-        assert re.fullmatch(r"TTFT P95held[\d.]+ m?slimit ≤ 30\.0 s.* needed", text(browser, "#checks li"))
+        assert re.fullmatch(r"TTFT P95held[\d.]+ m?slimit ≤ 30 s.* within, 95 % needed", text(browser, "#checks li"))
         assert tile(browser, "Output") not in ("", "–", "0/s")
         assert tile(browser, "Prediction error").endswith("%")
         assert tile(browser, "Step-time model") == "measured"
         assert "immediate" in text(browser, "#config")
-        assert requested(browser) == {f"{served.url}/dashboard", f"{served.url}/setpoint/live", "data:,"} - {""}
+        assert requested(browser) == {f"{served.url}/dashboard", f"{served.url}/setpoint/live"}
         assert logged(browser, "browser") == []
 
     def test_overload_shows_who_was_turned_away_and_why(self, browser: webdriver.Chrome, served: Served) -> None:
-        open_at(browser, served.url)
+        open_live(browser, served)
         with load(served, 6):
             until(browser, lambda: "The queue is full: 1 wait, 1 may" in text(browser, "#refusals"))
             until(browser, lambda: tile(browser, "Shed") not in ("", "–", "0 %"))
@@ -201,8 +208,7 @@ class TestBrowser:
     @pytest.mark.parametrize("width", [360, 768, 1280])
     def test_fits_and_is_readable(self, browser: webdriver.Chrome, served: Served, width: int, dark: bool) -> None:
         """No sideways scrolling, and WCAG AA contrast (4.5 : 1) for every text, in both schemes."""
-        open_at(browser, served.url, width=width, dark=dark)
-        until(browser, lambda: browser.find_element(By.ID, "live").is_displayed())
+        open_live(browser, served, width=width, dark=dark)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         script = """
             const luminance = (color) => {

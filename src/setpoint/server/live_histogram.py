@@ -18,6 +18,8 @@ import numpy.typing as npt
 GROWTH: Final = 1.06
 LEAST_S: Final = 1e-4
 MOST_S: Final = 600.0
+# So much is forgiven where a whole rank comes out of a share as a little more.
+ROUNDING: Final = 1e-9
 
 Bins = npt.NDArray[np.int64]
 
@@ -86,7 +88,7 @@ def percentile_s(bins: Bins, bounds_s: Sequence[float], percent: float) -> float
     total = int(bins.sum())
     if total == 0:
         return None
-    rank = max(1e-9, percent / 100.0 * total)
+    rank = max(ROUNDING, percent / 100.0 * total - ROUNDING)
     ends = np.cumsum(bins)
     place = int(np.searchsorted(ends, rank))
     if place >= len(bounds_s):

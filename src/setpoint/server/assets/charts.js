@@ -16,8 +16,10 @@ const charts = (() => {
     if (unit === "s") return value < 0.9995 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`;
     if (unit === "share") return `${digits(value * 100)} %`;
     if (unit === "/s") return `${digits(value)}/s`;
-    return digits(value).replace(/\.00$/, "");
+    return Number.isInteger(value) ? value.toLocaleString("en") : digits(value);
   };
+  // The same without zeros at its end, for what does not move.
+  const plain = (value, unit) => words(value, unit).replace(/\.(\d*?)0+(?=\D|$)/, (_, kept) => (kept ? `.${kept}` : ""));
   const svg = (name, attributes, text) => {
     const made = document.createElementNS(SPACE, name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -103,7 +105,7 @@ const charts = (() => {
         const y = this.y(share * this.top);
         return [
           svg("line", { x1: ROOM.left, x2: this.width - ROOM.right, y1: y, y2: y, class: share ? "gridline" : "base" }),
-          svg("text", { x: ROOM.left - 8, y: y + 4, "text-anchor": "end" }, words(share * this.top, this.spec.unit)),
+          svg("text", { x: ROOM.left - 8, y: y + 4, "text-anchor": "end" }, plain(share * this.top, this.spec.unit)),
         ];
       });
       const marks = [1, 0.5, 0].map((share) => svg("text", {
@@ -119,7 +121,7 @@ const charts = (() => {
       const y = this.y(limit);
       return [
         svg("line", { x1: ROOM.left, x2: this.width - ROOM.right, y1: y, y2: y, class: "limit" }),
-        svg("text", { x: ROOM.left + 4, y: y - 5, class: "limit-text" }, `limit ${words(limit, this.spec.unit)}`),
+        svg("text", { x: ROOM.left + 4, y: y - 5, class: "limit-text" }, `limit ${plain(limit, this.spec.unit)}`),
       ];
     }
 
@@ -172,5 +174,5 @@ const charts = (() => {
     }
   }
 
-  return { Chart, words, HEIGHT };
+  return { Chart, words, plain };
 })();

@@ -5,7 +5,7 @@
   const PATIENCE_MS = 8000;
   const KEPT = 600;
   const KEY = "setpoint-key";
-  const { words } = charts;
+  const { words, plain } = charts;
   const byId = (id) => document.getElementById(id);
   const NAMES = { ttft: "TTFT", itl: "ITL", tpot: "TPOT", e2e: "E2E", queue_wait: "Queue wait", goodput: "Goodput", shed: "Shed" };
   const CLASSES = ["ok", "late", "shed", "failed", "cancelled"];
@@ -80,7 +80,7 @@
     const of = check.metric === "itl" ? "gap" : "request";
     if (!check.judged) return "nothing to judge yet";
     if (check.attained === null) return `of ${many(check.judged, of)}`;
-    return `${words(Math.floor(check.attained * 1e4) / 1e4, "share")} of ${many(check.judged, of)} within, ${words(check.needed, "share")} needed`;
+    return `${words(Math.floor(check.attained * 1e4) / 1e4, "share")} of ${many(check.judged, of)} within, ${plain(check.needed, "share")} needed`;
   };
 
   const card = (check) => {
@@ -95,7 +95,7 @@
       made("p", "card-name", made("span", "", nameOf(check)), made("b", "verdict", stateWord(check))),
       made("p", "card-value", shown),
       gauge,
-      made("p", "card-limit", `limit ${check.statistic === "min" ? "≥" : "≤"} ${words(check.limit, unit)}`),
+      made("p", "card-limit", `limit ${check.statistic === "min" ? "≥" : "≤"} ${plain(check.limit, unit)}`),
       made("p", "card-share", shareWords(check)),
     );
   };
