@@ -26,6 +26,7 @@ from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.request import Rejected
 from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.views import RequestLimits
 from setpoint.server.app import create_app
 from setpoint.server.background import BackgroundServer
 from setpoint.server.dashboard import page
@@ -69,7 +70,13 @@ def served(demo_model: ResolvedModel) -> Iterator[Served]:
     """One request at a time and one waiting, so that a handful of clients is an overload."""
     config = ServingConfig(mode=BatchingMode.IMMEDIATE, max_waiting=1, token_budget=256, kv_cache_tokens=2048)
     engine = embedded_engine(demo_model, config)
-    app = create_app(engine, api_keys=["open-sesame"], objectives=WANTED, about=config.model_dump(mode="json"))
+    app = create_app(
+        engine,
+        api_keys=["open-sesame"],
+        default_limits=RequestLimits(ttft_s=30.0, itl_s=5.0),
+        objectives=WANTED,
+        about=config.model_dump(mode="json"),
+    )
     with BackgroundServer(app) as server:
         yield Served(server.url, "open-sesame")
 

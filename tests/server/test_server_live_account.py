@@ -201,8 +201,8 @@ def test_a_chunk_of_tokens_is_one_gap_and_the_rest_zero(chunks: list[tuple[int, 
 def test_the_objectives_percentile_holds_where_the_limit_is_theirs() -> None:
     wanted = Objectives(latency=(LatencyCheck(ITL, 99.0, 0.06), LatencyCheck(ITL, 50.0, 0.02)))
     assert wanted.gap_limits(RequestLimits()) == ()
-    assert wanted.gap_limits(RequestLimits(itl_s=0.02)) == ((0.02, 0.5), (0.06, pytest.approx(0.01)))
-    assert wanted.gap_limits(RequestLimits(itl_s=0.05)) == ((0.05, pytest.approx(0.01)),)
+    assert wanted.gap_limits(RequestLimits(itl_s=0.02)) == ((0.02, 0.5), (0.06, 1.0 - 99.0 / 100.0))
+    assert wanted.gap_limits(RequestLimits(itl_s=0.05)) == ((0.05, 1.0 - 99.0 / 100.0),)
 
 
 @given(st.lists(st.text(max_size=20), max_size=200))

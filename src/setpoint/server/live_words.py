@@ -27,13 +27,14 @@ _WORDS: Final = {
     "itl_would_be": "Gaps between tokens would grow to {forecast_s}, {limit_s} are allowed",
     # Dropped or turned away by the server
     "doomed": "Dropped while it waited: it could no longer make its deadline",
+    "shed": "Dropped while it waited: it could no longer make its deadline",
     "server_shutting_down": "The server is shutting down",
     "rate_limit_exceeded": "Its caller has used up its share",
     # Steps
     "no_prompts": "Only decoding: {decodes} answers under way, no prompt waits",
     "nothing_at_risk": "No deadline is near: up to {budget} prompt tokens",
-    "slack": "{slack_s} until the next token is due: {budget} prompt tokens fit beside {decodes} answers",
-    "slack_ample": "{slack_s} until the next token is due: all {budget} prompt tokens allowed fit",
+    "slack": "Room for {budget} prompt tokens beside {decodes} answers: their next token is due in {slack_s}",
+    "slack_ample": "Room for all {budget} prompt tokens allowed: the next token is due in {slack_s}",
     "floor": "Hardly any time until the next token is due: the least of {budget} prompt tokens, so that prompts go on",
     "one_at_a_time": "One request at a time",
     "fixed_budget": "Oldest first, up to {budget} prompt tokens",

@@ -105,8 +105,9 @@
     if (!state.checks.length) return ["No requirement: each request is judged by its own limits", "v-none"];
     const lost = state.checks.filter((check) => check.held === false);
     if (lost.length) return [`The requirement is not held: ${lost.map(nameOf).join(", ")}`, "v-missed"];
-    if (state.checks.every((check) => check.held === null)) return ["Waiting for requests", "v-none"];
-    return ["The requirement is held", "v-met"];
+    const unknown = state.checks.filter((check) => check.held === null);
+    if (unknown.length === state.checks.length) return ["Waiting for requests", "v-none"];
+    return [`The requirement is held${unknown.length ? `; no data on ${unknown.map(nameOf).join(", ")}` : ""}`, "v-met"];
   };
 
   const showVerdict = (state) => {
