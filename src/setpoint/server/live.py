@@ -196,7 +196,8 @@ class LiveView:
         row += [second.count(each) for each in Ending]
         row.append(curve.share(Ending.OK, *Ending))
         for metric in _CURVES:
-            bins = (curve.judged if self.objectives.latency else curve.every)[metric]
+            limited = any(True for _ in self.objectives.limits_s(metric))
+            bins = (curve.judged if limited else curve.every)[metric]
             row += [percentile_s(bins, self.book.latencies[metric].bounds_s, percent) for percent in (50.0, 99.0)]
         row += [None if gauges is None else gauges.waiting, None if gauges is None else gauges.running, self.book.unfinished]
         row += [self._kv[-1], minute.share("prefix_hits", "prefix_queries")]
