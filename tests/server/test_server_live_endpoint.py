@@ -122,6 +122,10 @@ def test_the_live_answer_counts_the_same_requests() -> None:
         assert (found["requirement"], found["about"], found["health"]) == ("asked", {"mode": "setpoint"}, "ok")
         assert [(each["metric"], each["held"]) for each in found["checks"]] == [("ttft", True), ("shed", True)]
         assert found["window"]["ended"]["ok"] == 1
+        values = scraped(served)
+        assert (values["window_requirement_held ttft_p95"], values["window_requirement_held shed_max"]) == (1, 1)
+        assert (values["window_goodput_fraction"], values["window_slo_attainment ttft"]) == (1, 1)
+        assert 0 < values["window_latency_seconds ttft 0.95"] < 60
         row = dict(zip(found["columns"], found["samples"][-1], strict=True))
         assert row["kv"] == 0.0
         later = served.ask("GET", f"/setpoint/live?since={found['next']}").json
