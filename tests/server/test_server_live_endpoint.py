@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from scripted_engine import ScriptedEngine
@@ -125,7 +126,7 @@ def test_the_live_answer_counts_the_same_requests() -> None:
         values = scraped(served)
         assert (values["window_requirement_held ttft_p95"], values["window_requirement_held shed_max"]) == (1, 1)
         assert (values["window_goodput_fraction"], values["window_slo_attainment ttft"]) == (1, 1)
-        assert 0 < values["window_latency_seconds ttft 0.95"] < 60
+        assert 0 < values["window_latency_seconds 0.95 ttft"] < 60
         row = dict(zip(found["columns"], found["samples"][-1], strict=True))
         assert row["kv"] == 0.0
         later = served.ask("GET", f"/setpoint/live?since={found['next']}").json
@@ -137,7 +138,7 @@ def _eventually(look: Callable[[], object], expected: object) -> bool:
     return any(look() == expected for _ in range(1000))
 
 
-def _eventually_with(look: Callable[[], dict[str, object]], true: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+def _eventually_with(look: Callable[[], dict[str, Any]], true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The first answer of which ``true`` holds: the view ticks once a second, so thousands of looks are enough."""
     for _ in range(20_000):
         found = look()
