@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from loop_world import requirement_file, setpoint
 
-from setpoint.loop.serve import read_subject, request_limits
+from setpoint.loop.serve import objectives, read_subject, request_limits
 from setpoint.loop.subject import is_requirement
-from setpoint.requirement import LatencyMetric, LatencySlo, Slos
+from setpoint.requirement import LatencyMetric, LatencySlo, Slos, example_names, example_text, parse_requirement
+from setpoint.server.live_book import BUCKETS_S
 
 
 def test_a_file_is_a_requirement_by_its_name_or_because_it_is_no_model(tmp_path: Path) -> None:
@@ -39,6 +40,20 @@ def test_the_limits_of_a_request_are_the_tightest_of_the_requirement() -> None:
     limits = request_limits(slos)
     assert limits.ttft_s == slos.limit_s(LatencyMetric.TTFT)
     assert (limits.itl_s, limits.tpot_s, limits.e2e_s) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", example_names())
+def test_the_live_view_is_held_against_every_limit_of_the_requirement(name: str) -> None:
+    requirement = parse_requirement(example_text(name), name)
+    slos, wanted = requirement.slo, objectives(requirement)
+    assert wanted.name == requirement.name
+    assert [(each.percentile, each.limit_s) for each in wanted.latency] == [(s.percentile, s.limit_s) for s in slos.latency]
+    assert [each.limit for each in wanted.spread] == [each.limit for each in slos.spread]
+    assert (wanted.goodput_fraction_min, wanted.shed_fraction_max) == (slos.goodput_fraction_min, slos.shed_fraction_max)
+
+
+def test_the_live_view_knows_every_metric_that_may_be_limited() -> None:
+    assert {str(metric) for metric in LatencyMetric} == set(BUCKETS_S)
 
 
 @pytest.mark.model

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from setpoint.engine.request import Delta, GenerationRequest, RequestStats
+from setpoint.policy.step_time import PredictionError
 
 
 @dataclass(frozen=True, slots=True)
 class EngineGauges:
-    """The engine at one moment. Counters are totals since the start."""
+    """The engine at one moment. Counters are totals since the start.
+
+    admissions: how often the policy decided (``admit`` or ``reject``, code of the reason) on a request. prediction_error,
+    prediction_source: of the step-time model, ``None`` and empty where there is none.
+    """
 
     now_s: float
     waiting: int
@@ -27,6 +32,9 @@ class EngineGauges:
     rejected_total: int
     prompt_tokens_total: int
     output_tokens_total: int
+    admissions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    prediction_error: PredictionError | None = None
+    prediction_source: str = ""
 
 
 class TokenStream(Protocol):

@@ -7,7 +7,7 @@ executor works and the caller may do something useful. ``submit`` and ``end`` ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.decision_log import DecisionLog
@@ -18,7 +18,7 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.step_record import StepRecord, StepRing
 from setpoint.engine.tenants import TenantNumbers
 from setpoint.engine.views import columns, kv_view, request_view, uncached_column
-from setpoint.policy.decisions import Policy, Reject, StepPlan, StepResult
+from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult
 from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, StepView, SystemView, joined_columns
@@ -46,6 +46,12 @@ class Counters:
     rejected: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    admissions: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def admission(self, decision: Admit | Reject) -> None:
+        """Count a decision by what it was and its reason's code."""
+        key = ("reject" if isinstance(decision, Reject) else "admit", decision.reason.code)
+        self.admissions[key] = self.admissions.get(key, 0) + 1
 
 
 class StepLoop:
@@ -115,6 +121,7 @@ class StepLoop:
             running=len(self.running),
             retry_after_s=decision.retry_after_s if isinstance(decision, Reject) else None,
         )
+        self.counters.admission(decision)
         if isinstance(decision, Reject):
             self.counters.rejected += 1
             raise Rejected(str(decision.reason), decision.retry_after_s)
@@ -131,6 +138,11 @@ class StepLoop:
             self._ending[sequence.sequence_id] = (sequence, reason)
         else:
             self._finish(sequence, reason)
+
+    @property
+    def step_time(self) -> StepTimeModel | None:
+        """The model behind the recorded predictions."""
+        return self._model
 
     @property
     def busy(self) -> bool:

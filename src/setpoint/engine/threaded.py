@@ -176,6 +176,9 @@ class ThreadedEngine:
             rejected_total=steps.counters.rejected,
             prompt_tokens_total=steps.counters.prompt_tokens,
             output_tokens_total=steps.counters.output_tokens,
+            admissions=dict(steps.counters.admissions),
+            prediction_error=None if steps.step_time is None else steps.step_time.recent_error,
+            prediction_source="" if steps.step_time is None else steps.step_time.source,
         )
 
     def ended_requests(self, since: int) -> tuple[list[RequestStats], int]:

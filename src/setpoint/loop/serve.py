@@ -16,6 +16,7 @@ from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.views import RequestLimits
 from setpoint.requirement import LatencyMetric, ModelSource, Requirement, Slos, load_requirement
 from setpoint.server.app import create_app
+from setpoint.server.live_checks import LatencyCheck, Objectives, SpreadCheck
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
 
 
@@ -26,6 +27,18 @@ def request_limits(slos: Slos) -> RequestLimits:
         itl_s=slos.limit_s(LatencyMetric.ITL),
         tpot_s=slos.limit_s(LatencyMetric.TPOT),
         e2e_s=slos.limit_s(LatencyMetric.E2E),
+    )
+
+
+def objectives(requirement: Requirement) -> Objectives:
+    """What the server's live view is held against: the limits under the load that lasts."""
+    slos = requirement.slo
+    return Objectives(
+        name=requirement.name,
+        latency=tuple(LatencyCheck(str(each.metric), each.percentile, each.limit_s) for each in slos.latency),
+        spread=tuple(SpreadCheck(str(each.metric), each.limit) for each in slos.spread),
+        goodput_fraction_min=slos.goodput_fraction_min,
+        shed_fraction_max=slos.shed_fraction_max,
     )
 
 
@@ -67,5 +80,11 @@ def serve(
     name = served_name or source.served_name
     engine = embedded_engine(model, config, served_name=name, max_model_len=max_model_len)
     limits = None if requirement is None else request_limits(requirement.slo)
-    app = create_app(engine, api_keys=api_keys, default_limits=limits)
+    app = create_app(
+        engine,
+        api_keys=api_keys,
+        default_limits=limits,
+        objectives=None if requirement is None else objectives(requirement),
+        about={"model": model.name, "max_model_len": engine.max_model_len, **config.model_dump(mode="json")},
+    )
     return run_server(app, host, port, drain_s=drain_s)

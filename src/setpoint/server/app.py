@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -15,17 +15,22 @@ from starlette.routing import Route
 from setpoint.engine.service import EngineService
 from setpoint.policy.views import RequestLimits
 from setpoint.server.context import DEFAULT_MAX_BODY_BYTES, ServerContext
+from setpoint.server.dashboard import Dashboard
 from setpoint.server.errors import ApiError
 from setpoint.server.gate import ApiKeys, Gate
 from setpoint.server.generation import ChatCompletions, TextCompletions
 from setpoint.server.introspection import Introspection
+from setpoint.server.live_checks import Objectives
+from setpoint.server.live_endpoint import Accounted
+from setpoint.server.live_ticker import ticking
 
 
-def _routes(context: ServerContext) -> list[Route]:
+def _routes(context: ServerContext, *, key_needed: bool) -> list[Route]:
     about = Introspection(context)
+    dashboard = Dashboard(context, key_needed=key_needed)
     return [
-        Route("/v1/chat/completions", ChatCompletions(context), methods=["POST"], name="chat"),
-        Route("/v1/completions", TextCompletions(context), methods=["POST"], name="text"),
+        Route("/v1/chat/completions", Accounted(ChatCompletions(context), context), methods=["POST"], name="chat"),
+        Route("/v1/completions", Accounted(TextCompletions(context), context), methods=["POST"], name="text"),
         Route("/v1/models", about.models),
         Route("/v1/models/{name:path}", about.model),
         Route("/health", about.health),
@@ -33,6 +38,8 @@ def _routes(context: ServerContext) -> list[Route]:
         Route("/setpoint/requests", about.requests),
         Route("/setpoint/steps", about.steps),
         Route("/setpoint/decisions", about.decisions),
+        Route("/dashboard", dashboard.page),
+        Route("/setpoint/live", dashboard.live),
         Route("/setpoint/tokenize", about.tokenize, methods=["POST"]),
         Route("/tokenize", about.tokenize, methods=["POST"]),
     ]
@@ -62,21 +69,33 @@ def create_app(
     model_names: Sequence[str] = (),
     default_limits: RequestLimits | None = None,
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    objectives: Objectives | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> Starlette:
     """The OpenAI-compatible application over ``engine``, which it starts and stops with its own life.
 
-    api_keys: keys that open everything but ``/health``; none: everything is open. model_names: names a request may ask
-    for, the first of them the one that answers carry (default: the engine's). default_limits: the SLO of an interactive
-    request without ``x-slo-*`` headers. ``app.state.context`` is the ``ServerContext``.
+    api_keys: keys that open everything but ``/health`` and the empty page of ``/dashboard``; none: everything is open.
+    model_names: names a request may ask for, the first of them the one that answers carry (default: the engine's).
+    default_limits: the SLO of an interactive request without ``x-slo-*`` headers. objectives: the requirement that the live
+    view holds the server against. about: the serving configuration as the dashboard shows it. ``app.state.context`` is the
+    ``ServerContext``.
     """
-    context = ServerContext(engine, model_names=model_names, default_limits=default_limits, max_body_bytes=max_body_bytes)
-    routes = _routes(context)
+    context = ServerContext(
+        engine,
+        model_names=model_names,
+        default_limits=default_limits,
+        max_body_bytes=max_body_bytes,
+        objectives=objectives,
+        about=about,
+    )
+    routes = _routes(context, key_needed=bool(api_keys))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await context.start()
         try:
-            yield
+            with ticking(context.metrics.tick):
+                yield
         finally:
             await context.stop()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.service import EngineService
 from setpoint.policy.views import RequestLimits
 from setpoint.server.errors import model_not_found
+from setpoint.server.live import LiveView
+from setpoint.server.live_checks import Objectives
 from setpoint.server.metrics import ServerMetrics
 from setpoint.server.prompts import PromptEncoder
 
@@ -38,13 +40,16 @@ class ServerContext:
         model_names: Sequence[str] = (),
         default_limits: RequestLimits | None = None,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        objectives: Objectives | None = None,
+        about: Mapping[str, object] | None = None,
     ) -> None:
         self.engine = engine
         self.model_names = tuple(model_names) or (engine.model_name,)
         self.default_limits = default_limits or RequestLimits()
         self.max_body_bytes = max_body_bytes
         self.created = int(time.time())
-        self.metrics = ServerMetrics(engine, self.model_names[0])
+        self.live = LiveView(engine, objectives, about)
+        self.metrics = ServerMetrics(engine, self.model_names[0], self.live)
         self.prompts = PromptEncoder(engine)
         self.submit_failed = False
         self._started = False

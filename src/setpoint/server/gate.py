@@ -16,7 +16,7 @@ from setpoint.server.errors import ApiError, engine_error
 from setpoint.server.headers import request_id
 
 REQUEST_ID: Final = "setpoint.request_id"
-OPEN_PATHS: Final = ("/health",)
+OPEN_PATHS: Final = ("/health", "/dashboard")
 logger = logging.getLogger("setpoint.server")
 
 

@@ -23,7 +23,8 @@ from setpoint.server.context import ServerContext
 from setpoint.server.gate import REQUEST_ID
 from setpoint.server.hangup import Hangup
 from setpoint.server.headers import request_class, request_limits
-from setpoint.server.metrics import AnswerClock
+from setpoint.server.live_account import AnswerClock
+from setpoint.server.live_endpoint import account_of
 from setpoint.server.read_ahead import ReadAhead
 from setpoint.server.schema import ChatBody, GenerationBody, TextBody, parse_body
 
@@ -49,11 +50,11 @@ def failure_of(delta: Delta, *, draining: bool = False) -> errors.ApiError | Non
 class Answer:
     """One answer on its way: the deltas of a stream, counted, timed and checked for how they end."""
 
-    def __init__(self, context: ServerContext, stream: TokenStream, arrived_s: float) -> None:
+    def __init__(self, context: ServerContext, stream: TokenStream, clock: AnswerClock) -> None:
         self._context = context
         self._stream = stream
         self._reader = ReadAhead(aiter(stream))
-        self._clock = AnswerClock(context.metrics, arrived_s)
+        self._clock = clock
         self._output_tokens = 0
         self.finish_reason: FinishReason | None = None
 
@@ -79,6 +80,7 @@ class Answer:
         if self.finish_reason is None:
             self._stream.cancel()
         self._reader.close()
+        self._clock.ended(self.finish_reason)
         self._context.metrics.ended(self.finish_reason or FinishReason.CANCELLED)
 
 
@@ -111,11 +113,13 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         context.require_model(body.model)
         async with Hangup(receive) as hangup:
             request = await self._request(body, scope)
+            account = account_of(scope)
+            account.asked(request, arrived_s)
             if hangup.gone:
                 return
             stream = await self._submit(request)
             hangup.call(stream.cancel)
-            answer = Answer(context, stream, arrived_s)
+            answer = Answer(context, stream, account.clock())
             try:
                 answer_id = f"{self.id_prefix}-{request.name}"
                 if body.streaming:

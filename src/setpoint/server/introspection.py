@@ -24,7 +24,8 @@ Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
 
-def _since(request: Request) -> int:
+def since_of(request: Request) -> int:
+    """The number in ``since=``, 0 without it. Raises ``ApiError`` 400."""
     text = request.query_params.get("since", "0")
     if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_SINCE:
         return int(text)
@@ -146,13 +147,13 @@ class Introspection:
 
     async def requests(self, request: Request) -> Response:
         """``GET /setpoint/requests?since=N``: the engine's record of ended requests from serial number N on."""
-        since = _since(request)
+        since = since_of(request)
         stats, following = self._ask(lambda: self._context.engine.ended_requests(since))
         return _json_stream(_pieces(self._head(following) + '"requests":[', _array(stats, _request_row), "]}"))
 
     async def steps(self, request: Request) -> Response:
         """``GET /setpoint/steps?since=N``: the engine's steps from number N on, as columns of equal length."""
-        since = _since(request)
+        since = since_of(request)
         columns, following = self._ask(lambda: self._context.engine.step_columns(since))
         return _json_stream(_pieces(self._head(following) + '"columns":{', _columns(columns), "}}"))
 
