@@ -19,6 +19,7 @@ from setpoint.server.errors import ApiError
 from setpoint.server.gate import ApiKeys, Gate
 from setpoint.server.generation import ChatCompletions, TextCompletions
 from setpoint.server.introspection import Introspection
+from setpoint.server.refused import refusals
 
 
 def _routes(context: ServerContext) -> list[Route]:
@@ -34,6 +35,7 @@ def _routes(context: ServerContext) -> list[Route]:
         Route("/setpoint/steps", about.steps),
         Route("/setpoint/tokenize", about.tokenize, methods=["POST"]),
         Route("/tokenize", about.tokenize, methods=["POST"]),
+        *refusals(),
     ]
 
 
