@@ -148,5 +148,7 @@ def _as_lark(spec: GrammarSpec) -> str:
 
 
 def _refusal(spec: GrammarSpec, error: str) -> InvalidRequest:
-    words = next((line.strip() for line in error.splitlines() if line.strip()), "no reason given")
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    # Parse errors are pictures of several lines; the one that says what is wrong begins so.
+    words = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0] if lines else "?")
     return InvalidRequest(f"{spec.field}: cannot be compiled: {words[:300]}", spec.field)

@@ -121,7 +121,7 @@ class CallFinder:
 
     def _advance(self, pieces: list[Piece], *, last: bool) -> bool:
         """One step; False if nothing more can be told from what is held."""
-        if not self._held:
+        if not self._held and not (last and self._inside):
             return False
         if self._arguments is not None:
             return self._take_arguments(pieces)
