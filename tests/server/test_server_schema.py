@@ -80,7 +80,7 @@ def test_neutral_values_pass() -> None:
         ("guided_choice", [], "invalid_value"),
         ("guided_regex", 5, "invalid_type"),
         ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}, "invalid_value"),
-        ("response_format", "json", "invalid_value"),
+        ("response_format", "json", "invalid_type"),
         ("stream_options", {"include_usage": True}, "invalid_value"),
         ("model", 5, "invalid_type"),
         ("messages", [], "invalid_value"),
