@@ -84,6 +84,18 @@ def test_json_is_written_as_python_writes_it_and_ends() -> None:
         assert not accepts(begin(GrammarKind.JSON_SCHEMA, text), other)
 
 
+def test_numbers_end_and_bounds_of_the_schema_go_first() -> None:
+    number = '{"type": "number"}'
+    for text in ("0", "-12.000000001", "123456789012345.5", "0.5"):
+        assert accepts(begin(GrammarKind.JSON_SCHEMA, number), text)
+    for text in ("0.0000000000", "1234567890123456", "1e5"):
+        assert not accepts(begin(GrammarKind.JSON_SCHEMA, number), text)
+    tiny = '{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e-10}'
+    assert accepts(begin(GrammarKind.JSON_SCHEMA, tiny), "0.00000000001")
+    large = json.dumps({"type": "integer", "minimum": 2 * 10**15})
+    assert accepts(begin(GrammarKind.JSON_SCHEMA, large), "3" + "0" * 15)
+
+
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "integer", "minimum": -3, "maximum": 1200},
     {"type": "array", "items": {"enum": ["a", 2, None]}, "minItems": 1, "maxItems": 3},
@@ -109,7 +121,7 @@ def test_whatever_is_allowed_fits_the_schema(schema: dict[str, Any], seed: int) 
         (GrammarKind.JSON_SCHEMA, '{"not": {}}', "not"),
         (GrammarKind.JSON_SCHEMA, '{"type": "string", "format": "nope"}', "nope"),
         (GrammarKind.GRAMMAR, "start: missing", "missing"),
-        (GrammarKind.GRAMMAR, "", "start"),
+        (GrammarKind.GRAMMAR, "", "root"),
         (GrammarKind.REGEX, "a" * (MAX_GRAMMAR_CHARACTERS + 1), str(MAX_GRAMMAR_CHARACTERS)),
     ],
 )

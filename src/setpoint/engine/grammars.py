@@ -1,7 +1,7 @@
 """Grammars over a model's vocabulary, compiled by llguidance.
 
-JSON is written the way ``json.dumps`` writes it (``", "`` and ``": "``, no other whitespace), so that no answer spends
-its tokens on blanks, and an object that lists its properties and says nothing of others gets no others.
+JSON is written the way ``json.dumps`` writes it (``", "`` and ``": "``, no other whitespace), and what a schema leaves without
+a bound is bounded where that can be done (``ending_schema.py``), so that no answer spends its tokens on nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import llguidance
 
-from setpoint.engine.closed_schema import closed
 from setpoint.engine.constraint import Bits, Grammar, GrammarKind, GrammarSpec
+from setpoint.engine.ending_schema import ending
 from setpoint.engine.request import InvalidRequest
 from setpoint.engine.tool_grammar import tool_grammar
 
@@ -124,27 +124,38 @@ class GrammarCompiler:
         if len(spec.text) > MAX_GRAMMAR_CHARACTERS:
             found = f"has {len(spec.text)} characters as JSON" if spec.kind is GrammarKind.JSON_SCHEMA else "is too long"
             raise InvalidRequest(f"{spec.field}: {found}, at most {MAX_GRAMMAR_CHARACTERS} are compiled", spec.field)
-        limits = llguidance.LLParserLimits(verbose_errors=False)
         try:
-            matcher = llguidance.LLMatcher(self._tokenizer, _as_lark(spec), log_level=0, limits=limits)
+            matcher = self._compiled(_as_lark(spec, bounded=True))
+            if matcher.is_error() and spec.kind in (GrammarKind.JSON_SCHEMA, GrammarKind.TOOL_CALLS):
+                # A bound of ours may contradict one of the schema's: it goes first.
+                matcher = self._compiled(_as_lark(spec, bounded=False))
         except (ValueError, RecursionError) as error:
             raise _refusal(spec, str(error)) from None
         if matcher.is_error():
             raise _refusal(spec, matcher.get_error())
         return matcher
 
+    def _compiled(self, lark: str) -> llguidance.LLMatcher:
+        limits = llguidance.LLParserLimits(verbose_errors=False)
+        return llguidance.LLMatcher(self._tokenizer, lark, log_level=0, limits=limits)
 
-def _as_lark(spec: GrammarSpec) -> str:
+
+def _as_lark(spec: GrammarSpec, *, bounded: bool) -> str:
+    bound = ending if bounded else _unchanged
     if spec.kind is GrammarKind.JSON_SCHEMA:
-        schema = closed(json.loads(spec.text))
-        return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_STYLE)  # type: ignore[arg-type]
+        schema = json.dumps(bound(json.loads(spec.text)))
+        return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)  # type: ignore[arg-type]
     if spec.kind is GrammarKind.REGEX:
         return llguidance.LLMatcher.grammar_from_regex(spec.text)
     if spec.kind is GrammarKind.CHOICE:
         return llguidance.grammar_from("choice", spec.text)
     if spec.kind is GrammarKind.TOOL_CALLS:
-        return tool_grammar(json.loads(spec.text), JSON_STYLE)
+        return tool_grammar(json.loads(spec.text), bound, JSON_STYLE)
     return llguidance.grammar_from("grammar", spec.text)
+
+
+def _unchanged(schema: Any) -> Any:
+    return schema
 
 
 def _refusal(spec: GrammarSpec, error: str) -> InvalidRequest:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from llguidance import StructTag
 
 from setpoint.engine.chat_template import ToolStyle
-from setpoint.engine.closed_schema import closed
 
 OPENING: Final = "<tool_call>"
 CLOSING: Final = "</tool_call>"
 NO_PARAMETERS: Final = {"type": "object", "properties": {}}
 
 
-def tool_grammar(wanted: Mapping[str, Any], json_style: Mapping[str, Any]) -> str:
+def tool_grammar(wanted: Mapping[str, Any], bound: Callable[[Any], Any], json_style: Mapping[str, Any]) -> str:
     """wanted: ``style``, ``forced``, ``most`` (calls, where they are forced) and ``tools`` (``name``, ``parameters``).
 
     Forced, the answer is nothing but calls; otherwise it is any text, in which every call that is begun is a good one.
-    json_style: llguidance's options for the arguments.
+    bound: what is done to the schemas of arguments. json_style: llguidance's options for the arguments.
     """
     style = ToolStyle(wanted["style"])
     before, after, word = (f"{OPENING}\n", f"\n{CLOSING}", "arguments") if style is ToolStyle.HERMES else ("", "", "parameters")
     begins = [f'{before}{{"name": {json.dumps(tool["name"])}, "{word}": ' for tool in wanted["tools"]]
-    schemas = [{**closed(tool["parameters"] or NO_PARAMETERS), "x-guidance": dict(json_style)} for tool in wanted["tools"]]
+    schemas = [{**bound(tool["parameters"] or NO_PARAMETERS), "x-guidance": dict(json_style)} for tool in wanted["tools"]]
     if not wanted["forced"]:
         tags = [
             StructTag(trigger=OPENING, begin=begin, grammar=schema, end="}" + after)

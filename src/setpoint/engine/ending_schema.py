@@ -1,8 +1,8 @@
-"""JSON schemas made to end: an object that lists its properties and says nothing of others is given no others.
+"""JSON schemas made to end: where a model could go on for ever without breaking the schema, it is given a bound.
 
-A model that may invent properties goes on inventing them until its tokens are spent. What fits the closed schema fits the
-schema that was asked for. Where an object is put together from parts that must all fit, closing a part would forbid what
-another asks for: such a schema stays as it is.
+An object that lists its properties and says nothing of others gets no others; a number has at most 15 digits before its
+point and 9 after it, and no exponent. What fits the bounded schema fits the schema that was asked for. Where an object is
+put together from parts that must all fit, a bound in one part could forbid what another asks for: such a schema stays as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ OPEN_BESIDE: Final = frozenset(
         "if",
     }
 )
+# A number that says so itself is bounded, or nearly.
+NUMBER_WORDS: Final = frozenset(("multipleOf", "enum", "const"))
+LARGEST: Final = 10**15
+SMALLEST: Final = 1e-9
 REFERENCES: Final = frozenset(("$ref", "$dynamicRef", "anyOf", "oneOf"))
 OBJECT_WORDS: Final = frozenset(("properties", "required", "additionalProperties"))
 # Under these keys the values are data, not schemas.
@@ -31,9 +35,9 @@ DATA: Final = frozenset(("const", "enum", "default", "examples", "example", "req
 NAMED: Final = frozenset(("properties", "$defs", "definitions", "patternProperties", "dependentSchemas"))
 
 
-def closed(schema: Any) -> Any:
-    """``schema`` with ``additionalProperties: false`` where it may be added; the argument is not changed."""
-    return schema if _composes(schema) else _close(schema)
+def ending(schema: Any) -> Any:
+    """``schema`` with bounds where it has none and may have them; the argument is not changed."""
+    return schema if _composes(schema) else _bound(schema)
 
 
 def _composes(schema: Any) -> bool:
@@ -55,17 +59,17 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[Any]:
             yield value
 
 
-def _close(schema: Any) -> Any:
+def _bound(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_close(item) for item in schema]
+        return [_bound(item) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     made: dict[str, Any] = {}
     for key, value in schema.items():
         if key in NAMED and isinstance(value, Mapping):
-            made[key] = {name: _close(part) for name, part in value.items()}
+            made[key] = {name: _bound(part) for name, part in value.items()}
         else:
-            made[key] = value if key in DATA else _close(value)
+            made[key] = value if key in DATA else _bound(value)
     properties, required = schema.get("properties"), schema.get("required", [])
     if (
         isinstance(properties, Mapping)
@@ -74,4 +78,18 @@ def _close(schema: Any) -> Any:
         and all(name in properties for name in required)
     ):
         made["additionalProperties"] = False
+    _bound_number(made)
     return made
+
+
+def _bound_number(schema: dict[str, Any]) -> None:
+    given = schema.get("type")
+    types = given if isinstance(given, list) else [given]
+    if not ("number" in types or "integer" in types) or NUMBER_WORDS & schema.keys():
+        return
+    if "number" in types:
+        schema["multipleOf"] = SMALLEST
+    if not {"minimum", "exclusiveMinimum"} & schema.keys():
+        schema["minimum"] = -LARGEST
+    if not {"maximum", "exclusiveMaximum"} & schema.keys():
+        schema["maximum"] = LARGEST
