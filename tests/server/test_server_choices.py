@@ -8,9 +8,10 @@ from typing import Any
 
 import openai
 import pytest
-from scripted_engine import ScriptedEngine
+from scripted_engine import ByteTokenizer, ScriptedEngine
 from serving import Served, serving
 
+from setpoint.engine.chat_template import ToolStyle
 from setpoint.engine.request import Delta, FinishReason, Rejected
 from setpoint.server.logprobs import token_text
 
@@ -170,6 +171,23 @@ def test_without_tools_a_call_is_text(client: openai.OpenAI) -> None:
         choice = client.chat.completions.create(model="echo", messages=question, **options).choices[0]
         assert choice.message.content == f"<user>{CALL}<assistant>"
         assert choice.finish_reason == "stop"
+
+
+def test_a_template_that_knows_no_tools_is_told_of() -> None:
+    class Plain(ByteTokenizer):
+        tool_style = ToolStyle.NONE
+
+    engine = ScriptedEngine()
+    engine.tokenizer = Plain()
+    result = {"role": "tool", "content": "3", "tool_call_id": "c"}
+    with serving(engine) as served:
+        hi = {"role": "user", "content": "hi"}
+        for fields, param in (({"messages": [hi], "tools": TOOLS}, "tools"), ({"messages": [hi, result]}, "messages")):
+            reply = served.ask("POST", "/v1/chat/completions", fields)
+            assert (reply.status, reply.error["param"], reply.error["code"]) == (400, param, "unsupported_parameter")
+            assert "--chat-template" in reply.error["message"]
+        fields = {"messages": [hi], "tools": TOOLS, "tool_choice": "none"}
+        assert served.ask("POST", "/v1/chat/completions", fields).status == 200
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import llguidance
 
-from setpoint.engine.constraint import Bits, Grammar, GrammarKind, GrammarSpec
+from setpoint.engine.constraint import Bits, Grammar, GrammarKind, GrammarSpec, mask_words
 from setpoint.engine.ending_schema import ending
 from setpoint.engine.request import InvalidRequest
 from setpoint.engine.tool_grammar import tool_grammar
@@ -49,10 +49,11 @@ class _Vocabulary:
 class LlMatching:
     """``constraint.Matching`` over one llguidance matcher."""
 
-    __slots__ = ("_matcher", "consumed")
+    __slots__ = ("_matcher", "_words", "consumed")
 
-    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, words: int) -> None:
         self._matcher = matcher
+        self._words = words
         self.consumed = 0
 
     def advance(self, tokens: Sequence[int]) -> None:
@@ -62,8 +63,10 @@ class LlMatching:
             self.consumed += len(tokens)
 
     def allowed(self, bits: Bits) -> None:
-        """Write the mask of the next token; after an error, whatever ends the answer."""
-        self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        """Write the mask of the next token; ``bits`` may be wider than the vocabulary, what is beyond it may not come."""
+        own = bits[: self._words]
+        bits[self._words :] = 0
+        self._matcher.unsafe_compute_mask_ptr(own.ctypes.data, own.nbytes)
 
     @property
     def error(self) -> str:
@@ -74,16 +77,17 @@ class LlMatching:
 class LlGrammar:
     """``constraint.Grammar``: a matcher at its beginning, copied for every answer; copies share what they learn."""
 
-    __slots__ = ("_beginning", "_lock")
+    __slots__ = ("_beginning", "_lock", "_words")
 
-    def __init__(self, beginning: llguidance.LLMatcher) -> None:
+    def __init__(self, beginning: llguidance.LLMatcher, words: int) -> None:
         self._beginning = beginning
+        self._words = words
         self._lock = threading.Lock()
 
     def begin(self) -> LlMatching:
         """The beginning of an answer."""
         with self._lock:
-            return LlMatching(self._beginning.deep_copy())
+            return LlMatching(self._beginning.deep_copy(), self._words)
 
 
 class GrammarCompiler:
@@ -102,6 +106,7 @@ class GrammarCompiler:
         self._tokenizer = llguidance.LLTokenizer(
             wrapped, n_vocab=len(token_bytes), eos_token=ends, slices=llguidance.LLTokenizer.json_slices()
         )
+        self._words = mask_words(len(token_bytes))
         self._cache: OrderedDict[tuple[GrammarKind, str], Grammar] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -113,7 +118,7 @@ class GrammarCompiler:
             if known is not None:
                 self._cache.move_to_end(key)
                 return known
-        grammar = LlGrammar(self._matcher(spec))
+        grammar = LlGrammar(self._matcher(spec), self._words)
         with self._lock:
             self._cache[key] = grammar
             while len(self._cache) > MAX_CACHED:
