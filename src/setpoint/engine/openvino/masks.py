@@ -51,17 +51,24 @@ class Masks:
 
     @staticmethod
     def _fill(bits: npt.NDArray[np.int32], sequence: Sequence) -> bool:
-        matching = sequence.matching
-        if matching is None:
-            grammar = sequence.request.sampling.grammar
-            assert grammar is not None
-            matching = sequence.matching = grammar.begin()
-        matching.advance(sequence.tokens[sequence.prompt_tokens + matching.consumed :])
         bits.fill(0)
-        error = matching.error
-        if not error:
-            matching.allowed(bits)
-            error = matching.error
+        try:
+            error = _take_in_and_write(bits, sequence)
+        except Exception as found:  # whatever a grammar does, it must not end everybody's answers
+            error = str(found) or type(found).__name__
         if error:
             sequence.fault = f"the grammar cannot be followed any further: {error}"
         return not error
+
+
+def _take_in_and_write(bits: npt.NDArray[np.int32], sequence: Sequence) -> str:
+    """Bring the sequence's grammar up to date and write its mask; gives what went wrong."""
+    matching = sequence.matching
+    if matching is None:
+        grammar = sequence.request.sampling.grammar
+        assert grammar is not None
+        matching = sequence.matching = grammar.begin()
+    matching.advance(sequence.tokens[sequence.prompt_tokens + matching.consumed :])
+    if not matching.error:
+        matching.allowed(bits)
+    return matching.error
