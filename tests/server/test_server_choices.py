@@ -167,7 +167,7 @@ def test_calls_whole_and_streamed(client: openai.OpenAI) -> None:
 
 def test_without_tools_a_call_is_text(client: openai.OpenAI) -> None:
     question: list[Any] = [{"role": "user", "content": CALL}]
-    for options in ({}, {"tools": TOOLS, "tool_choice": "none"}):
+    for options in dict[str, Any](), dict[str, Any](tools=TOOLS, tool_choice="none"):
         choice = client.chat.completions.create(model="echo", messages=question, **options).choices[0]
         assert choice.message.content == f"<user>{CALL}<assistant>"
         assert choice.finish_reason == "stop"
@@ -186,8 +186,8 @@ def test_a_template_that_knows_no_tools_is_told_of() -> None:
             reply = served.ask("POST", "/v1/chat/completions", fields)
             assert (reply.status, reply.error["param"], reply.error["code"]) == (400, param, "unsupported_parameter")
             assert "--chat-template" in reply.error["message"]
-        fields = {"messages": [hi], "tools": TOOLS, "tool_choice": "none"}
-        assert served.ask("POST", "/v1/chat/completions", fields).status == 200
+        without = {"messages": [hi], "tools": TOOLS, "tool_choice": "none"}
+        assert served.ask("POST", "/v1/chat/completions", without).status == 200
 
 
 @pytest.mark.parametrize(

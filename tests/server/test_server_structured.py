@@ -139,9 +139,8 @@ def test_a_call_its_result_and_an_answer(client: openai.OpenAI, choice: Any, tem
         else:
             assert (call.function.name, arguments) == ("get_time", {})
         results.append({"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 21, "sky": "clear"}'})
-    second = client.chat.completions.create(
-        model=MODEL, messages=[*QUESTION, message.model_dump(exclude_none=True), *results], tools=TOOLS, max_tokens=40
-    )
+    told: list[Any] = [*QUESTION, message.model_dump(exclude_none=True), *results]
+    second = client.chat.completions.create(model=MODEL, messages=told, tools=TOOLS, max_tokens=40)
     assert second.choices[0].finish_reason in ("stop", "length", "tool_calls")
     assert second.usage is not None
     assert first.usage is not None
@@ -164,7 +163,7 @@ def test_a_streamed_call_is_the_whole_one(client: openai.OpenAI) -> None:
 
 
 def test_strict_arguments_are_kept_where_calls_are_free(client: openai.OpenAI) -> None:
-    strict = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
+    strict: list[Any] = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
     answer = client.chat.completions.create(model=MODEL, messages=QUESTION, tools=strict, temperature=1, seed=2, max_tokens=60)
     for call in answer.choices[0].message.tool_calls or []:
         if answer.choices[0].finish_reason == "tool_calls" and call.type == "function":
@@ -196,7 +195,7 @@ def test_a_biased_token_comes_or_stays_away(client: openai.OpenAI, engine: Threa
     assert shown is not None
     assert shown.tokens == [" Paris"]
     assert shown.token_logprobs is not None
-    assert shown.token_logprobs[0] == max(shown.top_logprobs[0].values())  # type: ignore[index, union-attr]
+    assert shown.token_logprobs[0] == max(shown.top_logprobs[0].values())  # type: ignore[index]
     (paris,) = map(str, engine.tokenizer.encode(" Paris", add_special_tokens=False))
     for token, bias in (("1000", 100), (paris, -100)):
         forced = client.completions.create(
