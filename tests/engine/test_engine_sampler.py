@@ -12,7 +12,7 @@ from sampling_reference import FALSE_ALARM_SIGMA, chi_square_sigma, distribution
 
 from model_reference import Reference
 from setpoint.engine.openvino import sampler as sampler_module
-from setpoint.engine.openvino.sampler import Sampler, is_greedy, nucleus_size, penalise, wants_logits
+from setpoint.engine.openvino.sampler import Sampler, adjust, is_greedy, nucleus_size, wants_logits
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.tokenizer import ModelTokenizer
@@ -204,7 +204,7 @@ def test_penalties(
 ) -> None:
     sampling = SamplingParams(presence_penalty=presence, frequency_penalty=frequency, repetition_penalty=repetition)
     row = np.array(logits, dtype=np.float32)
-    penalise(row, sequence_of(sampling, prompt, emitted))
+    adjust(row, sequence_of(sampling, prompt, emitted))
     np.testing.assert_allclose(row, penalised(logits, prompt, emitted, sampling), rtol=1e-5, atol=1e-5)
 
 

@@ -9,6 +9,7 @@ from engine_prompts import conversations, plain_texts
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from setpoint.engine.chat_template import ToolStyle
 from setpoint.engine.detokenize import TextStream
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.runtime import openvino_genai
@@ -176,3 +177,13 @@ def test_an_unreadable_generation_config_is_named(tmp_path: Path, text: str) -> 
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(EngineFailed, match=r"generation_config\.json"):
         stop_ids(tmp_path)
+
+
+def test_the_demo_models_template_knows_no_tools_and_another_may_be_given(demo_model: ResolvedModel) -> None:
+    assert ModelTokenizer(demo_model.folder).tool_style is ToolStyle.NONE
+    given_one = ModelTokenizer(demo_model.folder, chat_template="{{ tools }}<tool_call>{{ messages[0].content }}")
+    assert given_one.tool_style is ToolStyle.HERMES
+    assert given_one.render_chat([{"role": "user", "content": "hi"}]) == "None<tool_call>hi"
+    special = min(given_one.special_ids)
+    assert given_one.piece(special)
+    assert given_one.token_bytes[special] == b""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from loop_world import requirement_file, setpoint
 
-from setpoint.loop.serve import objectives, read_subject, request_limits
+from setpoint.loop.errors import BadInput
+from setpoint.loop.serve import objectives, read_chat_template, read_subject, request_limits
 from setpoint.loop.subject import is_requirement
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos, example_names, example_text, parse_requirement
 from setpoint.server.live_book import BUCKETS_S
@@ -64,3 +65,14 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(tmp_path: Path) -> Non
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"setpoint: cannot serve on 127.0.0.1:{port}: Address already in use")
     assert done.stdout == ""
+
+
+def test_a_chat_template_must_be_one_that_can_be_read(tmp_path: Path) -> None:
+    good, empty, binary = tmp_path / "good.jinja", tmp_path / "empty.jinja", tmp_path / "binary.jinja"
+    good.write_text("{{ messages }}")
+    empty.touch()
+    binary.write_bytes(b"\xff\xfe")
+    assert read_chat_template(good) == "{{ messages }}"
+    for file in (empty, binary, tmp_path, tmp_path / "absent"):
+        with pytest.raises(BadInput, match="--chat-template"):
+            read_chat_template(file)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import codecs
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from setpoint.engine.chat_template import ToolStyle
+from setpoint.engine.constraint import Grammar, GrammarSpec
+from setpoint.engine.grammars import GrammarCompiler
 from setpoint.engine.request import (
     Delta,
     EngineFailed,
@@ -15,6 +18,7 @@ from setpoint.engine.request import (
     GenerationRequest,
     InvalidRequest,
     RequestStats,
+    TokenLogprobs,
 )
 from setpoint.engine.service import EngineGauges, Tokenizer
 
@@ -26,6 +30,17 @@ class ByteTokenizer:
     """One token a byte of UTF-8, and one special token at the start."""
 
     vocabulary_size = 257
+    tool_style = ToolStyle.HERMES
+
+    def __init__(self) -> None:
+        pieces = [bytes([byte]) for byte in range(256)] + [b""]
+        self._compiler = GrammarCompiler(pieces, {BOS}, {BOS}, lambda text: list(text.encode()))
+
+    def piece(self, token: int) -> bytes:
+        return b"<bos>" if token == BOS else bytes([token])
+
+    def compile_grammar(self, spec: GrammarSpec) -> Grammar:
+        return self._compiler.compile(spec)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return ([BOS] if add_special_tokens else []) + list(text.encode())
@@ -33,7 +48,13 @@ class ByteTokenizer:
     def decode(self, token_ids: list[int]) -> str:
         return bytes(token for token in token_ids if token != BOS).decode(errors="replace")
 
-    def render_chat(self, messages: list[dict[str, object]], *, add_generation_prompt: bool = True) -> str:
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
         if messages[0]["content"] == "no template":
             raise InvalidRequest("the template does not take this conversation", "messages")
         turns = "".join(f"<{message['role']}>{message['content']}" for message in messages)
@@ -65,7 +86,9 @@ class EchoStream:
 
 
 class ScriptedEngine:
-    """Echoes the prompt's bytes. With ``auto`` it steps whenever there is work, else only when ``step`` is called.
+    """Echoes the prompt's bytes; grammars are compiled, and not kept to.
+
+    With ``auto`` it steps whenever there is work, else only when ``step`` is called.
 
     refuse: raised by ``submit``. first: given as the only delta of every request. break_with: ends every answer after
     ``break_after`` tokens. ``streams`` are the requests in the engine, ``ended`` the records of those that were.
@@ -207,10 +230,14 @@ class ScriptedEngine:
         token = stream.left.pop(0)
         stream.emitted += 1
         text = stream.decoder.decode(bytes([token]))
+        most = stream.request.sampling.logprobs
+        # The likeliest is the byte itself, the next ones follow it in the table.
+        top = tuple(((token + place) % 256, -0.5 - place) for place in range(most or 0))
+        logprobs = None if most is None else TokenLogprobs(token, -0.5, top)
         if stream.emitted == stream.request.sampling.max_tokens:
-            self.end(stream, Delta(text, (token,), FinishReason.LENGTH))
+            self.end(stream, Delta(text, (token,), FinishReason.LENGTH, logprobs=logprobs))
         else:
-            stream.queue.put_nowait(Delta(text, (token,)))
+            stream.queue.put_nowait(Delta(text, (token,), logprobs=logprobs))
 
     def _change(self, change: Callable[[], object]) -> None:
         with self._changed:

@@ -58,11 +58,27 @@ def test_an_empty_key_is_no_key() -> None:
 
 
 def test_unknown_path_and_wrong_method(served: Served) -> None:
-    reply = served.ask("POST", "/v1/embeddings", {"input": "x"})
+    reply = served.ask("POST", "/v1/nowhere", {"input": "x"})
     assert (reply.status, reply.error["code"]) == (404, "unknown_url")
     assert served.ask("GET", "/v1/models/").status == 404
     reply = served.ask("GET", "/v1/chat/completions")
     assert (reply.status, reply.error["code"], reply.headers["allow"]) == (405, "method_not_allowed", "POST")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/responses", "Responses API"),
+        ("/v1/audio/speech", "audio"),
+        ("/v1/batches", "batch"),
+    ],
+)
+def test_what_is_known_and_not_there_is_refused_in_words(served: Served, path: str, words: str) -> None:
+    reply = served.ask("POST", path, {"model": "echo", "input": "x"})
+    assert (reply.status, reply.error["code"]) == (404, "unsupported_endpoint")
+    assert words in reply.error["message"]
+    assert "/v1/chat/completions" in reply.error["message"]
 
 
 def test_unknown_model(served: Served) -> None:
@@ -111,7 +127,8 @@ FIELDS = [
     "model", "messages", "prompt", "text", "stream", "stream_options", "max_tokens", "max_completion_tokens",
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "ignore_eos", "n", "logprobs", "top_logprobs", "tools", "tool_choice", "response_format",
-    "logit_bias", "best_of", "echo", "suffix",
+    "logit_bias", "best_of", "echo", "suffix", "parallel_tool_calls", "structured_outputs",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar",
 ]  # fmt: skip
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=20),
@@ -125,6 +142,15 @@ MESSAGE = st.fixed_dictionaries(
         "content": st.text(max_size=30) | st.lists(TEXT_PART, max_size=3) | ANY_JSON,
     }
 )
+TOOL = st.fixed_dictionaries(
+    {
+        "type": st.just("function") | ANY_JSON,
+        "function": st.fixed_dictionaries(
+            {"name": st.sampled_from(["f", "g h"]) | ANY_JSON},
+            optional={"parameters": st.just({"type": "object"}) | ANY_JSON, "strict": st.booleans()},
+        ),
+    }
+)
 NEAR_MISS = st.fixed_dictionaries(
     {},
     optional={
@@ -135,6 +161,13 @@ NEAR_MISS = st.fixed_dictionaries(
         "max_tokens": st.integers(-1, 40) | ANY_JSON,
         "stream": st.booleans() | ANY_JSON,
         "temperature": st.floats(-0.5, 2.5) | ANY_JSON,
+        "n": st.integers(-1, 18) | ANY_JSON,
+        "logprobs": st.booleans() | st.integers(-1, 6),
+        "tools": st.lists(TOOL, max_size=2) | ANY_JSON,
+        "tool_choice": st.sampled_from(["auto", "none", "required"]) | ANY_JSON,
+        "guided_json": st.fixed_dictionaries({"type": st.sampled_from(["object", "array", "x"]) | ANY_JSON}) | ANY_JSON,
+        "guided_regex": st.text(max_size=12),
+        "guided_choice": st.lists(st.text(max_size=5), max_size=3),
     },
 )
 

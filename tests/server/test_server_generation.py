@@ -11,7 +11,7 @@ from serving import CHAT, Served, serving
 
 from setpoint.engine.request import Delta, EngineFailed, FinishReason, InvalidRequest, Rejected, SamplingParams
 from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits
-from setpoint.server.generation import failure_of
+from setpoint.server.choices import failure_of
 
 TEXT = {"model": "echo", "prompt": "hello"}
 

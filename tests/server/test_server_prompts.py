@@ -17,6 +17,7 @@ class WatchedTokenizer(ByteTokenizer):
     """Notices if it is entered twice at once, and on which threads it runs."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.alone = threading.Lock()
         self.threads: dict[int, str] = {}
 

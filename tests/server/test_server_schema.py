@@ -10,6 +10,7 @@ import pytest
 from setpoint.server.errors import ApiError
 from setpoint.server.schema import ChatBody, TextBody, TokenizeBody, parse_body
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1]}'}}
 USER = {"role": "user", "content": "hi"}
 
 
@@ -31,15 +32,9 @@ def refusal(call: Any, **fields: Any) -> tuple[str | None, str]:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", {"type": "function"}),
         ("functions", [{}]),
-        ("response_format", {"type": "json_schema", "json_schema": {}}),
-        ("response_format", {"type": "json_object"}),
-        ("logit_bias", {"5": 1.0}),
+        ("function_call", {"name": "f"}),
+        ("guided_whitespace_pattern", "x"),
         ("modalities", ["text", "audio"]),
     ],
 )
@@ -47,13 +42,13 @@ def test_what_is_not_there_is_refused_by_name(field: str, value: object) -> None
     assert refusal(chat, **{field: value}) == (field, "unsupported_parameter")
 
 
-@pytest.mark.parametrize(("field", "value"), [("logprobs", 0), ("best_of", 2), ("echo", True), ("suffix", "x"), ("n", 3)])
+@pytest.mark.parametrize(("field", "value"), [("best_of", 2), ("echo", True), ("suffix", "x")])
 def test_what_is_not_there_for_text(field: str, value: object) -> None:
     assert refusal(text, **{field: value}) == (field, "unsupported_parameter")
 
 
 def test_neutral_values_pass() -> None:
-    chat(n=1, logprobs=False, top_logprobs=0, tools=[], tool_choice="auto", response_format={"type": "text"})
+    chat(n=1, logprobs=False, top_logprobs=0, tools=[], tool_choice="auto", functions=[], function_call="none")
     chat(n=None, logprobs=None, tools=None, logit_bias={}, stop=None, temperature=None, stream=None, seed=None)
     text(best_of=1, echo=False, suffix="", logprobs=None, unknown={"any": "thing"})
 
@@ -74,6 +69,18 @@ def test_neutral_values_pass() -> None:
         ("stop", [""], "invalid_value"),
         ("stop", ["x"] * 17, "invalid_value"),
         ("n", 0, "invalid_value"),
+        ("n", 17, "invalid_value"),
+        ("top_logprobs", 3, "invalid_value"),
+        ("top_logprobs", 21, "invalid_value"),
+        ("logprobs", 1, "invalid_type"),
+        ("logit_bias", {"x": 1.0}, "invalid_value"),
+        ("logit_bias", {"5": 101.0}, "invalid_value"),
+        ("logit_bias", {str(token): 1 for token in range(1025)}, "invalid_value"),
+        ("tools", [{"type": "function"}] * 129, "invalid_value"),
+        ("guided_choice", [], "invalid_value"),
+        ("guided_regex", 5, "invalid_type"),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}, "invalid_value"),
+        ("response_format", "json", "invalid_type"),
         ("stream_options", {"include_usage": True}, "invalid_value"),
         ("model", 5, "invalid_type"),
         ("messages", [], "invalid_value"),
@@ -91,8 +98,15 @@ def test_wrong_values_are_named(field: str, value: object, code: str) -> None:
         ({"role": "user"}, "messages[0]", "invalid_value"),
         ({"content": "hi"}, "messages[0].role", "missing_required_parameter"),
         ({"role": "king", "content": "hi"}, "messages[0].role", "invalid_value"),
-        ({"role": "tool", "content": "hi"}, "messages[0].role", "unsupported_parameter"),
-        ({"role": "assistant", "tool_calls": [{}]}, "messages[0].tool_calls", "unsupported_parameter"),
+        ({"role": "function", "content": "hi"}, "messages[0].role", "unsupported_parameter"),
+        ({"role": "tool", "content": "hi"}, "messages[0]", "invalid_value"),
+        ({"role": "user", "content": "hi", "tool_calls": [CALL]}, "messages[0]", "invalid_value"),
+        ({"role": "assistant", "tool_calls": [{}]}, "messages[0].tool_calls[0].function", "missing_required_parameter"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "invalid_value",
+        ),
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content", "unsupported_parameter"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content", "invalid_type"),
     ],
@@ -110,9 +124,31 @@ def test_messages_as_the_template_sees_them() -> None:
     ]
 
 
+def test_calls_and_results_as_the_template_sees_them() -> None:
+    result = {"role": "tool", "content": "3", "tool_call_id": "c1"}
+    body = chat(messages=[USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}, result])
+    assert [message.as_template_sees_it() for message in body.messages[1:]] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"x": [1]}}}],
+        },
+        {"role": "tool", "content": "3", "tool_call_id": "c1"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "taken"),
-    [("hi", "hi"), (["hi"], "hi"), ([1, 2], (1, 2)), ([[1, 2]], (1, 2)), ([], ()), ("", "")],
+    [
+        ("hi", ("hi",)),
+        (["hi"], ("hi",)),
+        ([1, 2], ((1, 2),)),
+        ([[1, 2]], ((1, 2),)),
+        ([], ((),)),
+        ("", ("",)),
+        (["a", "b"], ("a", "b")),
+        ([[1], [2, 3]], ((1,), (2, 3))),
+    ],
 )
 def test_prompts(given: object, taken: object) -> None:
     assert text(prompt=given).prompt == taken
@@ -121,8 +157,8 @@ def test_prompts(given: object, taken: object) -> None:
 @pytest.mark.parametrize(
     ("given", "code"),
     [
-        (["a", "b"], "unsupported_parameter"),
-        ([[1], [2]], "unsupported_parameter"),
+        (["a"] * 65, "invalid_value"),
+        (["a", 3], "invalid_type"),
         ([1, True], "invalid_type"),
         ([1.0], "invalid_type"),
         (None, "invalid_type"),
@@ -140,6 +176,19 @@ def test_answer_tokens() -> None:
     assert chat(max_tokens=5).answer_tokens == 5
     assert chat(max_tokens=5, max_completion_tokens=6).answer_tokens == 6
     assert chat(top_k=-1).sampling(4).top_k == 0
+
+
+def test_answers_of_one_request_are_bounded() -> None:
+    assert len(text(prompt=["a"] * 4, n=16).prompt) == 4
+    assert refusal(text, prompt=["a"] * 5, n=16) == (None, "invalid_value")
+
+
+def test_logprobs_and_bias() -> None:
+    assert chat().wanted_logprobs is None
+    assert chat(logprobs=True).wanted_logprobs == 0
+    assert chat(logprobs=True, top_logprobs=20).wanted_logprobs == 20
+    assert text(logprobs=0).wanted_logprobs == 0
+    assert chat(logit_bias={"5": 1, "05": -2.5, "7": 3}).sampling(4).logit_bias == ((5, -2.5), (7, 3.0))
 
 
 def test_tokenize_takes_exactly_one_source() -> None:

@@ -39,7 +39,7 @@ def test_any_text_survives(texts: list[str], name: str, chat: bool, with_usage: 
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_closing(chat: bool) -> None:
     chunks = Chunks(answer_id="i", created=7, model="m", chat=chat, with_usage=True)
-    last, total, done = parsed(chunks.closing("length", usage(3, 2, 1)))
+    last, total, done = parsed(chunks.ending("length") + chunks.closing(usage(3, 2, 1)))
     assert last["choices"][0]["finish_reason"] == "length"
     assert last["usage"] is None
     assert (total["choices"], total["usage"]["total_tokens"]) == ([], 5)

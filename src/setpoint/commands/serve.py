@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +33,7 @@ def serve(
         list[str] | None,
         option("KEY", "A key clients must send; may be repeated.", LISTEN, envvar="SETPOINT_API_KEY"),
     ] = None,
+    chat_template: Annotated[Path | None, option("FILE", "A Jinja chat template in place of the model's own.", LISTEN)] = None,
     config: Annotated[
         str | None,
         option(CONFIG_KINDS, "A run folder (what it chose), a JSON file, or JSON; the options below change it.", BATCHING),
@@ -71,4 +73,5 @@ def serve(
         served_name=served_model_name,
         max_model_len=max_model_len,
         api_keys=api_key or (),
+        chat_template=chat_template,
     )

@@ -24,10 +24,14 @@ def embedded_engine(
     served_name: str | None = None,
     max_model_len: int | None = None,
     options: ExecutorOptions | None = None,
+    chat_template: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> ThreadedEngine:
-    """An engine for ``model`` under ``config``, not started yet. Raises ``EngineFailed`` if its tokenizer is unreadable."""
-    tokenizer = ModelTokenizer(model.folder)
+    """An engine for ``model`` under ``config``, not started yet. Raises ``EngineFailed`` if its tokenizer is unreadable.
+
+    chat_template: a template to use in place of the model's own.
+    """
+    tokenizer = ModelTokenizer(model.folder, chat_template=chat_template)
     options = options or ExecutorOptions(threads=config.threads, kv_cache_tokens=config.kv_cache_tokens)
     length = min(max_model_len or model.context_tokens, model.context_tokens, options.kv_cache_tokens)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from setpoint.engine.constraint import Grammar
 from setpoint.policy.views import INTERACTIVE, RequestLimits
 
 
@@ -24,6 +25,8 @@ class SamplingParams:
 
     presence_penalty, frequency_penalty: as OpenAI defines them, over emitted tokens. repetition_penalty: as Hugging
     Face defines it, over prompt and emitted tokens (1 is none). stop: strings that end the answer and are cut from it.
+    logprobs: how many of the likeliest tokens are told beside each emitted one (0: that one alone; ``None``: nothing).
+    logit_bias: (token id, number added to its logit), each id once. grammar: what the answer must look like.
     """
 
     max_tokens: int = 256
@@ -37,6 +40,9 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     ignore_eos: bool = False
+    logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,24 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of the model's own probabilities, before temperature, filters, penalties, bias and grammar.
+
+    ``top``: (token id, logprob) of the likeliest tokens, likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What a request gained in a step. ``text`` never ends inside a character. The last delta has a ``finish_reason``.
 
     token_ids: the new tokens (may be empty in the last delta; text may be empty while a character is incomplete).
     message: words for an ``ERROR`` or ``SHED`` end. retry_after_s: with ``SHED``, when to try again.
+    logprobs: where they were asked for, of the new token, unless it only ended the answer.
     """
 
     text: str
@@ -69,6 +88,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     message: str = ""
     retry_after_s: float | None = None
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from setpoint.engine.constraint import Matching
 from setpoint.engine.kv_blocks import ROOT_HASH, chain_hash
-from setpoint.engine.request import FinishReason, GenerationRequest
+from setpoint.engine.request import FinishReason, GenerationRequest, TokenLogprobs
 from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 
 
@@ -20,6 +21,7 @@ class Sequence:
         "cached_tokens",
         "computed",
         "deadline_s",
+        "fault",
         "fingerprint",
         "finish_reason",
         "first_scheduled_s",
@@ -28,6 +30,8 @@ class Sequence:
         "generator",
         "hashes",
         "last_token_s",
+        "logprobs",
+        "matching",
         "max_tokens",
         "preempted_for",
         "preemptions",
@@ -67,6 +71,9 @@ class Sequence:
         self.last_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.generator: np.random.Generator | None = None
+        self.matching: Matching | None = None  # Where the answer stands in its grammar, once it was looked up.
+        self.logprobs: TokenLogprobs | None = None  # Of the token emitted last, where they are asked for.
+        self.fault = ""  # Why the executor cannot go on with this request alone.
         self.deadline_s = self._deadline_s()
 
     @property

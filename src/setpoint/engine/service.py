@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from setpoint.engine.chat_template import ToolStyle
+from setpoint.engine.constraint import SupportsGrammars
 from setpoint.engine.request import Delta, GenerationRequest, RequestStats
 from setpoint.policy.step_time import PredictionError
 
@@ -53,8 +55,8 @@ class TokenStream(Protocol):
         ...
 
 
-class Tokenizer(Protocol):
-    """Text to token ids and back, for the model being served."""
+class Tokenizer(SupportsGrammars, Protocol):
+    """Text to token ids and back, for the model being served, and grammars over its tokens."""
 
     @property
     def vocabulary_size(self) -> int:
@@ -65,7 +67,22 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: list[int]) -> str: ...
 
-    def render_chat(self, messages: list[dict[str, object]], *, add_generation_prompt: bool = True) -> str:
+    def piece(self, token: int) -> bytes:
+        """What a token is shown as: its bytes in running text, or a special token's name."""
+        ...
+
+    @property
+    def tool_style(self) -> ToolStyle:
+        """How the model writes down a call of a tool; ``NONE`` if its chat template knows no tools."""
+        ...
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
         """The prompt text of a conversation by the model's own template; raises ``InvalidRequest``."""
         ...
 

@@ -224,6 +224,9 @@ class StepLoop:
             # The token came after the end: nobody gets it, so it is not output.
             sequence.finish_reason = self._ending[sequence.sequence_id][1]
             return Emission(sequence, None, sequence.finish_reason)
+        if sequence.fault:
+            sequence.finish_reason = FinishReason.ERROR
+            return Emission(sequence, None, sequence.finish_reason, sequence.fault)
         sequence.emit(token, now_s)
         self.counters.output_tokens += 1
         if token in self._stop_token_ids and not sequence.request.sampling.ignore_eos:

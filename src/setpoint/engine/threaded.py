@@ -333,7 +333,9 @@ class ThreadedEngine:
                 self._steps.end(emission.sequence, reason)
         else:
             text, ids = live.text.finish(), ()
-        delta = Delta(text, ids, reason, emission.message, emission.retry_after_s)
+        # A token that only ends the answer is none of its text.
+        logprobs = emission.sequence.logprobs if ids and emission.finish_reason is not FinishReason.STOP else None
+        delta = Delta(text, ids, reason, emission.message, emission.retry_after_s, logprobs)
         live.stream.cached_tokens = emission.sequence.cached_tokens
         self._outbox.append((live.stream, delta))
         if reason is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from setpoint.engine.chat_template import ChatTemplate, ToolStyle
+from setpoint.engine.constraint import Grammar, GrammarSpec
+from setpoint.engine.grammars import GrammarCompiler
 from setpoint.engine.openvino.graph import first_line
 from setpoint.engine.openvino.runtime import openvino_genai
 from setpoint.engine.request import EngineFailed, InvalidRequest
@@ -16,15 +18,17 @@ from setpoint.engine.request import EngineFailed, InvalidRequest
 GENERATION_CONFIG = "generation_config.json"
 BYTE_TOKEN = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}".encode()
-# A template is a program over what the client sent: besides its own errors it may trip over a type or a missing key.
-REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 SAMPLE = "The quick brown fox, naïve café — 12,345 = x_y; \n\tdef f(a): return 'ok' 日本語 😀"
 
 
 class ModelTokenizer:
-    """The tokenizer in a model folder. ``token_bytes[i]``: bytes of token i in running text; specials give none."""
+    """The tokenizer in a model folder. ``token_bytes[i]``: bytes of token i in running text; specials give none.
 
-    def __init__(self, folder: Path) -> None:
+    chat_template: a template to use in place of the model's own. Raises ``EngineFailed`` for what cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, chat_template: str | None = None) -> None:
+        self._folder = folder
         try:
             self._tokenizer = openvino_genai.Tokenizer(str(folder))
             vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
@@ -35,7 +39,16 @@ class ModelTokenizer:
         self.token_bytes = self._bytes_table(vocabulary)
         self._check_bytes()
         self.eos_ids = frozenset({self._tokenizer.get_eos_token_id()}) | stop_ids(folder)
-        self._template = self._compile_template()
+        source = self._tokenizer.chat_template if chat_template is None else chat_template
+        names = {"bos_token": self._tokenizer.get_bos_token(), "eos_token": self._tokenizer.get_eos_token()}
+        self._template = ChatTemplate(source, names) if source else None
+        self._compiler: GrammarCompiler | None = None
+        self._compiler_lock = threading.Lock()
+
+    @property
+    def tool_style(self) -> ToolStyle:
+        """How the model writes down a call of a tool; ``NONE`` if its chat template knows no tools."""
+        return self._template.tool_style if self._template is not None else ToolStyle.NONE
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of ``text``; special tokens written out in it are recognised."""
@@ -52,36 +65,43 @@ class ModelTokenizer:
         """Extend ``token_bytes`` to a model whose output is wider than its tokenizer: the padding spells nothing."""
         self.token_bytes.extend([b""] * (vocabulary - len(self.token_bytes)))
 
-    def render_chat(self, messages: list[dict[str, object]], *, add_generation_prompt: bool = True) -> str:
+    def piece(self, token: int) -> bytes:
+        """What a token is shown as: its bytes in running text, or a special token's name."""
+        return self._special_names.get(token, b"") or (self.token_bytes[token] if token < len(self.token_bytes) else b"")
+
+    def compile_grammar(self, spec: GrammarSpec) -> Grammar:
+        """Compile, or find again. Blocking, up to seconds. Raises ``InvalidRequest`` that names ``spec.field``.
+
+        Compiling reads the tokenizer a second time: the first is busy with prompts, and masks are made on another thread.
+        """
+        with self._compiler_lock:
+            if self._compiler is None:
+                own = openvino_genai.Tokenizer(str(self._folder))
+
+                def encode(text: str) -> list[int]:
+                    return own.encode(text, add_special_tokens=False).input_ids.data[0].tolist() if text else []
+
+                self._compiler = GrammarCompiler(self.token_bytes, self.special_ids, self.eos_ids, encode)
+        return self._compiler.compile(spec)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
         """The conversation as the model's chat template writes it. Raises ``InvalidRequest`` where the template refuses."""
         if self._template is None:
             raise InvalidRequest("this model has no chat template: use /v1/completions", "messages")
-        try:
-            return self._template.render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=self._tokenizer.get_bos_token(),
-                eos_token=self._tokenizer.get_eos_token(),
-            )
-        except REFUSALS as error:
-            raise InvalidRequest(f"the model's chat template refused the messages: {error}", "messages") from error
-
-    def _compile_template(self) -> jinja2.Template | None:
-        source = self._tokenizer.chat_template
-        if not source:
-            return None
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _raise_exception
-        try:
-            return environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise EngineFailed(f"the model's chat template cannot be read: {error}") from error
+        return self._template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
     def _find_specials(self) -> frozenset[int]:
         single = [[token] for token in range(self.vocabulary_size)]
         shown: list[str] = self._tokenizer.decode(single, skip_special_tokens=False)
         kept: list[str] = self._tokenizer.decode(single, skip_special_tokens=True)
-        return frozenset(i for i, (a, b) in enumerate(zip(shown, kept, strict=True)) if a and not b)
+        self._special_names = {i: a.encode() for i, (a, b) in enumerate(zip(shown, kept, strict=True)) if a and not b}
+        return frozenset(self._special_names)
 
     def _bytes_table(self, vocabulary: dict[bytes, int]) -> list[bytes]:
         marks_spaces = sum(token.startswith(SPACE_MARK) for token in vocabulary) > len(vocabulary) // 20
@@ -112,7 +132,3 @@ def stop_ids(folder: Path) -> frozenset[int]:
     except (OSError, ValueError, AttributeError) as error:
         raise EngineFailed(f"{file}: cannot be read: {error}") from error
     return frozenset(token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int))
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)

@@ -25,6 +25,12 @@ def require_servable(request: GenerationRequest, vocabulary: int) -> None:
         wrong = min(ids) if min(ids) < 0 else max(ids)
         raise InvalidRequest(f"token id {wrong} is outside the vocabulary: use 0 to {vocabulary - 1}", "prompt")
     _require_in_range(request.sampling)
+    biased = request.sampling.logit_bias
+    wrong_bias = next((token for token, _ in biased if not 0 <= token < vocabulary), None)
+    if wrong_bias is not None:
+        raise InvalidRequest(f"token id {wrong_bias} is outside the vocabulary: use 0 to {vocabulary - 1}", "logit_bias")
+    if not all(isfinite(value) for _, value in biased):
+        raise InvalidRequest("a value is not finite: use numbers from -100 to 100", "logit_bias")
 
 
 def _require_in_range(sampling: SamplingParams) -> None:
@@ -32,6 +38,8 @@ def _require_in_range(sampling: SamplingParams) -> None:
         value = getattr(sampling, name)
         if not (isfinite(value) and least <= value <= most):
             raise InvalidRequest(f"{name} is {value}: {_allowed(least, most)}", name)
+    if sampling.grammar is not None and sampling.ignore_eos:
+        raise InvalidRequest("ignore_eos cannot be kept with a grammar, which says where the answer ends", "ignore_eos")
     if "" in sampling.stop:
         raise InvalidRequest("a stop string is empty: leave it out", "stop")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import resolve_model
@@ -18,6 +18,8 @@ from setpoint.requirement import LatencyMetric, ModelSource, Requirement, Slos, 
 from setpoint.server.app import create_app
 from setpoint.server.live_checks import LatencyCheck, Objectives, SpreadCheck
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
+
+MAX_TEMPLATE_BYTES: Final = 1 << 20
 
 
 def request_limits(slos: Slos) -> RequestLimits:
@@ -52,6 +54,19 @@ def read_subject(subject: str) -> tuple[ModelSource, Requirement | None]:
     return ModelSource(source=subject), None
 
 
+def read_chat_template(file: Path) -> str:
+    """The text of a chat template. Raises ``BadInput``."""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_TEMPLATE_BYTES + 1)
+        text = raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--chat-template: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(raw) > MAX_TEMPLATE_BYTES or not text.strip():
+        raise BadInput(f"--chat-template: {file} is empty or too large, give a template of 1 to {MAX_TEMPLATE_BYTES} bytes")
+    return text
+
+
 def serve(
     subject: str,
     config: ServingConfig | None,
@@ -62,23 +77,26 @@ def serve(
     served_name: str | None = None,
     max_model_len: int | None = None,
     api_keys: Sequence[str] = (),
+    chat_template: Path | None = None,
     drain_s: float = DEFAULT_DRAIN_S,
 ) -> int:
     """Serve until a signal; gives the exit code.
 
-    config: ``None`` takes the default for the requirement, or for a model alone; ``changes`` are put into it. Raises
+    config: ``None`` takes the default for the requirement, or for a model alone; ``changes`` are put into it.
+    chat_template: a file with a Jinja template to use in place of the model's own. Raises
     ``BadInput``, ``RequirementError`` or ``EngineFailed`` for a user's mistake.
     """
     source, requirement = read_subject(subject)
     if config is None:
         config = ServingConfig() if requirement is None else default_config(requirement)
     config = changed(config, changes or {})
+    template = None if chat_template is None else read_chat_template(chat_template)
     model = resolve_model(source.source, revision=source.revision, say=say)
     if max_model_len is not None and max_model_len > model.context_tokens:
         say(f"--max-model-len {max_model_len}: this model takes at most {model.context_tokens} tokens")
     say(f"loading {model.name}")
     name = served_name or source.served_name
-    engine = embedded_engine(model, config, served_name=name, max_model_len=max_model_len)
+    engine = embedded_engine(model, config, served_name=name, max_model_len=max_model_len, chat_template=template)
     limits = None if requirement is None else request_limits(requirement.slo)
     app = create_app(
         engine,

@@ -23,6 +23,7 @@ from setpoint.server.introspection import Introspection
 from setpoint.server.live_checks import Objectives
 from setpoint.server.live_endpoint import Accounted
 from setpoint.server.live_ticker import ticking
+from setpoint.server.refused import refusals
 
 
 def _routes(context: ServerContext, *, key_needed: bool) -> list[Route]:
@@ -42,6 +43,7 @@ def _routes(context: ServerContext, *, key_needed: bool) -> list[Route]:
         Route("/setpoint/live", dashboard.live),
         Route("/setpoint/tokenize", about.tokenize, methods=["POST"]),
         Route("/tokenize", about.tokenize, methods=["POST"]),
+        *refusals(),
     ]
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.service import EngineService
 from setpoint.policy.views import RequestLimits
+from setpoint.server.compiling import GrammarWorker
 from setpoint.server.errors import model_not_found
 from setpoint.server.live import LiveView
 from setpoint.server.live_checks import Objectives
@@ -51,6 +52,7 @@ class ServerContext:
         self.live = LiveView(engine, objectives, about)
         self.metrics = ServerMetrics(engine, self.model_names[0], self.live)
         self.prompts = PromptEncoder(engine)
+        self.grammars = GrammarWorker(engine.tokenizer)
         self.submit_failed = False
         self._started = False
         self._stopping = False
@@ -72,6 +74,7 @@ class ServerContext:
             self._stopping = True
             await self.engine.stop(drain_s=drain_s)
             self.prompts.close()
+            self.grammars.close()
 
     def health(self) -> Health:
         """Failed when the engine says so, or when the last request could not be handed to it for that reason."""

@@ -1,4 +1,4 @@
-"""``/v1/chat/completions`` and ``/v1/completions``: one request through the engine, streamed or whole.
+"""``/v1/chat/completions`` and ``/v1/completions``: a request through the engine, streamed or whole.
 
 No status line is sent before the engine's first delta, so that a request shed while it waited is still a clean 503.
 """
@@ -7,81 +7,35 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar, Generic, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from setpoint.engine.request import Delta, EngineFailed, FinishReason, GenerationRequest, InvalidRequest, Rejected
-from setpoint.engine.service import TokenStream
+from setpoint.engine.chat_template import ToolStyle
+from setpoint.engine.constraint import Grammar
+from setpoint.engine.request import EngineFailed, GenerationRequest, InvalidRequest, Rejected
+from setpoint.engine.service import Tokenizer, TokenStream
 from setpoint.policy.views import INTERACTIVE, RequestLimits
 from setpoint.server import errors, sse
 from setpoint.server.body import read_body
+from setpoint.server.choices import Choices
 from setpoint.server.context import ServerContext
 from setpoint.server.gate import REQUEST_ID
 from setpoint.server.hangup import Hangup
 from setpoint.server.headers import request_class, request_limits
-from setpoint.server.live_account import AnswerClock
 from setpoint.server.live_endpoint import account_of
-from setpoint.server.read_ahead import ReadAhead
+from setpoint.server.logprobs import ChatLogprobs, LogprobsShape, TextLogprobs
+from setpoint.server.rendering import Rendering, StreamedAnswer, WholeAnswer
 from setpoint.server.schema import ChatBody, GenerationBody, TextBody, parse_body
+from setpoint.server.tool_calls import CallFinder
+from setpoint.server.tools import no_tools_in_template
 
-FINISHED: Final = (FinishReason.STOP, FinishReason.LENGTH)
-NO_END: Final = Delta("", (), FinishReason.ERROR, "The engine ended the answer without a reason.")
 AnyBody = TypeVar("AnyBody", bound=GenerationBody)
-
-
-def failure_of(delta: Delta, *, draining: bool = False) -> errors.ApiError | None:
-    """The error that a last delta stands for; ``None`` for a delta that is not last or ends a whole answer.
-
-    ``draining``: the engine was told to stop, so whatever it cuts it cuts for that reason.
-    """
-    if delta.finish_reason is None or delta.finish_reason in FINISHED:
-        return None
-    if delta.finish_reason is FinishReason.SHED:
-        return errors.overloaded(delta.message or "shed while waiting", delta.retry_after_s)
-    if draining or delta.finish_reason is FinishReason.CANCELLED:
-        return errors.shutting_down()
-    return errors.engine_error(delta.message)
-
-
-class Answer:
-    """One answer on its way: the deltas of a stream, counted, timed and checked for how they end."""
-
-    def __init__(self, context: ServerContext, stream: TokenStream, clock: AnswerClock) -> None:
-        self._context = context
-        self._stream = stream
-        self._reader = ReadAhead(aiter(stream))
-        self._clock = clock
-        self._output_tokens = 0
-        self.finish_reason: FinishReason | None = None
-
-    async def deltas(self) -> tuple[Sequence[Delta], errors.ApiError | None]:
-        """What is ready, at least one delta, and the error if the answer ends with one."""
-        deltas = await self._reader.batch()
-        last = deltas[-1] if deltas else NO_END
-        new_tokens = sum([len(delta.token_ids) for delta in deltas])
-        self._output_tokens += new_tokens
-        self.finish_reason = last.finish_reason
-        now_s = time.perf_counter()
-        self._clock.tokens(new_tokens, now_s)
-        if self.finish_reason in FINISHED:
-            self._clock.finished(now_s)
-        return deltas, failure_of(last, draining=self._context.draining)
-
-    def usage(self) -> dict[str, object]:
-        """The usage so far."""
-        return sse.usage(self._stream.prompt_tokens, self._output_tokens, self._stream.cached_tokens)
-
-    def close(self) -> None:
-        """End the request in the engine if it has not ended, and count how it ended."""
-        if self.finish_reason is None:
-            self._stream.cancel()
-        self._reader.close()
-        self._clock.ended(self.finish_reason)
-        self._context.metrics.ended(self.finish_reason or FinishReason.CANCELLED)
 
 
 class GenerationEndpoint(ABC, Generic[AnyBody]):
@@ -95,12 +49,21 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         self._context = context
 
     @abstractmethod
-    async def prompt_ids(self, body: AnyBody) -> tuple[int, ...]:
-        """The prompt of a body as token ids. Raises ``ApiError``."""
+    async def prompts(self, body: AnyBody) -> Sequence[tuple[int, ...]]:
+        """The prompts of a body as token ids, most often one. Raises ``ApiError``."""
 
     @abstractmethod
-    def choice(self, text: str) -> dict[str, object]:
-        """The part of a whole answer that holds its text."""
+    def logprobs_shape(self, tokenizer: Tokenizer) -> LogprobsShape:
+        """How this API shows log-probabilities."""
+
+    def finder(self, body: AnyBody) -> Callable[[], CallFinder] | None:
+        """What finds calls of tools in an answer, if there may be any."""
+        return None
+
+    async def grammar(self, body: AnyBody) -> Grammar | None:
+        """What the answer must look like. Raises ``ApiError``."""
+        spec = body.grammar_spec()
+        return None if spec is None else await self._context.grammars.compile(spec)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = self._context
@@ -112,39 +75,53 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         body = parse_body(self.body_model, raw)
         context.require_model(body.model)
         async with Hangup(receive) as hangup:
-            request = await self._request(body, scope)
+            prompts = await self._requests(body, scope)
             account = account_of(scope)
-            account.asked(request, arrived_s)
+            account.asked(prompts[0][0], arrived_s)
             if hangup.gone:
                 return
-            stream = await self._submit(request)
-            hangup.call(stream.cancel)
-            answer = Answer(context, stream, account.clock())
+            choices = Choices(context, self._submit, account.clock)
+            hangup.call(choices.cancel)
             try:
-                answer_id = f"{self.id_prefix}-{request.name}"
+                await choices.open(prompts)
+                answer_id = f"{self.id_prefix}-{scope[REQUEST_ID]}"
+                rendering = self._rendering(body, sum(map(len, prompts)))
                 if body.streaming:
-                    await self._stream(answer, answer_id, body.include_usage, hangup, send)
+                    await self._stream(choices, rendering, answer_id, body.include_usage, hangup, send)
                 else:
-                    await self._whole(answer, answer_id, hangup, scope, receive, send)
+                    await self._whole(choices, rendering, answer_id, hangup, scope, receive, send)
+            except errors.ApiError:
+                if not hangup.gone:
+                    raise
             finally:
-                answer.close()
+                choices.close()
 
-    async def _request(self, body: AnyBody, scope: Scope) -> GenerationRequest:
+    async def _requests(self, body: AnyBody, scope: Scope) -> list[list[GenerationRequest]]:
+        """For each prompt the requests that share it: ``n`` of them, each with a seed of its own if one is given."""
         headers = Headers(scope=scope)
         kind = request_class(headers)
         # Batch work carries no deadlines but those it asks for itself.
         limits = request_limits(headers, self._context.default_limits if kind == INTERACTIVE else RequestLimits())
-        prompt_ids = await self.prompt_ids(body)
+        prompts = await self.prompts(body)
         param = "messages" if self.chat else "prompt"
-        max_tokens = self._context.prompts.answer_tokens(prompt_ids, body.answer_tokens, param)
-        return GenerationRequest(
-            prompt_ids=prompt_ids,
-            sampling=body.sampling(max_tokens),
-            name=scope[REQUEST_ID],
-            streaming=body.streaming,
-            limits=limits,
-            request_class=kind,
-        )
+        grammar = await self.grammar(body)
+        groups = []
+        for prompt_ids in prompts:
+            max_tokens = self._context.prompts.answer_tokens(prompt_ids, body.answer_tokens, param)
+            request = GenerationRequest(
+                prompt_ids=prompt_ids,
+                sampling=body.sampling(max_tokens, grammar),
+                name=scope[REQUEST_ID],
+                streaming=body.streaming,
+                limits=limits,
+                request_class=kind,
+            )
+            groups.append([request, *(_sibling(request, number) for number in range(1, body.n or 1))])
+        return groups
+
+    def _rendering(self, body: AnyBody, choices: int) -> Rendering:
+        shape = None if body.wanted_logprobs is None else partial(self.logprobs_shape, self._context.engine.tokenizer)
+        return Rendering(chat=self.chat, choices=choices, logprobs=shape, finder=self.finder(body))
 
     async def _submit(self, request: GenerationRequest) -> TokenStream:
         context = self._context
@@ -164,52 +141,64 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         context.submit_failed = False
         return stream
 
-    async def _stream(self, answer: Answer, answer_id: str, with_usage: bool, hangup: Hangup, send: Send) -> None:
-        deltas, error = await answer.deltas()
+    async def _stream(
+        self, choices: Choices, rendering: Rendering, answer_id: str, with_usage: bool, hangup: Hangup, send: Send
+    ) -> None:
+        ready = await choices.ready()
         if hangup.gone:
             return
-        if error is not None:
-            raise error
+        choices.raise_error()
         chunks = sse.Chunks(
             answer_id=answer_id,
             created=int(time.time()),
             model=self._context.model_names[0],
             chat=self.chat,
             with_usage=with_usage,
+            choices=rendering.choices,
         )
+        answer = StreamedAnswer(chunks, rendering)
         await send({"type": "http.response.start", "status": 200, "headers": sse.SSE_HEADERS})
-        text = chunks.opening() + chunks.deltas(deltas)
-        while answer.finish_reason is None and not hangup.gone:
+        text = answer.write(ready, choices)
+        while not choices.done and not hangup.gone:
             await send({"type": "http.response.body", "body": text.encode("ascii"), "more_body": True})
-            deltas, error = await answer.deltas()
-            text = chunks.deltas(deltas)
+            text = answer.write(await choices.ready(), choices)
         if hangup.gone:
             return
-        if error is not None or answer.finish_reason is None:
-            text += sse.failure((error or errors.engine_error("")).body())
-        else:
-            text += chunks.closing(answer.finish_reason.value, answer.usage())
+        text += chunks.closing(choices.usage()) if choices.error is None else sse.failure(choices.error.body())
         await send({"type": "http.response.body", "body": text.encode("ascii"), "more_body": False})
 
-    async def _whole(self, answer: Answer, answer_id: str, hangup: Hangup, scope: Scope, receive: Receive, send: Send) -> None:
-        texts: list[str] = []
-        while answer.finish_reason is None and not hangup.gone:
-            deltas, error = await answer.deltas()
-            texts.extend([delta.text for delta in deltas])
-            if error is not None and not hangup.gone:
-                raise error
-        if hangup.gone or answer.finish_reason is None:
+    async def _whole(
+        self,
+        choices: Choices,
+        rendering: Rendering,
+        answer_id: str,
+        hangup: Hangup,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        answer = WholeAnswer(rendering)
+        while not choices.done and not hangup.gone:
+            answer.take(await choices.ready())
+        if hangup.gone:
             return
-        choice = self.choice("".join(texts))
+        choices.raise_error()
         whole = {
             "id": answer_id,
             "object": "chat.completion" if self.chat else "text_completion",
             "created": int(time.time()),
             "model": self._context.model_names[0],
-            "choices": [{"index": 0, **choice, "logprobs": None, "finish_reason": answer.finish_reason.value}],
-            "usage": answer.usage(),
+            "choices": answer.choices(),
+            "usage": choices.usage(),
         }
         await JSONResponse(whole)(scope, receive, send)
+
+
+def _sibling(request: GenerationRequest, number: int) -> GenerationRequest:
+    """The same request for one more answer: another name, and another seed where one is given."""
+    seed = request.sampling.seed
+    sampling = request.sampling if seed is None else replace(request.sampling, seed=seed + number)
+    return replace(request, name=f"{request.name}-{number}", sampling=sampling)
 
 
 class ChatCompletions(GenerationEndpoint[ChatBody]):
@@ -219,14 +208,38 @@ class ChatCompletions(GenerationEndpoint[ChatBody]):
     id_prefix = "chatcmpl"
     chat = True
 
-    async def prompt_ids(self, body: ChatBody) -> tuple[int, ...]:
+    async def prompts(self, body: ChatBody) -> Sequence[tuple[int, ...]]:
         """The conversation in the model's template."""
+        style = self._context.engine.tokenizer.tool_style
+        use = body.tool_use()
+        if style is ToolStyle.NONE and (use is not None or any(message.of_tools for message in body.messages)):
+            raise no_tools_in_template("tools" if use is not None else "messages")
+        tools = () if use is None else use.tools
         add = body.add_generation_prompt is not False
-        return await self._context.prompts.chat(body.messages, add_generation_prompt=add)
+        return [await self._context.prompts.chat(body.messages, tools=tools, add_generation_prompt=add)]
 
-    def choice(self, text: str) -> dict[str, object]:
-        """The assistant's message."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    async def grammar(self, body: ChatBody) -> Grammar | None:
+        """That of the answer, or that of the calls it must or may hold."""
+        use = body.tool_use()
+        spec = None if use is None else use.spec(self._context.engine.tokenizer.tool_style)
+        if spec is None:
+            return await super().grammar(body)
+        other = body.grammar_spec()
+        if other is not None:
+            message = f"{other.field}: cannot be combined with tools that must be called as their schema says."
+            raise errors.invalid(message, other.field)
+        return await self._context.grammars.compile(spec)
+
+    def finder(self, body: ChatBody) -> Callable[[], CallFinder] | None:
+        """One that knows the tools of the request."""
+        use = body.tool_use()
+        if use is None:
+            return None
+        return partial(CallFinder, self._context.engine.tokenizer.tool_style, use.names, parallel=use.parallel)
+
+    def logprobs_shape(self, tokenizer: Tokenizer) -> LogprobsShape:
+        """A list of tokens."""
+        return ChatLogprobs(tokenizer)
 
 
 class TextCompletions(GenerationEndpoint[TextBody]):
@@ -236,11 +249,11 @@ class TextCompletions(GenerationEndpoint[TextBody]):
     id_prefix = "cmpl"
     chat = False
 
-    async def prompt_ids(self, body: TextBody) -> tuple[int, ...]:
-        """The text encoded, or the token ids as given."""
-        prompts = self._context.prompts
-        return await prompts.text(body.prompt) if isinstance(body.prompt, str) else prompts.ids(body.prompt)
+    async def prompts(self, body: TextBody) -> Sequence[tuple[int, ...]]:
+        """Texts encoded, or token ids as given."""
+        encoder = self._context.prompts
+        return [await encoder.text(one) if isinstance(one, str) else encoder.ids(one) for one in body.prompt]
 
-    def choice(self, text: str) -> dict[str, object]:
-        """The text."""
-        return {"text": text}
+    def logprobs_shape(self, tokenizer: Tokenizer) -> LogprobsShape:
+        """Four lists."""
+        return TextLogprobs(tokenizer)

@@ -159,7 +159,7 @@ class Introspection:
 
     async def decisions(self, request: Request) -> Response:
         """``GET /setpoint/decisions?since=N``: decisions about requests from number N on, as columns of equal length."""
-        since = _since(request)
+        since = since_of(request)
         columns, following = self._ask(lambda: self._context.engine.decision_columns(since))
         return _json_stream(_pieces(self._head(following) + '"columns":{', _columns(columns), "}}"))
 

@@ -7,6 +7,7 @@ behind them, so that the tokenizer is never called twice at once by the server. 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -14,7 +15,8 @@ from typing import Final
 from setpoint.engine.request import InvalidRequest
 from setpoint.engine.service import EngineService
 from setpoint.server.errors import invalid, overloaded, shutting_down, too_long
-from setpoint.server.schema import Message
+from setpoint.server.messages import Message
+from setpoint.server.tools import Tool
 
 INLINE_CHARACTERS: Final = 4096
 MAX_PENDING: Final = 1024
@@ -31,14 +33,19 @@ class PromptEncoder:
         self._pending = 0
         self._closed = False
 
-    async def chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> tuple[int, ...]:
+    async def chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), add_generation_prompt: bool = True
+    ) -> tuple[int, ...]:
         """Token ids of a conversation in the model's own template. Raises ``ApiError`` 400 or 503."""
         plain = [message.as_template_sees_it() for message in messages]
+        shown = [tool.as_template_sees_it() for tool in tools]
         characters = sum(len(message.content or "") for message in messages)
+        if shown or any(message.tool_calls for message in messages):
+            characters += len(json.dumps([plain, shown]))
 
         def render_and_encode() -> list[int]:
             tokenizer = self._engine.tokenizer
-            text = tokenizer.render_chat(plain, add_generation_prompt=add_generation_prompt)
+            text = tokenizer.render_chat(plain, tools=shown, add_generation_prompt=add_generation_prompt)
             return tokenizer.encode(text, add_special_tokens=False)
 
         return await self._encode(render_and_encode, characters, "messages")

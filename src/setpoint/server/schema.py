@@ -6,40 +6,29 @@ server does not have yet are refused unless they hold their neutral value: a wro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from setpoint.engine.constraint import Grammar
 from setpoint.engine.request import SamplingParams
 from setpoint.server.errors import ApiError, invalid
+from setpoint.server.fields import Body, unsupported, wrong
+from setpoint.server.messages import MAX_MESSAGES, Message
+from setpoint.server.structured import StructureFields
+from setpoint.server.tools import MAX_TOOLS, Tool, ToolUse, tool_use
 
 MAX_STOPS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
-MAX_MESSAGES: Final = 4096
-MAX_PARTS: Final = 4096
-TEXT_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+MAX_N: Final = 16
+MAX_CHOICES: Final = 64
+MAX_BIASED: Final = 1024
+MOST_BIAS: Final = 100.0
 INT64_MAX: Final = (1 << 63) - 1
 
-BodyModel = TypeVar("BodyModel", bound="Body")
-
-
-def _unsupported(what: str) -> PydanticCustomError:
-    return PydanticCustomError("unsupported_parameter", "{what} is not supported by this server", {"what": what})
-
-
-def _invalid(message: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_value", "{message}", {"message": message})
+BodyModel = TypeVar("BodyModel", bound=Body)
+Prompt = str | tuple[int, ...]
 
 
 def _stops(value: object) -> object:
@@ -50,51 +39,27 @@ def _stops(value: object) -> object:
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         raise PydanticCustomError("string_type", "must be a string or a list of strings")
     if len(stops) > MAX_STOPS:
-        raise _invalid(f"has {len(stops)} strings, at most {MAX_STOPS} are allowed")
+        raise wrong(f"has {len(stops)} strings, at most {MAX_STOPS} are allowed")
     if any(not 1 <= len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
-        raise _invalid(f"each string must have 1 to {MAX_STOP_CHARACTERS} characters")
+        raise wrong(f"each string must have 1 to {MAX_STOP_CHARACTERS} characters")
     return stops
 
 
-def _content(value: object) -> object:
-    """``null``, a string, or a list of text parts -> a string; parts are joined by newlines."""
-    if value is None or isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise PydanticCustomError("string_type", "must be a string or a list of text parts")
-    if len(value) > MAX_PARTS:
-        raise _invalid(f"has {len(value)} parts, at most {MAX_PARTS} are allowed")
-    texts: list[str] = []
-    for part in value:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if not isinstance(kind, str):
-            raise PydanticCustomError("string_type", "each part must be an object with a 'type'")
-        if kind != "text":
-            raise _unsupported(f"content of type '{kind[:64]}'")
-        text = part.get("text")
-        if not isinstance(text, str):
-            raise PydanticCustomError("string_type", "each text part must have a string 'text'")
-        texts.append(text)
-    return "\n".join(texts)
+def _prompts(value: object) -> object:
+    """A string, token ids, a list of strings, or a list of lists of token ids -> a tuple of strings or tuples of ids."""
+    many = isinstance(value, list) and len(value) >= 1 and isinstance(value[0], (str, list))
+    prompts: list[object] = value if many and isinstance(value, list) else [value]
+    if len(prompts) > MAX_CHOICES:
+        raise wrong(f"has {len(prompts)} prompts, at most {MAX_CHOICES} are allowed")
+    return tuple(map(_one_prompt, prompts))
 
 
-def _prompt(value: object) -> object:
-    """A string, a list of one string, a list of token ids, or a list of one such list -> a string or a tuple of ids."""
-    if isinstance(value, list) and len(value) >= 1 and isinstance(value[0], (str, list)):
-        if len(value) > 1:
-            raise _unsupported("more than one prompt in a request")
-        value = value[0]
+def _one_prompt(value: object) -> Prompt:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(type(token) is int for token in value):
         return tuple(value)
-    raise PydanticCustomError("prompt_type", "must be a string, a list holding one string, or a list of token ids")
-
-
-class Body(BaseModel):
-    """Base of every body."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+    raise PydanticCustomError("prompt_type", "must be a string, a list of token ids, or a list of either")
 
 
 class StreamOptions(Body):
@@ -103,7 +68,7 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class GenerationBody(Body):
+class GenerationBody(StructureFields):
     """What chat and text completion have in common."""
 
     # Field name -> the values that ask for nothing.
@@ -118,29 +83,43 @@ class GenerationBody(Body):
     top_k: int | None = Field(default=None, ge=-1, le=INT64_MAX)
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-INT64_MAX, le=INT64_MAX)
-    stop: Annotated[list[str], BeforeValidator(_stops)] = []
+    stop: Annotated[list[str], BeforeValidator(_stops)] = Field(default_factory=list)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
     ignore_eos: bool | None = None
-    n: int | None = Field(default=None, ge=1)
-    logit_bias: dict[str, float] | None = None
-    response_format: dict[str, Any] | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_N)
+    logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_BIASED)
 
     @field_validator("*")
     @classmethod
     def _refuse_what_is_not_there(cls, value: object, info: ValidationInfo) -> object:
         neutral = cls.neutral.get(info.field_name or "")
         if neutral is not None and not any(type(value) is type(allowed) and value == allowed for allowed in neutral):
-            raise _unsupported(f"'{info.field_name}'")
+            raise unsupported(f"'{info.field_name}'")
         return value
 
     @field_validator("stream_options")
     @classmethod
     def _options_only_with_stream(cls, value: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
         if value is not None and not info.data.get("stream"):
-            raise _invalid("needs 'stream' to be true")
+            raise wrong("needs 'stream' to be true")
         return value
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _ids_and_bounded(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for token, bias in (value or {}).items():
+            if not (token.isascii() and token.isdigit() and len(token) <= 9):
+                raise wrong(f"keys are token ids, '{token[:32]}' is none")
+            if not -MOST_BIAS <= bias <= MOST_BIAS:
+                raise wrong(f"values are numbers from -{MOST_BIAS:.0f} to {MOST_BIAS:.0f}")
+        return value
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are to be told beside each; ``None``: no log-probabilities at all."""
+        return None
 
     @property
     def streaming(self) -> bool:
@@ -157,8 +136,8 @@ class GenerationBody(Body):
         """The cap the client gave."""
         return self.max_tokens
 
-    def sampling(self, max_tokens: int) -> SamplingParams:
-        """The sampling parameters with the cap already settled; what is not given takes the engine's default."""
+    def sampling(self, max_tokens: int, grammar: Grammar | None = None) -> SamplingParams:
+        """The sampling parameters with the cap and the grammar settled; what is not given takes the engine's default."""
         given: dict[str, Any] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -169,59 +148,19 @@ class GenerationBody(Body):
             "frequency_penalty": self.frequency_penalty,
             "repetition_penalty": self.repetition_penalty,
             "ignore_eos": self.ignore_eos,
+            "logprobs": self.wanted_logprobs,
+            "grammar": grammar,
         }
         chosen = {name: value for name, value in given.items() if value is not None}
-        return SamplingParams(max_tokens=max_tokens, stop=tuple(self.stop), **chosen)
-
-
-_NEUTRAL_FORMAT = {"type": "text"}
-
-
-class Message(Body):
-    """One message of a conversation; text only. ``developer`` is taken as ``system``, which templates know."""
-
-    role: str
-    content: Annotated[str | None, BeforeValidator(_content)] = None
-    tool_calls: list[Any] | None = None
-
-    @field_validator("role")
-    @classmethod
-    def _role(cls, value: str) -> str:
-        if value in ("tool", "function"):
-            raise _unsupported(f"role '{value}'")
-        if value not in TEXT_ROLES:
-            raise _invalid(f"must be one of {', '.join(sorted(TEXT_ROLES))}")
-        return TEXT_ROLES[value]
-
-    @field_validator("tool_calls")
-    @classmethod
-    def _no_tool_calls(cls, value: list[Any] | None) -> list[Any] | None:
-        if value:
-            raise _unsupported("'tool_calls'")
-        return value
-
-    @model_validator(mode="after")
-    def _has_content(self) -> Self:
-        if self.content is None and self.role != "assistant":
-            raise _invalid("content is missing")
-        return self
-
-    def as_template_sees_it(self) -> dict[str, object]:
-        """``{"role", "content"}``."""
-        return {"role": self.role, "content": self.content or ""}
+        # Written differently, one id may come twice: the last wins, as in any JSON object.
+        bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
+        return SamplingParams(max_tokens=max_tokens, stop=tuple(self.stop), logit_bias=tuple(bias.items()), **chosen)
 
 
 class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {
-        "n": (None, 1),
-        "logit_bias": (None, {}),
-        "response_format": (None, _NEUTRAL_FORMAT),
-        "logprobs": (None, False),
-        "top_logprobs": (None, 0),
-        "tools": (None, []),
-        "tool_choice": (None, "none", "auto"),
         "functions": (None, []),
         "function_call": (None, "none", "auto"),
         "modalities": (None, ["text"]),
@@ -233,8 +172,9 @@ class ChatBody(GenerationBody):
     add_generation_prompt: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Any] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
     functions: list[Any] | None = None
     function_call: Any = None
     modalities: list[str] | None = None
@@ -245,22 +185,34 @@ class ChatBody(GenerationBody):
         """``max_completion_tokens``, the newer name, wins over ``max_tokens``."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """``top_logprobs`` where ``logprobs`` is true."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _top_only_with_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and not info.data.get("logprobs"):
+            raise wrong("needs 'logprobs' to be true")
+        return value
+
+    def tool_use(self) -> ToolUse | None:
+        """Which tools may be called, and whether one must be. Raises ``ApiError`` 400."""
+        return tool_use(self.tools or (), self.tool_choice, parallel=self.parallel_tool_calls is not False)
+
 
 class TextBody(GenerationBody):
     """``POST /v1/completions``. Without ``max_tokens`` the answer has at most 16 tokens, as the OpenAI API has it."""
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {
-        "n": (None, 1),
-        "logit_bias": (None, {}),
-        "response_format": (None, _NEUTRAL_FORMAT),
-        "logprobs": (None,),
         "best_of": (None, 1),
         "echo": (None, False),
         "suffix": (None, ""),
     }
 
-    prompt: Annotated[str | tuple[int, ...], BeforeValidator(_prompt)]
-    logprobs: int | None = Field(default=None, ge=0, le=20)
+    prompt: Annotated[tuple[Prompt, ...], BeforeValidator(_prompts)]
+    logprobs: int | None = Field(default=None, ge=0, le=5)
     best_of: int | None = Field(default=None, ge=1)
     echo: bool | None = None
     suffix: str | None = None
@@ -269,6 +221,18 @@ class TextBody(GenerationBody):
     def answer_tokens(self) -> int | None:
         """The cap the client gave, else 16."""
         return self.max_tokens if self.max_tokens is not None else 16
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """``logprobs``, which is a number here."""
+        return self.logprobs
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        choices = len(self.prompt) * (self.n or 1)
+        if choices > MAX_CHOICES:
+            raise wrong(f"{len(self.prompt)} prompts with n {self.n} are {choices} answers, at most {MAX_CHOICES} are allowed")
+        return self
 
 
 class TokenizeBody(Body):
@@ -284,7 +248,7 @@ class TokenizeBody(Body):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if sum(source is not None for source in (self.text, self.prompt, self.messages)) != 1:
-            raise _invalid("give exactly one of text, prompt and messages")
+            raise wrong("give exactly one of text, prompt and messages")
         return self
 
 

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.openvino.graph import first_line, load_graph
+from setpoint.engine.openvino.masks import Masks
 from setpoint.engine.openvino.runtime import ov
 from setpoint.engine.openvino.sampler import Sampler, wants_logits
 from setpoint.engine.request import EngineFailed
+from setpoint.engine.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class OpenVinoExecutor:
         vocabulary = compiled.output("row_logits").partial_shape[-1].get_length()
         self.vocabulary = int(vocabulary)
         self._sampler = Sampler(self.vocabulary, options.threads)
+        self._masks = Masks(self.vocabulary)
 
     def submit(self, batch: Batch) -> Batch:
         """Set the block tables and start; the ticket is the batch."""
@@ -93,19 +96,37 @@ class OpenVinoExecutor:
             self._request.set_input_tensor(self._input_index[name], ov.Tensor(array, shared_memory=True))
 
     def collect(self, ticket: Batch) -> StepOutput:
-        """Wait for the kernels, then choose tokens: arg-max came with them, the rest is sampled from logits rows."""
+        """Wait for the kernels, then choose tokens: arg-max came with them, the rest is sampled from logits rows.
+
+        What grammars allow is worked out before the wait, while the kernels are busy.
+        """
+        emitting = [item.sequence for item in ticket.items if item.emits]
+        rows = [index for index, sequence in enumerate(emitting) if wants_logits(sequence)]
+        wanting = [emitting[row] for row in rows]
+        allowed = self._masks.prepare(wanting) if rows else None
         try:
             self._request.wait()
         except RuntimeError as error:
             raise EngineFailed(f"the step failed: {first_line(error)}") from error
-        emitting = [item.sequence for item in ticket.items if item.emits]
         tokens: list[int] = self._output("best_token").reshape(-1).tolist()
-        rows = [index for index, sequence in enumerate(emitting) if wants_logits(sequence)]
         if rows:
             logits = self._output("row_logits")
-            for index, token in zip(rows, self._sampler.choose(logits, [emitting[i] for i in rows]), strict=True):
+            chosen = self._sampler.choose(logits, wanting, allowed)
+            for index, token in zip(rows, chosen, strict=True):
                 tokens[index] = token
+            self._note_logprobs(logits, wanting, chosen)
         return StepOutput(self._start_s, self._clock(), tuple(tokens))
+
+    def _note_logprobs(self, logits: npt.NDArray[Any], sequences: list[Sequence], tokens: list[int]) -> None:
+        """Leave with each sequence that asks for them the logprobs of its new token."""
+        rows = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.logprobs is not None]
+        if not rows:
+            return
+        likeliest = self._sampler.likeliest(logits if len(rows) == len(sequences) else logits[rows])
+        for place, row in enumerate(rows):
+            sequence, token = sequences[row], tokens[row]
+            count = sequence.request.sampling.logprobs or 0
+            sequence.logprobs = likeliest.of(place, token, float(logits[row, token]), count)
 
     def _output(self, name: str) -> npt.NDArray[Any]:
         data: npt.NDArray[Any] = self._request.get_output_tensor(self._output_index[name]).data

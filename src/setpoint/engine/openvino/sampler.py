@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from setpoint.engine.openvino.logprobs import Likeliest
 from setpoint.engine.openvino.runtime import ops, ov
 from setpoint.engine.request import SamplingParams
 from setpoint.engine.sequence import Sequence
@@ -36,14 +37,19 @@ def has_penalties(sampling: SamplingParams) -> bool:
     return bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0)
 
 
+def is_adjusted(sampling: SamplingParams) -> bool:
+    """Whether penalties or a bias change the logits before a token is chosen."""
+    return has_penalties(sampling) or bool(sampling.logit_bias)
+
+
 def wants_logits(sequence: Sequence) -> bool:
     """Whether arg-max of the raw logits is not enough."""
     sampling = sequence.request.sampling
-    return not is_greedy(sampling) or has_penalties(sampling)
+    return not is_greedy(sampling) or is_adjusted(sampling) or sampling.grammar is not None or sampling.logprobs is not None
 
 
-def penalise(logits: Floats, sequence: Sequence) -> None:
-    """Apply the penalties of ``sequence`` to its row, in place. Only tokens it has seen are touched."""
+def adjust(logits: Floats, sequence: Sequence) -> None:
+    """Apply the penalties of ``sequence`` to its row, then its bias, in place. Only tokens they speak of are touched."""
     sampling = sequence.request.sampling
     if sampling.repetition_penalty != 1.0:
         seen = np.unique(np.array(sequence.tokens, dtype=np.int64))
@@ -53,6 +59,9 @@ def penalise(logits: Floats, sequence: Sequence) -> None:
         emitted = np.array(sequence.tokens[sequence.prompt_tokens :], dtype=np.int64)
         tokens, counts = np.unique(emitted, return_counts=True)
         logits[tokens] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    if sampling.logit_bias:
+        ids, added = zip(*sampling.logit_bias, strict=True)
+        logits[list(ids)] += np.array(added, dtype=logits.dtype)
 
 
 class Sampler:
@@ -64,13 +73,31 @@ class Sampler:
         self._threads = threads
         self._compiled: dict[bool, Any] = {}
 
-    def choose(self, logits: Floats, sequences: list[Sequence]) -> list[int]:
-        """One token for each row of ``logits`` [R, vocabulary] (float32)."""
-        if any(has_penalties(s.request.sampling) for s in sequences):
-            logits = logits.copy()
-            for row, sequence in enumerate(sequences):
-                if has_penalties(sequence.request.sampling):
-                    penalise(logits[row], sequence)
+    def choose(self, logits: Floats, sequences: list[Sequence], added: Floats | None = None) -> list[int]:
+        """One token for each row of ``logits`` [R, vocabulary] (float32), which stay as they are.
+
+        added: of the same shape, what grammars add to the logits: 0, or minus infinity where a token must not come next.
+        """
+        adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence.request.sampling)]
+        if adjusted or added is not None:
+            logits = logits.copy() if added is None else np.add(logits, added)
+            for row in adjusted:
+                adjust(logits[row], sequences[row])
+        tokens = self._choose(logits, sequences)
+        if added is not None:
+            # Where weights underflow, a draw may fall on the edge of a group: never outside a grammar.
+            for row, token in enumerate(tokens):
+                if added[row, token] != 0:
+                    tokens[row] = int(logits[row].argmax())
+        return tokens
+
+    def likeliest(self, logits: Floats) -> Likeliest:
+        """The ``CANDIDATES`` largest of each row of raw logits [R, vocabulary], and what turns logits into logprobs."""
+        values, indices, sums = self._run(logits, np.ones((len(logits), 1), dtype=np.float32), top=True)
+        log_sum = values[:, 0].astype(np.float64) + np.log(sums.sum(axis=1, dtype=np.float64))
+        return Likeliest(values.astype(np.float64), indices.copy(), log_sum)
+
+    def _choose(self, logits: Floats, sequences: list[Sequence]) -> list[int]:
         tokens = [0] * len(sequences)
         filtered: list[int] = []
         plain: list[int] = []

@@ -1,0 +1,86 @@
+"""A model's chat template: a Jinja program that writes a conversation as the model was trained to read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from setpoint.engine.request import EngineFailed, InvalidRequest
+
+# A template is a program over what the client sent: besides its own errors it may trip over a type or a missing key.
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+
+
+class ToolStyle(StrEnum):
+    """How a model writes down a call of a tool, by what its template says.
+
+    ``HERMES``: ``<tool_call>`` around ``{"name": ..., "arguments": ...}``. ``JSON``: nothing but ``{"name": ...,
+    "parameters": ...}``. ``NONE``: the template knows no tools.
+    """
+
+    NONE = "none"
+    HERMES = "hermes"
+    JSON = "json"
+
+
+class ChatTemplate:
+    """A compiled template with the model's special tokens. Raises ``EngineFailed`` if ``source`` is no template."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        environment.filters["tojson"] = _to_json
+        try:
+            self._template = environment.from_string(source)
+            known = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        except jinja2.TemplateError as error:
+            raise EngineFailed(f"the model's chat template cannot be read: {error}") from error
+        self._special_tokens = dict(special_tokens)
+        self.tool_style = _tool_style(source) if "tools" in known else ToolStyle.NONE
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The conversation as a prompt. Raises ``InvalidRequest`` where the template refuses it."""
+        try:
+            return self._template.render(
+                messages=messages,
+                tools=list(tools) or None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
+            )
+        except REFUSALS as error:
+            raise InvalidRequest(f"the model's chat template refused the messages: {error}", "messages") from error
+
+
+def _tool_style(source: str) -> ToolStyle:
+    if "<tool_call>" in source or '"parameters"' not in source:
+        return ToolStyle.HERMES
+    return ToolStyle.JSON
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:
+    """As Python writes it: templates put tool schemas into prompts, not into HTML pages."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
