@@ -119,10 +119,8 @@ def test_reconciled_times_have_the_count_of_usage_and_keep_first_and_order(times
     assert tokens[-1] == events[-1]
     # Whatever the server counted, no gap is reported that nobody saw (but for pieces of one token taken together).
     seen_s = np.diff(events)
-    apart_s = seen_s[seen_s > 0]
-    if apart_s.size:
-        together_s = PIECES_GAP_SHARE * np.median(apart_s) * (len(events) - min(usage, len(events)))
-        assert np.diff(tokens).max(initial=0.0) <= seen_s.max() + together_s + 1e-9
+    together_s = PIECES_GAP_SHARE * seen_s.max(initial=0.0) * (len(events) - min(usage, len(events)))
+    assert np.diff(tokens).max(initial=0.0) <= seen_s.max(initial=0.0) + together_s + 1e-9
     if usage >= len(events):
         shares = np.unique(tokens, return_counts=True)[1] / np.unique(events, return_counts=True)[1]
         assert shares.max() - shares.min() <= 1
@@ -135,6 +133,10 @@ def test_count_below_the_events_takes_pieces_of_one_token_together_and_nothing_e
     assert reconcile(apart, 3).tolist() == apart.tolist()
     assert reconcile(np.array([1.0, 2.0, 3.0, 4.0, 4.0]), 4).tolist() == [1.0, 2.0, 3.0, 4.0]
     assert reconcile(np.array([1.0, 1.0, 1.0]), 2).tolist() == [1.0, 1.0]
+    assert reconcile(np.array([1.0, 2.0]), 1).tolist() == [1.0, 2.0]
+    every_20_ms = np.arange(24) * 0.02
+    for usage in (1, 2, 12, 23):
+        assert reconcile(every_20_ms, usage).tolist() == every_20_ms.tolist()
 
 
 def test_surplus_is_silent_events_first_then_the_end_token() -> None:

@@ -26,7 +26,7 @@ OUTPUT_FIELDS = (
 _BROKEN_OFF = frozenset({"abort", "error", "cancelled"})
 
 PIECES_GAP_SHARE = 0.25
-"""Events at most so much of the stream's median gap apart may be pieces of one token."""
+"""Events at most so much of the median gap between tokens apart may be pieces of one token."""
 
 
 @dataclass(slots=True)
@@ -156,13 +156,12 @@ def _merged(times_s: NDArray[np.float64], more_s: NDArray[np.float64]) -> NDArra
 def _thinned(times_s: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
     """At least ``keep`` of the entries: the first, the last, and those that came apart from the one before them."""
     gaps_s = np.diff(times_s)
-    apart_s = gaps_s[gaps_s > 0.0]
-    if not apart_s.size:
-        return times_s[:keep]
+    apart_s = np.sort(gaps_s)[len(times_s) - keep :]  # As many as there are gaps between ``keep`` tokens.
+    together_s = PIECES_GAP_SHARE * float(np.median(apart_s)) if apart_s.size else 0.0
     before_s = gaps_s[:-1].copy()
     before_s[-1:] = np.minimum(before_s[-1:], gaps_s[-1])  # One that the last came together with is a piece of it.
     closest = np.argsort(before_s, kind="stable")[: len(times_s) - keep]
-    pieces = closest[before_s[closest] <= PIECES_GAP_SHARE * float(np.median(apart_s))]
+    pieces = closest[before_s[closest] <= together_s]
     return np.delete(times_s, pieces + 1)
 
 
