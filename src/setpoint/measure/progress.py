@@ -45,7 +45,6 @@ class ProgressLine:
             file.write(f"{self._label}{words(progress)}\n")
             file.flush()
 
-
     def _line(self, progress: Progress, width: int) -> str:
         """The fullest line of at most ``width`` characters that has all figures, or the beginning of the shortest."""
         full = words(progress)
