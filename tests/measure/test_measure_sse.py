@@ -134,7 +134,7 @@ def test_count_below_the_events_takes_pieces_of_one_token_together_and_nothing_e
     assert reconcile(np.array([1.0, 2.0, 3.0, 4.0, 4.0]), 4).tolist() == [1.0, 2.0, 3.0, 4.0]
     assert reconcile(np.array([1.0, 1.0, 1.0]), 2).tolist() == [1.0, 1.0]
     assert reconcile(np.array([1.0, 2.0]), 1).tolist() == [1.0, 2.0]
-    every_20_ms = np.arange(24) * 0.02
+    every_20_ms = np.array([0.02 * place for place in range(24)])
     for usage in (1, 2, 12, 23):
         assert reconcile(every_20_ms, usage).tolist() == every_20_ms.tolist()
 

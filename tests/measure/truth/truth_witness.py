@@ -32,12 +32,16 @@ Floats = NDArray[np.float64]
 
 
 class Witness:
-    """Watches the main threads of the processes ``pids`` and the cores of this machine inside its ``with`` block."""
+    """Watches the main threads of the processes ``pids`` and the cores of this machine inside its ``with`` block.
+
+    Without ``pids`` the witness stands for whoever runs: what it waits for a core itself is a hold-up.
+    """
 
     def __init__(self, pids: Sequence[int], folder: Path) -> None:
         cores = sorted(os.sched_getaffinity(0))[:CORES_MAX] if hasattr(os, "sched_getaffinity") else [-1]
         self._files = [folder / f"witness-{core}" for core in cores]
-        watched = [[str(pid) for pid in pids] if place == 0 else [] for place in range(len(cores))]
+        others = ["--others"] if pids else []
+        watched = [[*others, *map(str, pids)] if place == 0 else others for place in range(len(cores))]
         self._commands = [
             [sys.executable, __file__, str(file), str(core), *pids_there]
             for file, core, pids_there in zip(self._files, cores, watched, strict=True)
@@ -81,7 +85,7 @@ def _sums(times_s: Floats, held_s: Floats) -> tuple[Floats, Floats]:
     return times_s[order], np.concatenate(([0.0], np.cumsum(held_s[order])))
 
 
-def watch(file: Path, core: int, pids: list[int]) -> None:
+def watch(file: Path, core: int, pids: list[int], *, stands_in: bool) -> None:
     """Write (begin, end, seconds held up in between) where there was any, until standard input closes."""
     if core >= 0:
         with contextlib.suppress(OSError):
@@ -94,7 +98,7 @@ def watch(file: Path, core: int, pids: list[int]) -> None:
     while not _closed() and len(samples) < 3 * SAMPLES_MAX:
         time.sleep(PERIOD_S)
         now_s = time.monotonic()
-        late_s = now_s - before_s - PERIOD_S - own.since_s()
+        late_s = now_s - before_s - PERIOD_S - (0.0 if stands_in else own.since_s())
         held_s = sum(other.since_s() for other in others) + (late_s if late_s > LATE_S else 0.0)
         if held_s > 0.0:
             samples.extend((before_s, now_s, held_s))
@@ -132,4 +136,5 @@ def _closed() -> bool:
 
 
 if __name__ == "__main__":
-    watch(Path(sys.argv[1]), int(sys.argv[2]), [int(pid) for pid in sys.argv[3:]])
+    watched = sys.argv[3:]
+    watch(Path(sys.argv[1]), int(sys.argv[2]), [int(pid) for pid in watched[1:]], stands_in=not watched)
