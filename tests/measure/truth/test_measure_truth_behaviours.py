@@ -38,6 +38,7 @@ EXPECTED = dict.fromkeys(SERVED, OK) | OTHERS
 # Behaviours that are served come often enough for a P99 of their own.
 DEALT = (*SERVED, *SERVED, *SERVED, *OTHERS)
 RATE_RPS, DURATION_S, TOKENS = 330.0, 4.0, (4, 12, 20)
+UNEXPLAINED_SHARE = 0.005
 MOCK = MockOptions(behaviours=DEALT, ttft_s=0.04, ttft_cv=0.5, itl_s=0.012, itl_cv=0.4, stall_s=0.15, seed=11)
 
 
@@ -72,6 +73,18 @@ def test_every_request_is_in_exactly_its_class(mixed: Measured) -> None:
     measures = mixed.measures()
     ended = measures.ok + measures.late + measures.shed + measures.failed + measures.dropped + measures.unfinished
     assert ended == measures.offered == len(mixed.plan.requests)
+
+
+def test_stamps_are_late_only_where_something_was_held_up(mixed: Measured) -> None:
+    late_s, held_s = [], []
+    for request in mixed.true_requests():
+        seen = len(request.row.token_times_s)
+        late_s.append(request.row.token_times_s + mixed.start_s - request.sent.token_times_s[:seen])
+        held_s.append(request.held_s[:seen])
+    late, held = np.concatenate(late_s), np.concatenate(held_s)
+    assert len(late) > 10_000
+    assert late.min() > -1e-4  # The mock notes a send just before it.
+    assert float((late - held > WITHIN_S).mean()) <= UNEXPLAINED_SHARE
 
 
 @pytest.mark.parametrize("behaviour", SERVED)
