@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from setpoint import __version__, cli
+from setpoint.loop.interrupts import EXIT_INTERRUPTED
 from setpoint.record import EXIT_BAD_INPUT
 
 NOWHERE = "http://127.0.0.1:9"
@@ -195,3 +196,20 @@ def test_help_waits_for_no_engine_and_no_server() -> None:
     code = f"import sys, setpoint.cli; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_interrupt_while_the_command_line_is_loaded_is_no_traceback() -> None:
+    code = """
+import sys
+
+class Interrupted:
+    def find_spec(name, path, target=None):
+        if name == "setpoint.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted)
+from setpoint.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "stopped\n")

@@ -5,6 +5,7 @@ A script holds the writes, when each token is due at the client, and how the con
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -333,6 +334,18 @@ def http_10() -> Script:
     return Script([*writes, (times[-1], text("", "stop"))], times, End.CLOSE, times[-1])
 
 
+def compressed() -> Script:
+    """A stream that is compressed though nobody asked for it."""
+    head = SSE_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+    return Script([(0.0, head), (0.04, chunk(gzip.compress(text("w", "stop") + event(b"[DONE]"))) + b"0\r\n\r\n")], [])
+
+
+def redirect() -> Script:
+    """The address has changed."""
+    head = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: https://else.where/v1/completions\r\ncontent-length: 0\r\n\r\n"
+    return Script([(0.01, head)], [])
+
+
 def garbage() -> Script:
     """Not HTTP."""
     return Script([(0.01, b"SSH-2.0-nothing\r\n\r\n")], [])
@@ -374,6 +387,8 @@ BEHAVIOURS: dict[str, Callable[[], Script]] = {
     "frozen": frozen,
     "silent": silent,
     "garbage": garbage,
+    "compressed": compressed,
+    "redirect": redirect,
     "one_json": one_json,
     "status_429": lambda: refusal(429, b"Retry-After: 2\r\n"),
     "status_503": lambda: refusal(503, b"Retry-After: 1\r\nretry-after-ms: 1500\r\n"),

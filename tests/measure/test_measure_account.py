@@ -22,7 +22,7 @@ from setpoint.measure.running import Progress, RunningFigures
 from setpoint.measure.self_check import ClientCheck, client_check, judge_client
 from setpoint.measure.sse import StreamReader
 from setpoint.record import REQUEST_COLUMNS, Phase, RequestClass
-from setpoint.requirement import Slos
+from setpoint.requirement import LatencyMetric, LatencySlo, Slos
 
 
 def outcome(index: int, **more: object) -> RequestOutcome:
@@ -122,18 +122,32 @@ PROGRESS = Progress(
 
 def test_words_of_progress() -> None:
     assert words(PROGRESS) == (
-        "burst 3/10 s | sent 10 done 6 running 4 | waiting 2 | shed 1 | TTFT p50 81 ms p95 12.5 s | good 50% | 431 tok/s"
+        "burst 3/10 s | sent 10 done 6 running 4 | waiting 2 | shed 1 | TTFT p50 81 ms p95 12.5 s | goodput 50% | 431 tok/s"
     )
+    assert words(PROGRESS, short=True) == "burst 3/10 s | TTFT p50 81 ms | goodput 50% | waiting 2 | shed 1 | 431 tok/s"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_all_live_figures_are_on_the_line_of_a_terminal(width: int) -> None:
+    file = io.StringIO()
+    progress = replace(PROGRESS, phase=Phase.SUSTAINED, elapsed_s=116.0, total_s=120.0, sent=4000, done=3990, shed=0, waiting=0)
+    ProgressLine(Console(file=file, force_terminal=True, width=width))(replace(progress, itl_p50_s=0.02, itl_p95_s=0.021))
+    line = file.getvalue().removeprefix("\r\x1b[2K")
+    assert len(line) < width
+    assert "TTFT p50 81 ms" in line
+    assert "ITL p50 20 ms" in line
+    assert "goodput 50%" in line
+    assert ("█" in line) == ("p95" in line) == (width == 200)
 
 
 def test_line_is_redrawn_on_a_terminal_and_left_standing_at_the_end() -> None:
     file = io.StringIO()
-    line = ProgressLine(Console(file=file, force_terminal=True, width=60), label="static")
+    line = ProgressLine(Console(file=file, force_terminal=True, width=160), label="static")
     line(PROGRESS)
     line(replace(PROGRESS, finished=True))
     shown = file.getvalue().split("\r\x1b[2K")[1:]
     assert len(shown) == 2
-    assert all(text.startswith("static █") and len(text.rstrip("\n")) < 60 for text in shown)
+    assert all(text.startswith("static █") and len(text.rstrip("\n")) < 160 for text in shown)
     assert shown[1].endswith("\n")
 
 
@@ -194,6 +208,27 @@ def test_account_of_a_real_run() -> None:
     assert client.loop_lag_p50_s is not None
     assert result.requests("x").num_rows == 10
     assert result.duration_s >= 0.1
+
+
+def test_live_goodput_counts_streams_under_way_by_their_beginning() -> None:
+    limits = (LatencySlo(metric=LatencyMetric.TTFT, percentile=95, limit_s=0.5),)
+    figures = RunningFigures(Slos(latency=limits))
+    figures.start_phase(Phase.SUSTAINED)
+    assert figures.goodput_fraction is None
+    readers = [StreamReader() for _ in range(4)]
+    for reader, ttft_s in zip(readers, (0.1, 0.2, 0.3, 0.9), strict=True):
+        reader.event_times_s.append(1.0 + ttft_s)
+        figures.take_tokens(reader, 0, Phase.SUSTAINED, 1.0)
+    assert figures.goodput_fraction == 0.75
+    failed = outcome(0, request_class=RequestClass.FAILED)
+    figures.take_outcome(failed, 1, readers[0])
+    assert figures.goodput_fraction == 0.5
+    figures.take_outcome(outcome(1, request_class=RequestClass.SHED), 0)
+    assert figures.goodput_fraction == 0.4
+    figures.start_phase(Phase.BURST)
+    figures.take_outcome(failed, 1, readers[1])
+    assert figures.goodput_fraction is None
+    assert (figures.samples.judged, figures.samples.good) == (0, 0)
 
 
 def test_live_gaps_are_those_within_each_stream() -> None:

@@ -1,4 +1,4 @@
-"""Self-calibration: the search for the capacity, where it is kept, and one real probe of each kind."""
+"""Self-calibration: the search for the capacity, where it is kept."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.measure import calibration
-from setpoint.measure.calibration import LONG_TOKENS, RATES_MAX, STEP, Found, Probe, client_capacity, find_highest, probe_rate
+from setpoint.measure.calibration import RATES_MAX, STEP, Found, Probe, client_capacity, find_highest
 from setpoint.measure.capacity import ASSUMED_CAPACITY, Capacity, cache_file, cached_capacity, keep_capacity
-from setpoint.measure.mock import MockOptions, MockProcess
 
 CAPACITY = Capacity(tokens_per_s=31_234.0, requests_per_s=2_111.0, measured_unix_s=1.0)
 
@@ -135,18 +134,3 @@ def test_recalibrating_measures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(calibration, "calibrate", lambda say: newer)
     assert client_capacity() == CAPACITY
     assert client_capacity(recalibrate=True) == newer == cached_capacity()
-
-
-def test_real_probes_at_a_small_load() -> None:
-    with MockProcess(MockOptions(ttft_s=0.02, itl_s=0.004)) as mock:
-        long = probe_rate(mock, 20.0, LONG_TOKENS, unit_tokens=LONG_TOKENS)
-        short = probe_rate(mock, 100.0, 2)
-    for probe, asked_per_s in ((long, 20.0 * LONG_TOKENS), (short, 100.0)):
-        assert probe.asked_per_s == asked_per_s
-        assert probe.delivered_per_s == pytest.approx(asked_per_s, rel=0.3)
-        assert probe.all_served
-        # Far under any capacity: what is seen is this machine's jitter.
-        assert 0 <= probe.ttft_distortion_s < 0.1
-        assert 0 <= probe.itl_distortion_s < 0.1
-        assert 0 < probe.cpu_share < 1
-        assert probe.per_cpu_s > asked_per_s

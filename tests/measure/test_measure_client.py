@@ -63,6 +63,8 @@ EXPECTED: dict[str, tuple[RequestClass, str, str | None]] = {
     "not_json": (FAILED, "malformed: an event", "length"),
     "empty": (FAILED, "empty: ", "stop"),
     "garbage": (FAILED, "malformed: not an HTTP", None),
+    "compressed": (FAILED, "malformed: the answer is compressed (gzip), though", None),
+    "redirect": (FAILED, "status: 307 to 'https://else.where/v1/completions', which is not followed", None),
     "frozen": (UNFINISHED, "", None),
     "silent": (UNFINISHED, "", None),
     "status_429": (SHED, "refused with 429", None),

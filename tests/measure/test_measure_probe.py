@@ -95,6 +95,11 @@ def test_server_without_a_list_of_models_is_believed_to_serve_the_one_named() ->
     assert (found.target.model, found.models, found.max_model_len) == ("huge", ("huge",), None)
 
 
+@pytest.mark.parametrize("page", ["<html>", {"data": []}])
+def test_page_that_lists_no_model_does_not_matter_where_one_is_named(page: object) -> None:
+    assert look({"/v1/models": page}, model="huge").target.model == "huge"
+
+
 def test_wrong_path_says_how_to_give_the_url() -> None:
     with pytest.raises(ProbeError, match=r"HTTP 404.*up to, but not including, /v1"):
         look({})

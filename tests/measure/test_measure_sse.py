@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.measure.answer import Answer, read_json_answer, reconcile
+from setpoint.measure.answer import PIECES_GAP_SHARE, Answer, read_json_answer, reconcile
 from setpoint.measure.sse import SLICE_CHUNKS, StreamReader
 
 
@@ -112,15 +112,31 @@ def test_usage_and_finish_reason_are_taken() -> None:
 def test_reconciled_times_have_the_count_of_usage_and_keep_first_and_order(times: list[float], usage: int) -> None:
     events = np.array(sorted(times))
     tokens = reconcile(events, usage)
-    assert len(tokens) == usage
+    assert len(tokens) == usage or usage < len(tokens) <= len(events)
     assert (np.diff(tokens) >= 0).all()
     assert tokens[0] == events[0]
     assert set(tokens) <= set(events)
-    if usage > 1 or len(events) == 1:
-        assert tokens[-1] == events[-1]
+    assert tokens[-1] == events[-1]
+    # Whatever the server counted, no gap is reported that nobody saw (but for pieces of one token taken together).
+    seen_s = np.diff(events)
+    together_s = PIECES_GAP_SHARE * seen_s.max(initial=0.0) * (len(events) - min(usage, len(events)))
+    assert np.diff(tokens).max(initial=0.0) <= seen_s.max(initial=0.0) + together_s + 1e-9
     if usage >= len(events):
         shares = np.unique(tokens, return_counts=True)[1] / np.unique(events, return_counts=True)[1]
         assert shares.max() - shares.min() <= 1
+
+
+def test_count_below_the_events_takes_pieces_of_one_token_together_and_nothing_else() -> None:
+    halves = np.array([1.0, 1.001, 2.0, 2.001, 3.0, 3.001])
+    assert reconcile(halves, 3).tolist() == [1.0, 2.0, 3.001]
+    apart = np.array([1.0, 1.9, 3.0, 4.0])
+    assert reconcile(apart, 3).tolist() == apart.tolist()
+    assert reconcile(np.array([1.0, 2.0, 3.0, 4.0, 4.0]), 4).tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert reconcile(np.array([1.0, 1.0, 1.0]), 2).tolist() == [1.0, 1.0]
+    assert reconcile(np.array([1.0, 2.0]), 1).tolist() == [1.0, 2.0]
+    every_20_ms = np.array([0.02 * place for place in range(24)])
+    for usage in (1, 2, 12, 23):
+        assert reconcile(every_20_ms, usage).tolist() == every_20_ms.tolist()
 
 
 def test_surplus_is_silent_events_first_then_the_end_token() -> None:

@@ -128,7 +128,8 @@ def test_live_figures_come_together_while_it_runs(mock: MockProcess) -> None:
     assert not any(now.finished for now in during)
     assert (last.offered, last.sent, last.done) == (60, 60, 60)
     assert any(now.ttft_p50_s is not None and 0 < now.done < 60 for now in during)
-    assert min(np.diff([at_s for at_s, _ in seen[:-1]]), default=1.0) >= 0.24
+    # At most four a second, on average: one that came late does not hold the next back.
+    assert len(during) <= 4.0 * (seen[-1][0] - seen[0][0]) + 2.0
 
 
 def test_one_process_that_is_killed_costs_its_own_rows_and_the_run(mock: MockProcess) -> None:

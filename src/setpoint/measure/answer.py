@@ -25,6 +25,9 @@ OUTPUT_FIELDS = (
 )
 _BROKEN_OFF = frozenset({"abort", "error", "cancelled"})
 
+PIECES_GAP_SHARE = 0.25
+"""Events at most so much of the median gap between tokens apart may be pieces of one token."""
+
 
 @dataclass(slots=True)
 class Answer:
@@ -122,8 +125,10 @@ def reconcile(
     of time; a single token that is then missing is the end token, put at ``end_s``; then silent events before the first
     visible token, the last of them first, because the earliest is often none; and any other surplus is spread evenly over
     the entries, the last first, as zero gaps: the tokens were in those chunks, and which of them held two cannot be known.
-    Where it is less, entries with the smallest gap before them go, as pieces of one token, but the first and the last
-    stay. A count of zero beside visible output is not believed.
+    Where it is less, entries that came together with the one before them go, as pieces of one token, the closest first
+    (``PIECES_GAP_SHARE``); but the first and the last stay. Entries that came apart were seen apart: leaving one out would
+    make one large gap of two, so they stay too, whatever ``usage`` says. A count of zero beside visible output is not
+    believed.
     """
     counted = len(times_s)
     if not usage_tokens or usage_tokens == counted:
@@ -149,11 +154,15 @@ def _merged(times_s: NDArray[np.float64], more_s: NDArray[np.float64]) -> NDArra
 
 
 def _thinned(times_s: NDArray[np.float64], keep: int) -> NDArray[np.float64]:
-    """``keep`` of the entries: the first, the last, and those with the largest gaps before them."""
-    if keep == 1:
-        return times_s[:1]
-    inner = np.argsort(-np.diff(times_s)[:-1], kind="stable")[: keep - 2] + 1
-    return times_s[np.concatenate(([0], np.sort(inner), [len(times_s) - 1])).astype(np.int64)]
+    """At least ``keep`` of the entries: the first, the last, and those that came apart from the one before them."""
+    gaps_s = np.diff(times_s)
+    apart_s = np.sort(gaps_s)[len(times_s) - keep :]  # As many as there are gaps between ``keep`` tokens.
+    together_s = PIECES_GAP_SHARE * float(np.median(apart_s)) if apart_s.size else 0.0
+    before_s = gaps_s[:-1].copy()
+    before_s[-1:] = np.minimum(before_s[-1:], gaps_s[-1])  # One that the last came together with is a piece of it.
+    closest = np.argsort(before_s, kind="stable")[: len(times_s) - keep]
+    pieces = closest[before_s[closest] <= together_s]
+    return np.delete(times_s, pieces + 1)
 
 
 def error_text(value: Any) -> str:

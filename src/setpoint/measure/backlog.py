@@ -163,7 +163,7 @@ class Backlog:
             first=flight.first,
         )
         counted = len(flight.reader.event_times_s) if flight.reader is not None else 0
-        self._figures.take_outcome(row, counted)
+        self._figures.take_outcome(row, counted, flight.reader)
         self.outcomes.append(row)
         flight.exchange.chunks.clear()
         flight.reader = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from setpoint.measure.http import Connection
 
 _STREAM_BEGINS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_KEPT_HEADERS = frozenset({b"content-type", b"retry-after", b"retry-after-ms"})
+_KEPT_HEADERS = frozenset({b"content-type", b"content-encoding", b"location", b"retry-after", b"retry-after-ms"})
 
 
 class ErrorKind(StrEnum):

@@ -191,6 +191,10 @@ def _classify(exchange: Exchange, answer: Answer | None) -> tuple[RequestClass, 
     """Class and error; an answer that came whole is served, whatever became of its connection afterwards."""
     if exchange.status in SHED_STATUSES:
         return RequestClass.SHED, refusal_text(exchange.body())
+    encoding = exchange.header(b"content-encoding").lower()
+    if encoding not in ("", "identity") and answer is not None and exchange.ended_s is not None:
+        why = f"the answer is compressed ({encoding}), though the request allows no compression"
+        return RequestClass.FAILED, f"{ErrorKind.MALFORMED}: {why}"
     if answer is not None:
         if answer.unreadable and exchange.error is None:
             return RequestClass.FAILED, f"{ErrorKind.MALFORMED}: {answer.error}"
@@ -212,6 +216,9 @@ def _classify(exchange: Exchange, answer: Answer | None) -> tuple[RequestClass, 
 
 
 def _refusal(exchange: Exchange) -> str:
+    place = exchange.header(b"location")
+    if place:
+        return f"to {place!r}, which is not followed; measure that address itself"[:DETAIL_CHARACTERS_MAX]
     return refusal_text(exchange.body())[:DETAIL_CHARACTERS_MAX]
 
 

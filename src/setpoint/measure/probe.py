@@ -118,7 +118,8 @@ def _models(target: Target, exchange: Exchange) -> list[dict[str, Any]]:
     if exchange.status in _NO_SUCH_PAGE and target.model:
         return [{"id": target.model}]  # Not every server has this page, and the model was named.
     if exchange.status == 404:
-        raise ProbeError(f"{where}: HTTP 404. There is no OpenAI API under this URL; give it up to, but not including, /v1.")
+        fix = "give it up to, but not including, /v1; or name the model with --model if the server lists none."
+        raise ProbeError(f"{where}: HTTP 404. There is no OpenAI API under this URL; {fix}")
     if exchange.status != 200:
         raise ProbeError(f"{where}: HTTP {exchange.status}: {refusal_text(exchange.body())}")
     try:
@@ -127,8 +128,10 @@ def _models(target: Target, exchange: Exchange) -> list[dict[str, Any]]:
         page = None
     data = page.get("data") if isinstance(page, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict) and entry.get("id")] if isinstance(data, list) else []
+    if not entries and target.model:
+        return [{"id": target.model}]
     if not entries:
-        raise ProbeError(f"{where}: the answer lists no model; an OpenAI-compatible server lists at least one.")
+        raise ProbeError(f"{where}: the answer lists no model; name the one to ask for with --model.")
     return entries
 
 

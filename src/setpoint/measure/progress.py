@@ -36,7 +36,7 @@ class ProgressLine:
             return
         file = self._console.file
         if self._console.is_terminal:
-            line = f"{self._label}{_bar(progress)} {words(progress)}"[: max(20, self._console.width - 1)]
+            line = self._line(progress, max(20, self._console.width - 1))
             file.write(f"\r\x1b[2K{line}" + ("\n" if progress.finished else ""))
             file.flush()
         elif progress.finished or monotonic() >= self._plain_due_s:
@@ -45,24 +45,35 @@ class ProgressLine:
             file.write(f"{self._label}{words(progress)}\n")
             file.flush()
 
+    def _line(self, progress: Progress, width: int) -> str:
+        """The fullest line of at most ``width`` characters that has all figures, or the beginning of the shortest."""
+        full = words(progress)
+        choices = (f"{_bar(progress)} {full}", full, words(progress, short=True))
+        lines = [f"{self._label}{choice}" for choice in choices]
+        return next((line for line in lines if len(line) <= width), lines[-1][:width])
 
-def words(progress: Progress) -> str:
-    """One line of plain text: phase, time, counts, live TTFT, ITL, goodput and tokens per second."""
+
+def words(progress: Progress, *, short: bool = False) -> str:
+    """One line of plain text: phase, time, counts, live TTFT, ITL, goodput and tokens per second.
+
+    short: without P95 and without counts that say nothing unusual.
+    """
     state = "done" if progress.finished else "draining" if progress.draining else progress.phase.value
-    parts = [
-        f"{state} {progress.elapsed_s:.0f}{f'/{progress.total_s:.0f}' if progress.total_s else ''} s",
-        f"sent {progress.sent} done {progress.done} running {progress.in_flight}",
-    ]
+    parts = [f"{state} {progress.elapsed_s:.0f}{f'/{progress.total_s:.0f}' if progress.total_s else ''} s"]
     counts = (("waiting", progress.waiting), ("shed", progress.shed), ("failed", progress.failed))
-    parts += [f"{name} {count}" for name, count in counts if count]
+    unusual = [f"{name} {count}" for name, count in counts if count]
+    if not short:
+        parts += [f"sent {progress.sent} done {progress.done} running {progress.in_flight}", *unusual]
     for name, middle_s, high_s in (
         ("TTFT", progress.ttft_p50_s, progress.ttft_p95_s),
         ("ITL", progress.itl_p50_s, progress.itl_p95_s),
     ):
         if middle_s is not None and high_s is not None:
-            parts.append(f"{name} p50 {_milliseconds(middle_s)} p95 {_milliseconds(high_s)}")
+            parts.append(f"{name} p50 {_milliseconds(middle_s)}" + ("" if short else f" p95 {_milliseconds(high_s)}"))
     if progress.goodput_fraction is not None:
-        parts.append(f"good {progress.goodput_fraction:.0%}")
+        parts.append(f"goodput {progress.goodput_fraction:.0%}")
+    if short:
+        parts += unusual
     parts.append(f"{progress.output_tokens_per_s:.0f} tok/s")
     return " | ".join(parts)
 

@@ -34,7 +34,7 @@ class Progress:
     """One moment of a run. Latencies and goodput are of the current phase only, ``None`` while nothing is known.
 
     done counts ended requests of all phases; waiting those held back by a limit of the client.
-    goodput_fraction: of requests judged so far (ended, or refused), those within the per-request limits.
+    goodput_fraction: of requests that ended or gave a first token, those within the per-request limits as far as is known.
     """
 
     phase: Phase
@@ -77,6 +77,9 @@ class RunningFigures:
         self._stretches: list[array[float]] = []
         self._judged = 0
         self._good = 0
+        # Streams that began and whose end is not known yet: whether the first token came in time.
+        self._begun: dict[StreamReader, bool] = {}
+        self._begun_well = 0
 
     def take_tokens(self, reader: StreamReader, known: int, phase: Phase, intended_at_s: float) -> None:
         """Tokens that ``reader`` read beyond the ``known`` first ones; ``intended_at_s`` on the clock."""
@@ -85,7 +88,11 @@ class RunningFigures:
         if phase is not self.phase or len(times_s) == known:
             return
         if known == 0:
-            self.ttft_s.add(max(0.0, times_s[0] - intended_at_s))
+            ttft_s = max(0.0, times_s[0] - intended_at_s)
+            limit_s = self._limits[LatencyMetric.TTFT]
+            self.ttft_s.add(ttft_s)
+            self._begun[reader] = limit_s is None or ttft_s <= limit_s
+            self._begun_well += self._begun[reader]
         self._stretches.append(times_s[max(0, known - 1) :])
         if len(self._stretches) >= STRETCHES_MAX:
             self._count_gaps()
@@ -105,8 +112,10 @@ class RunningFigures:
         self._count_gaps()
         return self._itl_s
 
-    def take_outcome(self, row: RequestOutcome, counted_tokens: int) -> None:
-        """A request ended; ``counted_tokens`` of it were taken before."""
+    def take_outcome(self, row: RequestOutcome, counted_tokens: int, reader: StreamReader | None = None) -> None:
+        """A request ended; ``counted_tokens`` of it were taken before, from ``reader``."""
+        if reader is not None:
+            self._begun_well -= self._begun.pop(reader, False)
         self.tokens += max(0, row.output_tokens - counted_tokens)
         self.shed += row.request_class is RequestClass.SHED
         self.failed += row.request_class is RequestClass.FAILED
@@ -127,12 +136,13 @@ class RunningFigures:
     @property
     def samples(self) -> LiveSamples:
         """What the live figures come from; the histograms are the ones in use, not copies."""
-        return LiveSamples(self.ttft_s, self.itl_s, self._judged, self._good)
+        return LiveSamples(self.ttft_s, self.itl_s, self._judged + len(self._begun), self._good + self._begun_well)
 
     @property
     def goodput_fraction(self) -> float | None:
-        """Share of judged requests of this phase within the per-request limits."""
-        return self._good / self._judged if self._judged else None
+        """Share of requests of this phase within the per-request limits, the streams under way judged by their beginning."""
+        judged = self._judged + len(self._begun)
+        return (self._good + self._begun_well) / judged if judged else None
 
     def tokens_per_s(self, now_s: float) -> float:
         """Output tokens read per second over the last ``RATE_WINDOW_S``; call it a few times a second."""

@@ -1,0 +1,32 @@
+"""One real probe of each kind that self-calibration makes, at a load far below any limit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from truth_witness import Witness
+
+from setpoint.measure.calibration import LONG_TOKENS, MEASURED_S, probe_rate
+from setpoint.measure.mock import MockOptions, MockProcess
+
+WITHIN_SHARE, WITHIN_S = 0.1, 0.01
+
+
+@pytest.mark.parametrize(("requests_per_s", "tokens", "unit_tokens"), [(20.0, LONG_TOKENS, LONG_TOKENS), (100.0, 2, 1)])
+def test_probe_delivers_what_was_asked_undistorted(
+    requests_per_s: float, tokens: int, unit_tokens: int, tmp_path: Path
+) -> None:
+    with MockProcess(MockOptions(ttft_s=0.02, itl_s=0.004)) as mock, Witness([os.getpid(), mock.pid], tmp_path) as witness:
+        probe = probe_rate(mock, requests_per_s, tokens, unit_tokens=unit_tokens)
+    asked_per_s = requests_per_s * unit_tokens
+    assert probe.asked_per_s == asked_per_s
+    # Hold-ups move events over the edges of what is measured, and make stamps late.
+    moved = witness.total_s / MEASURED_S
+    assert probe.delivered_per_s == pytest.approx(asked_per_s, rel=WITHIN_SHARE + moved)
+    assert probe.all_served
+    assert 0 <= probe.ttft_distortion_s < WITHIN_S + witness.total_s
+    assert 0 <= probe.itl_distortion_s < WITHIN_S + witness.total_s
+    assert 0 < probe.cpu_share < 1
+    assert probe.per_cpu_s > asked_per_s
