@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -148,7 +149,8 @@ def main() -> int:
             continue
         rows.append(measure_case(case, options.searches, options.truth_requests))
         print(list(lines(rows))[-1], flush=True)
-    found = {"machine": machine_facts(), "overall": overall(rows), "cases": rows}
+    command = "python benchmarks/knee/accuracy.py " + shlex.join(sys.argv[1:])
+    found = {"command": command, "machine": machine_facts(), "overall": overall(rows), "cases": rows}
     print(json.dumps(found["overall"], indent=2))
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

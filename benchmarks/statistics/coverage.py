@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 import time
 import zlib
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "statisti
 
 from statistics_processes import PROCESSES, Process
 
+from setpoint.report.files import machine_facts
 from setpoint.statistics import FloatArray, Side, percentile_interval, side_of_limit
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 20_000)
@@ -142,7 +144,8 @@ def main() -> None:
         "summary": [row for row in rows if row["process"] != UNSEEN],
         "summary_of_episodes": [row for row in rows if row["process"] == UNSEEN],
     }
-    head_of: dict[str, object] = {"runs": arguments.runs, "seed": arguments.seed}
+    head_of: dict[str, object] = {"command": "python benchmarks/statistics/coverage.py " + shlex.join(sys.argv[1:])}
+    head_of |= {"machine": machine_facts(), "runs": arguments.runs, "seed": arguments.seed}
     head_of |= {name: verdict(group, arguments.runs) for name, group in groups.items() if group}
     head = json.dumps(head_of, indent=2)
     print(head)

@@ -16,14 +16,16 @@ class Rules:
 
     least_beyond: effective values beyond the percentile, of an independent sample. least_beyond_dependent: the same of a
     strongly dependent one. least_degrees: how many times the correlation's reach must fit into a strongly dependent sample.
+    wider: how much wider the ends of a strongly dependent sample are made where it barely suffices, as a share.
     """
 
     least_beyond: float
     least_beyond_dependent: float
     least_degrees: float
+    wider: float = 0.0
 
 
-INTERVAL_RULES = Rules(least_beyond=5.5, least_beyond_dependent=20.0, least_degrees=15.0)
+INTERVAL_RULES = Rules(least_beyond=5.5, least_beyond_dependent=20.0, least_degrees=15.0, wider=0.3)
 LIMIT_RULES = Rules(least_beyond=0.0, least_beyond_dependent=0.0, least_degrees=12.0)
 
 
@@ -43,18 +45,21 @@ def effective_sizes(
     They are n over the inefficiency, made smaller for what is not known about the inefficiency itself. (1) Student's
     quantile stands for the normal one; its degrees are those of the estimate, or the effective count beyond the percentile
     if that is less, over the share of the variance that is due to dependence. (2) A sample that by luck has little beyond
-    the percentile seems to cluster little, too; so the high end is widened by share / sqrt(effective count).
+    the percentile seems to cluster little, too; so the high end is widened by share / sqrt(effective count). (3) The same luck
+    decides whether an interval is given at all, where that is a near thing; so there both ends are ``wider``.
 
     There is no high end unless the effective count beyond is at least ``least_beyond``, rising with the square of the share
     to ``least_beyond_dependent``; and no end at all unless the correlation's reach fits ``least_degrees`` x sqrt(share)
     times into the sample.
     """
     share = found.share
-    if found.degrees < rules.least_degrees * math.sqrt(share):
+    least_degrees = rules.least_degrees * math.sqrt(share)
+    if found.degrees < least_degrees:
         return EffectiveSizes(None, None)
+    near = least_degrees / found.degrees if share > 0.0 else 0.0
     counted = n * beyond / found.inefficiency
     degrees = min(found.degrees, counted) / share if share > 0.0 else math.inf
-    size = n / found.inefficiency / student_stretch(confidence, max(degrees, 1.0)) ** 2
+    size = n / found.inefficiency / (student_stretch(confidence, max(degrees, 1.0)) * (1.0 + rules.wider * share * near)) ** 2
     needed = rules.least_beyond + (rules.least_beyond_dependent - rules.least_beyond) * share**2
     if counted < needed * (1.0 - 1e-9):
         return EffectiveSizes(size, None)
