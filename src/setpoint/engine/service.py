@@ -27,6 +27,8 @@ class EngineGauges:
     rejected_total: int
     prompt_tokens_total: int
     output_tokens_total: int
+    restarts_total: int = 0
+    stalls_total: int = 0
 
 
 class TokenStream(Protocol):

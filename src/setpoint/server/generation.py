@@ -20,7 +20,7 @@ from setpoint.policy.views import INTERACTIVE, RequestLimits
 from setpoint.server import errors, sse
 from setpoint.server.body import read_body
 from setpoint.server.context import ServerContext
-from setpoint.server.gate import REQUEST_ID
+from setpoint.server.gate import REQUEST_ID, TENANT
 from setpoint.server.hangup import Hangup
 from setpoint.server.headers import request_class, request_limits
 from setpoint.server.metrics import AnswerClock
@@ -140,6 +140,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             streaming=body.streaming,
             limits=limits,
             request_class=kind,
+            tenant=scope[TENANT],
         )
 
     async def _submit(self, request: GenerationRequest) -> TokenStream:

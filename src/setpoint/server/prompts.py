@@ -25,8 +25,9 @@ MAX_CHARACTERS_PER_TOKEN: Final = 64
 class PromptEncoder:
     """Renders and encodes prompts for one engine, and checks that they fit its context."""
 
-    def __init__(self, engine: EngineService) -> None:
+    def __init__(self, engine: EngineService, *, max_prompt_tokens: int | None = None) -> None:
         self._engine = engine
+        self._max_prompt_tokens = max_prompt_tokens
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="setpoint-encode")
         self._pending = 0
         self._closed = False
@@ -61,6 +62,10 @@ class PromptEncoder:
         limit = self._engine.max_model_len
         if not prompt_ids:
             raise invalid(f"{param}: is empty, at least one token is needed.", param)
+        most = self._max_prompt_tokens
+        if most is not None and len(prompt_ids) > most:
+            message = f"The prompt has {len(prompt_ids)} tokens, and this server takes at most {most}."
+            raise invalid(message, param, code="context_length_exceeded")
         room = limit - len(prompt_ids)
         if room < 1 or (wanted is not None and wanted > room):
             raise too_long(f"{len(prompt_ids)} tokens", wanted, limit, param if room < 1 else "max_tokens")
