@@ -1,7 +1,7 @@
 """From a request's text to token ids, without holding up the event loop.
 
-Short prompts are encoded on the spot. Long ones go to one worker thread, and all that comes while it works queues
-behind them, so that the tokenizer is never called twice at once by the server. The queue is bounded.
+Short prompts are encoded on the spot, in about a millisecond. Long ones go to one worker thread, which runs without the
+interpreter lock; its queue is bounded, in prompts and in characters.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from setpoint.server.schema import Message
 
 INLINE_CHARACTERS: Final = 4096
 MAX_PENDING: Final = 1024
+# About two seconds of encoding on one core.
+MAX_PENDING_CHARACTERS: Final = 4_000_000
+# What the text around a message costs, in characters: a thousand empty messages are work as well.
+MESSAGE_CHARACTERS: Final = 32
 # Longer texts are refused before they are encoded: hardly any token covers as many characters, let alone all of them.
 MAX_CHARACTERS_PER_TOKEN: Final = 64
 
@@ -30,12 +34,13 @@ class PromptEncoder:
         self._max_prompt_tokens = max_prompt_tokens
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="setpoint-encode")
         self._pending = 0
+        self._pending_characters = 0
         self._closed = False
 
     async def chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> tuple[int, ...]:
         """Token ids of a conversation in the model's own template. Raises ``ApiError`` 400 or 503."""
         plain = [message.as_template_sees_it() for message in messages]
-        characters = sum(len(message.content or "") for message in messages)
+        characters = sum(MESSAGE_CHARACTERS + len(message.content or "") for message in messages)
 
         def render_and_encode() -> list[int]:
             tokenizer = self._engine.tokenizer
@@ -82,15 +87,20 @@ class PromptEncoder:
             raise too_long(f"{characters} characters", None, limit, param)
         if self._closed:
             raise shutting_down()
-        if self._pending >= MAX_PENDING:
-            raise overloaded("too many prompts are waiting to be encoded", None)
         try:
-            if self._pending == 0 and characters <= INLINE_CHARACTERS:
+            if characters <= INLINE_CHARACTERS:
                 return tuple(encode())
+            if self._pending and not self._has_room(characters):
+                raise overloaded("too many prompts are waiting to be encoded", None)
             self._pending += 1
+            self._pending_characters += characters
             try:
                 return tuple(await asyncio.get_running_loop().run_in_executor(self._worker, encode))
             finally:
                 self._pending -= 1
+                self._pending_characters -= characters
         except InvalidRequest as error:
             raise invalid(str(error), error.field_name or param) from None
+
+    def _has_room(self, characters: int) -> bool:
+        return self._pending < MAX_PENDING and self._pending_characters + characters <= MAX_PENDING_CHARACTERS

@@ -14,6 +14,8 @@ from setpoint.server.limits import ServerLimits
 # Weight of the newest request in the mean duration, which tells a caller when a stream of its own will have ended.
 NEWEST_WEIGHT = 0.2
 FIRST_DURATION_S = 1.0
+# A caller that waits exactly as told is not refused for the last bit of a float.
+ROUNDING = 1e-9
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class KeyQuotas:
             return
         usage.credit = min(float(per_minute), usage.credit + (now_s - usage.credited_s) * per_minute / 60)
         usage.credited_s = now_s
-        if usage.credit < 1:
+        if usage.credit < 1 - ROUNDING:
             message = f"This key may send {per_minute} requests a minute."
             raise rate_limited(message, (1 - usage.credit) * 60 / per_minute)
         usage.credit -= 1
