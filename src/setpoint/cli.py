@@ -27,7 +27,7 @@ app = typer.Typer(
     epilog="Start with: `setpoint measure http://127.0.0.1:8000` for a server that runs already, or `setpoint init my.yaml`, "
     "then `setpoint tune my.yaml`.",
 )
-app.command(epilog=serve.SERVE_EXAMPLES)(serve.serve)
+app.command(epilog=serve.SERVE_EXAMPLES)(with_groups(serve.serve, serve.PANELS))
 app.command(epilog=tune.TUNE_EXAMPLES)(tune.tune)
 app.command(help=measure.HELP, epilog=measure.EPILOG)(with_groups(measure.measure, PANELS))
 app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)

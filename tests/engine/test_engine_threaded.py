@@ -13,7 +13,7 @@ from engine_prompts import SENTENCES, plain_texts
 from engine_stepped import MODEL_LEN, Rig, SteppedExecutor, all_of, eventually, in_event_loop, make_rig, running, text_of
 
 from model_reference import Reference, without_end
-from setpoint.engine import threaded
+from setpoint.engine import handing_over
 from setpoint.engine.executor import Executor
 from setpoint.engine.openvino.executor import OpenVinoExecutor
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected, SamplingParams
@@ -225,7 +225,7 @@ async def test_a_batch_that_does_not_fill_starts_when_its_wait_is_over() -> None
 
 @in_event_loop
 async def test_ended_requests_are_numbered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threaded, "STATS_RING", 4)
+    monkeypatch.setattr(handing_over, "STATS_RING", 4)
     async with running(make_rig()) as rig:
         assert rig.engine.ended_requests(0) == ([], 0)
         for number in range(6):

@@ -16,13 +16,14 @@ from serving import CHAT, Served, serving
 
 from setpoint.engine.request import GenerationRequest
 from setpoint.server.gate import ApiKeys
+from setpoint.server.limits import ServerLimits
 
 PATHS = ["/v1/chat/completions", "/v1/completions", "/setpoint/tokenize"]
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with serving(max_body_bytes=20_000) as one:
+    with serving(server_limits=ServerLimits(max_body_bytes=20_000)) as one:
         yield one
 
 

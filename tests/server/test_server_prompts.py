@@ -1,4 +1,4 @@
-"""Encoding prompts: the tokenizer is called once at a time, long texts off the event loop, and everything is bounded."""
+"""Encoding prompts: short texts on the spot, long ones off the event loop one at a time, and everything is bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from setpoint.server.prompts import INLINE_CHARACTERS, PromptEncoder
 
 
 class WatchedTokenizer(ByteTokenizer):
-    """Notices if it is entered twice at once, and on which threads it runs."""
+    """Notices if two long texts are encoded at once, and on which threads it runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,10 @@ class WatchedTokenizer(ByteTokenizer):
         self.threads: dict[int, str] = {}
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        assert self.alone.acquire(blocking=False), "two encodings at once"
+        if len(text) <= INLINE_CHARACTERS:
+            self.threads[len(text)] = threading.current_thread().name
+            return super().encode(text, add_special_tokens=add_special_tokens)
+        assert self.alone.acquire(blocking=False), "two long encodings at once"
         try:
             self.threads[len(text)] = threading.current_thread().name
             return super().encode(text, add_special_tokens=add_special_tokens)
@@ -50,7 +53,7 @@ def test_long_and_short_prompts_together() -> None:
 
     assert asyncio.run(run()) == [6, INLINE_CHARACTERS + 2, 8, 60_001, 10, 12]
     on_the_loop = [length for length, name in tokenizer.threads.items() if name == main]
-    assert on_the_loop == [5, 11]
+    assert on_the_loop == [5, 7, 9, 11]
 
 
 def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +70,28 @@ def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return [result.status for result in results if isinstance(result, ApiError)]
 
     assert asyncio.run(run()) == [503, 503]
+
+
+def test_the_characters_in_the_queue_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "MAX_PENDING_CHARACTERS", 60_000)
+    engine, _ = watched_engine()
+
+    async def run() -> list[int]:
+        encoder = PromptEncoder(engine)
+        lengths = (100_000, 50_000, 10)
+        results = await asyncio.gather(*(encoder.text("x" * n) for n in lengths), return_exceptions=True)
+        encoder.close()
+        return [result.status if isinstance(result, ApiError) else 200 for result in results]
+
+    assert asyncio.run(run()) == [200, 503, 200], "one is taken whatever its length, and short ones never wait"
+
+
+def test_a_prompt_over_the_servers_own_limit_is_refused() -> None:
+    encoder = PromptEncoder(ScriptedEngine(max_model_len=100), max_prompt_tokens=3)
+    assert encoder.answer_tokens([1] * 3, 5, "prompt") == 5
+    with pytest.raises(ApiError, match="4 tokens, and this server takes at most 3") as caught:
+        encoder.answer_tokens([1] * 4, 5, "prompt")
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
 
 
 def test_what_cannot_fit_is_refused_before_it_is_encoded() -> None:

@@ -10,9 +10,11 @@ import typer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import CONFIG_KINDS, option
 from setpoint.loop.lifeline import end_with_stdin
+from setpoint.loop.serve_flags import LIMITS, SafetyFlags
 from setpoint.policy.configuration import BatchingMode
 
 LISTEN, BATCHING = "Listening", "Batching"
+PANELS = (LISTEN, BATCHING, LIMITS)
 SERVE_EXAMPLES = """Examples:
 
 - `setpoint serve my.yaml --config runs/my` : the configuration that `tune` chose
@@ -46,6 +48,7 @@ def serve(
     kv_cache_tokens: Annotated[int | None, option("N", "Size of the KV cache in tokens.", BATCHING, min=64)] = None,
     threads: Annotated[int | None, option("N", "Compute threads; default: every core.", BATCHING, min=1)] = None,
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+    safety: SafetyFlags = SafetyFlags(),  # noqa: B008 (frozen; its fields are the options)
 ) -> int:
     """An OpenAI-compatible server held at the requirement."""
     if until_stdin_closes:
@@ -74,4 +77,7 @@ def serve(
         max_model_len=max_model_len,
         api_keys=api_key or (),
         chat_template=chat_template,
+        server_limits=safety.server_limits(),
+        step_limit_s=safety.step_limit_s,
+        drain_s=safety.drain_s,
     )

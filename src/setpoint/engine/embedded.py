@@ -8,8 +8,9 @@ from collections.abc import Callable
 from setpoint.engine.executor import Executor
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
+from setpoint.engine.restarts import RestartLimits
 from setpoint.engine.step_loop import StepLoop
-from setpoint.engine.threaded import ThreadedEngine
+from setpoint.engine.threaded import STEP_LIMIT_S, ThreadedEngine
 from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.engine.warm_up import warm_up
 from setpoint.policy.configuration import ServingConfig
@@ -26,6 +27,8 @@ def embedded_engine(
     options: ExecutorOptions | None = None,
     chat_template: str | None = None,
     clock: Callable[[], float] = time.monotonic,
+    restarts: RestartLimits = RestartLimits(),  # noqa: B008 (frozen)
+    step_limit_s: float = STEP_LIMIT_S,
 ) -> ThreadedEngine:
     """An engine for ``model`` under ``config``, not started yet. Raises ``EngineFailed`` if its tokenizer is unreadable.
 
@@ -51,5 +54,11 @@ def embedded_engine(
         return loop, executor
 
     return ThreadedEngine(
-        model_name=served_name or model.name, tokenizer=tokenizer, build=build, max_model_len=length, clock=clock
+        model_name=served_name or model.name,
+        tokenizer=tokenizer,
+        build=build,
+        max_model_len=length,
+        clock=clock,
+        restarts=restarts,
+        step_limit_s=step_limit_s,
     )

@@ -126,3 +126,11 @@ class InvalidRequest(ValueError):
 
 class EngineFailed(RuntimeError):
     """The engine stopped; requests in flight are lost."""
+
+
+class EngineRestarting(EngineFailed):
+    """The engine stopped and is being built again; ``retry_after_s`` is when it may be asked again."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

@@ -37,6 +37,8 @@ class EngineGauges:
     admissions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     prediction_error: PredictionError | None = None
     prediction_source: str = ""
+    restarts_total: int = 0
+    stalls_total: int = 0
 
 
 class TokenStream(Protocol):

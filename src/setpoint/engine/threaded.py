@@ -3,71 +3,55 @@
 Between ``begin_step`` and ``finish_step`` the kernels run without the interpreter lock; in that window the previous step's
 tokens are turned into text and handed over, one wake-up of the event loop a step. Nothing on the event loop waits for the
 engine.
+
+When a step fails, its requests end with an error, executor and step loop are built anew on the same thread, and the records
+go on. When a step does not come back, its requests end as well, and the thread is built anew should it ever return.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from setpoint.engine.detokenize import TextStream
 from setpoint.engine.executor import Executor
+from setpoint.engine.gauges import gauges_of
+from setpoint.engine.handing_over import EndedRequests, deliver, refuse, resolve, words
 from setpoint.engine.request import (
     Delta,
     EngineFailed,
+    EngineRestarting,
     FinishReason,
     GenerationRequest,
     InvalidRequest,
     Rejected,
     RequestStats,
 )
+from setpoint.engine.restarts import NO_RESTARTS, Recovery, RestartLimits
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.service import EngineGauges
 from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_watch import StepWatch
+from setpoint.engine.stream import EngineStream
 from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.engine.validation import require_servable
 
-Answer = TypeVar("Answer")
-
 SHUTTING_DOWN = "the server is shutting down"
 NOT_STARTED = "the engine has not started"
-STATS_RING = 1 << 15
 IDLE_CHECK_S = 0.5
 SWITCH_INTERVAL_S = 0.0005
-
-
-class EngineStream:
-    """One request's answer on the event loop (``service.TokenStream``). Unread deltas are bounded by ``max_tokens``."""
-
-    def __init__(self, engine: ThreadedEngine, request: GenerationRequest) -> None:
-        self.request = request
-        self.prompt_tokens = len(request.prompt_ids)
-        self.cached_tokens = 0
-        self._engine = engine
-        self._deltas: asyncio.Queue[Delta] = asyncio.Queue()
-        self._ended = False
-
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        while not self._ended:
-            delta = await self._deltas.get()
-            self._ended = delta.finish_reason is not None
-            yield delta
-
-    def cancel(self) -> None:
-        """End the request; its KV blocks are free at the next step."""
-        self._engine.cancel(self)
-
-    def push(self, delta: Delta) -> None:
-        """Called on the event loop by the engine."""
-        self._deltas.put_nowait(delta)
+# A step of a second is long; a minute is a kernel that will not return.
+STEP_LIMIT_S = 60.0
+WATCH_EVERY_S = 0.25
+logger = logging.getLogger("setpoint.engine")
 
 
 class _Live:
@@ -92,6 +76,8 @@ class ThreadedEngine:
         build: Callable[[], tuple[StepLoop, Executor]],
         max_model_len: int,
         clock: Callable[[], float] = time.monotonic,
+        restarts: RestartLimits = NO_RESTARTS,
+        step_limit_s: float = STEP_LIMIT_S,
     ) -> None:
         self.model_name = model_name
         self.tokenizer = tokenizer
@@ -104,10 +90,14 @@ class ThreadedEngine:
         self._wake = threading.Event()
         self._stopping = False
         self._quitting = False
-        self._failure: str | None = None
+        self._recovery = Recovery(restarts, clock)
+        self._stalls_total = 0
+        self._watch = StepWatch(step_limit_s, clock)
+        self._watching: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Future[int]] = set()
         self._live: dict[int, _Live] = {}
         self._id_of: dict[EngineStream, int] = {}
-        self._ended: deque[tuple[int, RequestStats]] = deque(maxlen=STATS_RING)
+        self._ended = EndedRequests()
         self._emissions: list[Emission] = []
         self._outbox: list[tuple[EngineStream, Delta]] = []
         self._steps: StepLoop | None = None
@@ -123,6 +113,7 @@ class ThreadedEngine:
         self._thread = threading.Thread(target=self._run, args=(ready,), name="setpoint-engine", daemon=True)
         self._thread.start()
         await ready
+        self._watching = asyncio.create_task(self._keep_watching())
 
     async def submit(self, request: GenerationRequest) -> EngineStream:
         """Admit a request at the next step boundary. Raises ``Rejected``, ``InvalidRequest`` or ``EngineFailed``."""
@@ -130,8 +121,10 @@ class ThreadedEngine:
         require_servable(request, self.tokenizer.vocabulary_size)
         if request.sent_s is None:  # its limits run from here: the engine looks into its inbox only between two steps
             request = replace(request, sent_s=self._clock())
-        stream = EngineStream(self, request)
+        stream = EngineStream(request, self.cancel)
         answer: asyncio.Future[int] = self._event_loop.create_future()
+        self._asking.add(answer)
+        answer.add_done_callback(self._asking.discard)
         self._post(lambda: self._admit(stream, answer))
         try:
             stream.cached_tokens = await answer
@@ -148,46 +141,31 @@ class ThreadedEngine:
         """Refuse new requests, let running ones end within ``drain_s`` seconds, cancel the rest, stop the thread."""
         self._stopping = True
         deadline_s = self._clock() + drain_s
-        while (self._live or self._inbox) and self._clock() < deadline_s and self._failure is None:
+        while (self._live or self._inbox) and self._clock() < deadline_s and self._comes_back():
             await asyncio.sleep(0.02)
         if self._thread is not None:
             self._post(self._quit)
-            await asyncio.to_thread(self._thread.join)
+            # A thread inside a step that never returns is left behind: it is a daemon and ends with the process.
+            while self._thread.is_alive() and not self._watch.given_up:
+                await asyncio.to_thread(self._thread.join, WATCH_EVERY_S)
+        if self._watching is not None:
+            self._watching.cancel()
 
     def gauges(self) -> EngineGauges:
         """A snapshot; counters are read without a lock, each is a single number."""
         steps = self._steps
         if steps is None:
             raise EngineFailed(NOT_STARTED)
-        if self._failure is not None:
-            raise EngineFailed(self._failure)
-        return EngineGauges(
-            now_s=self._clock(),
-            waiting=len(steps.waiting),
-            running=len(steps.running),
-            kv_blocks=steps.pool.blocks,
-            kv_used_blocks=steps.pool.used,
-            steps_total=steps.steps.total,
-            step_seconds_total=steps.steps.seconds_total,
-            prefix_queries_total=steps.counters.prefix_queries,
-            prefix_hits_total=steps.counters.prefix_hits,
-            preemptions_total=steps.counters.preemptions,
-            shed_total=steps.counters.shed,
-            rejected_total=steps.counters.rejected,
-            prompt_tokens_total=steps.counters.prompt_tokens,
-            output_tokens_total=steps.counters.output_tokens,
-            admissions=dict(steps.counters.admissions),
-            prediction_error=None if steps.step_time is None else steps.step_time.recent_error,
-            prediction_source="" if steps.step_time is None else steps.step_time.source,
-        )
+        if self._recovery.failure is not None:
+            raise EngineFailed(self._recovery.failure)
+        outage = self._outage()
+        if outage is not None:
+            raise EngineRestarting(outage, self._recovery.retry_after_s)
+        return gauges_of(steps, self._clock(), self._recovery.restarts_total, self._stalls_total)
 
     def ended_requests(self, since: int) -> tuple[list[RequestStats], int]:
-        """Ended requests numbered ``since`` and later (the newest ``STATS_RING`` are kept), and the next number."""
-        kept = list(self._ended)
-        if not kept:
-            return [], 0
-        first = kept[0][0]
-        return [stats for _, stats in kept[max(0, since - first) :]], first + len(kept)
+        """Ended requests numbered ``since`` and later (a bounded ring), and the next number."""
+        return self._ended.since(since)
 
     def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
         """Recorded steps numbered ``since`` and later as columns, and the next number."""
@@ -202,11 +180,39 @@ class ThreadedEngine:
         return self._steps.decisions.columns(since)
 
     def _raise_if_down(self) -> None:
-        if self._failure is not None or self._stopping or self._steps is None:
+        if self._recovery.failure is not None or self._stopping or self._steps is None:
             raise EngineFailed(self._why_down())
+        outage = self._outage()
+        if outage is not None:
+            raise Rejected(outage, self._recovery.retry_after_s)
+
+    def _outage(self) -> str | None:
+        """Why requests are refused for the moment, if they are."""
+        return f"the engine failed: {self._watch.message}" if self._watch.given_up else self._recovery.outage
+
+    def _comes_back(self) -> bool:
+        """Whether what is in the engine may still end as it should."""
+        return self._recovery.failure is None and not self._watch.given_up
 
     def _why_down(self) -> str:
-        return self._failure or (SHUTTING_DOWN if self._stopping or self._quitting else NOT_STARTED)
+        stopped = SHUTTING_DOWN if self._stopping or self._quitting else NOT_STARTED
+        return self._recovery.failure or self._outage() or stopped
+
+    async def _keep_watching(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            self.look_for_a_stall()
+
+    def look_for_a_stall(self) -> None:
+        """If a step has taken too long, end every request: its thread cannot be asked, and may never answer again."""
+        if not self._watch.overdue():
+            return
+        self._stalls_total += 1
+        logger.error("%s; its requests are ended", self._why_down())
+        for live in list(self._live.values()):
+            live.stream.push(self._last_words(live, ""))
+        for answer in list(self._asking):
+            refuse(answer, Rejected(self._why_down(), self._recovery.retry_after_s))
 
     def _post(self, action: Callable[[], None]) -> None:
         """Run ``action`` on the engine's thread; once that is gone, here, where it can only find that out."""
@@ -221,36 +227,78 @@ class ThreadedEngine:
 
     def _run(self, ready: asyncio.Future[None]) -> None:
         try:
-            steps, executor = self._build()
+            steps, executor = self._recovery.timed(self._build)
         except Exception as error:  # whatever went wrong belongs to the caller of start()
-            failure = error if isinstance(error, EngineFailed) else EngineFailed(_words(error))
-            self._failure = str(failure)
+            failure = error if isinstance(error, EngineFailed) else EngineFailed(words(error))
+            self._recovery.failure = str(failure)
             self._close()
-            self._on_event_loop(partial(_refuse, ready, failure))
+            self._on_event_loop(partial(refuse, ready, failure))
             return
         self._steps = steps
         self.max_model_len = steps.max_model_len
-        self._on_event_loop(partial(_resolve, ready, None))
+        self._on_event_loop(partial(resolve, ready, None))
+        built: tuple[StepLoop, Executor] | None = (steps, executor)
+        while built is not None:
+            built = self._live_once(*built)
+        self._close()
+
+    def _live_once(self, steps: StepLoop, executor: Executor) -> tuple[StepLoop, Executor] | None:
+        """Step until told to end, or until something fails; then what to go on with, if anything."""
         try:
             self._step_until_told(steps)
         except Exception as error:  # an executor, a policy: nothing may leave a stream without an end
-            self._failure = f"the engine failed: {_words(error)}"
+            self._fail(error)
         try:
             self._wind_up(steps)
         finally:
-            self._close()
+            if self._recovery.outage is None:
+                self._close()
             executor.close()
+        return self._build_again(steps) if self._recovery.outage is not None else None
+
+    def _fail(self, error: Exception) -> None:
+        self._recovery.failed(f"the engine failed: {words(error)}", for_good=self._quitting)
+
+    def _build_again(self, old: StepLoop) -> tuple[StepLoop, Executor] | None:
+        """A new executor and a new loop that goes on with the old one's records; ``None`` if there is to be none."""
+        while self._recovery.outage is not None:
+            self._pause(self._recovery.wait_s)
+            if self._quitting:
+                return None
+            try:
+                steps, executor = self._recovery.timed(self._build)
+            except Exception as error:
+                self._fail(error)
+                continue
+            steps.steps, steps.counters = old.steps, old.counters
+            self._emissions = []
+            self._steps = steps
+            self._recovery.back()
+            return steps, executor
+        return None
+
+    def _pause(self, wait_s: float) -> None:
+        """Wait, refusing who comes; a stop ends it early."""
+        until_s = self._clock() + wait_s
+        self._take_inbox()
+        while not self._quitting and self._clock() < until_s:
+            self._wake.wait(min(IDLE_CHECK_S, max(0.0, until_s - self._clock())))
+            self._wake.clear()
+            self._take_inbox()
 
     def _step_until_told(self, steps: StepLoop) -> None:
         while True:
             self._take_inbox()
             if self._quitting:
                 return
+            self._watch.enter()
             started = steps.begin_step()
             self._publish()
             if started:
                 self._emissions = steps.finish_step()
-            else:
+            if self._watch.leave():
+                raise EngineFailed(self._watch.message)
+            if not started:
                 self._rest(steps)
 
     def _wind_up(self, steps: StepLoop) -> None:
@@ -259,11 +307,18 @@ class ThreadedEngine:
             self._publish()
             steps.abort_all(self._why_down())
         except Exception as error:
-            self._failure = self._failure or f"the engine failed: {_words(error)}"
+            self._recovery.failed(f"the engine failed: {words(error)}", for_good=True)
         for live in list(self._live.values()):
-            self._outbox.append((live.stream, Delta(live.text.finish(), (), FinishReason.ERROR, self._why_down())))
-            self._retire(live, FinishReason.ERROR)
+            end = self._last_words(live, live.text.finish())
+            self._outbox.append((live.stream, end))
+            self._retire(live, end.finish_reason or FinishReason.ERROR)
         self._send()
+
+    def _last_words(self, live: _Live, text: str) -> Delta:
+        """The end of a request that the engine did not bring to one. What never began may be asked again, and is told when."""
+        if self._outage() is not None and live.sequence.first_scheduled_s is None:
+            return Delta("", (), FinishReason.SHED, self._why_down(), self._recovery.retry_after_s)
+        return Delta(text, (), FinishReason.ERROR, self._why_down())
 
     def _close(self) -> None:
         """From here on nothing can be posted; what was posted before is answered."""
@@ -283,20 +338,23 @@ class ThreadedEngine:
 
     def _admit(self, stream: EngineStream, answer: asyncio.Future[int]) -> None:
         if self._closed or self._steps is None:
-            self._on_event_loop(partial(_refuse, answer, EngineFailed(self._why_down())))
+            self._on_event_loop(partial(refuse, answer, EngineFailed(self._why_down())))
+            return
+        if self._recovery.outage is not None:
+            self._on_event_loop(partial(refuse, answer, Rejected(self._why_down(), self._recovery.retry_after_s)))
             return
         try:
             sequence = self._steps.submit(stream.request)
         except (Rejected, InvalidRequest) as error:
-            self._on_event_loop(partial(_refuse, answer, error))
+            self._on_event_loop(partial(refuse, answer, error))
             return
         except Exception as error:
-            self._on_event_loop(partial(_refuse, answer, EngineFailed(f"the engine failed: {_words(error)}")))
+            self._on_event_loop(partial(refuse, answer, EngineFailed(f"the engine failed: {words(error)}")))
             raise
         text = TextStream(self.tokenizer.token_bytes, stream.request.sampling.stop)
         self._live[sequence.sequence_id] = _Live(sequence, stream, text)
         self._id_of[stream] = sequence.sequence_id
-        self._on_event_loop(partial(_resolve, answer, sequence.cached_tokens))
+        self._on_event_loop(partial(resolve, answer, sequence.cached_tokens))
 
     def _cancel(self, stream: EngineStream) -> None:
         live = self._live.get(self._id_of.get(stream, -1))
@@ -317,7 +375,7 @@ class ThreadedEngine:
     def _send(self) -> None:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
-            self._on_event_loop(partial(_deliver, outbox))
+            self._on_event_loop(partial(deliver, outbox))
 
     def _publish_one(self, emission: Emission) -> None:
         assert self._steps is not None
@@ -342,43 +400,10 @@ class ThreadedEngine:
             self._retire(live, reason)
 
     def _retire(self, live: _Live, reason: FinishReason) -> None:
-        sequence = live.sequence
-        del self._live[sequence.sequence_id]
+        del self._live[live.sequence.sequence_id]
         self._id_of.pop(live.stream, None)
-        stats = RequestStats(
-            name=sequence.request.name,
-            arrived_s=sequence.arrived_s,
-            first_scheduled_s=sequence.first_scheduled_s,
-            first_token_s=sequence.first_token_s,
-            ended_s=self._clock(),
-            prompt_tokens=sequence.prompt_tokens,
-            cached_tokens=sequence.cached_tokens,
-            output_tokens=sequence.emitted,
-            preemptions=sequence.preemptions,
-            finish_reason=reason,
-        )
-        # Number and record go in together: a reader on the other thread sees both or neither.
-        self._ended.append((self._ended[-1][0] + 1 if self._ended else 0, stats))
+        self._ended.add(live.sequence, reason, self._clock())
 
     def _on_event_loop(self, action: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens any more
             self._event_loop.call_soon_threadsafe(action)
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _resolve(answer: asyncio.Future[Answer], value: Answer) -> None:
-    if not answer.done():
-        answer.set_result(value)
-
-
-def _refuse(answer: asyncio.Future[Answer], error: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(error)
-
-
-def _deliver(outbox: list[tuple[EngineStream, Delta]]) -> None:
-    for stream, delta in outbox:
-        stream.push(delta)

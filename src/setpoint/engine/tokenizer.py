@@ -11,6 +11,7 @@ from pathlib import Path
 from setpoint.engine.chat_template import ChatTemplate, ToolStyle
 from setpoint.engine.constraint import Grammar, GrammarSpec
 from setpoint.engine.grammars import GrammarCompiler
+from setpoint.engine.long_texts import LONG_CHARACTERS, LongTexts, long_texts
 from setpoint.engine.openvino.graph import first_line
 from setpoint.engine.openvino.runtime import openvino_genai
 from setpoint.engine.request import EngineFailed, InvalidRequest
@@ -34,6 +35,8 @@ class ModelTokenizer:
             vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
         except RuntimeError as error:
             raise EngineFailed(f"{folder}: no tokenizer that can be read: {first_line(error)}") from error
+        self._long: LongTexts | None = None
+        self._long = long_texts(folder, lambda text, special: self.encode(text, add_special_tokens=special))
         self.vocabulary_size = max(vocabulary.values()) + 1
         self.special_ids = self._find_specials()
         self.token_bytes = self._bytes_table(vocabulary)
@@ -54,6 +57,8 @@ class ModelTokenizer:
         """Token ids of ``text``; special tokens written out in it are recognised."""
         if not text:
             return []
+        if len(text) > LONG_CHARACTERS and self._long is not None:
+            return self._long.encode(text, add_special_tokens=add_special_tokens)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).input_ids.data[0].tolist()
         return ids
 

@@ -8,14 +8,17 @@ from typing import Any, Final
 
 from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import resolve_model
+from setpoint.engine.threaded import STEP_LIMIT_S
 from setpoint.loop.configs import changed, default_config
 from setpoint.loop.console import say
 from setpoint.loop.errors import BadInput
+from setpoint.loop.open_files import with_room_for_files
 from setpoint.loop.subject import is_requirement
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.views import RequestLimits
 from setpoint.requirement import LatencyMetric, ModelSource, Requirement, Slos, load_requirement
 from setpoint.server.app import create_app
+from setpoint.server.limits import ServerLimits
 from setpoint.server.live_checks import LatencyCheck, Objectives, SpreadCheck
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
 
@@ -78,6 +81,8 @@ def serve(
     max_model_len: int | None = None,
     api_keys: Sequence[str] = (),
     chat_template: Path | None = None,
+    server_limits: ServerLimits | None = None,
+    step_limit_s: float = STEP_LIMIT_S,
     drain_s: float = DEFAULT_DRAIN_S,
 ) -> int:
     """Serve until a signal; gives the exit code.
@@ -96,12 +101,15 @@ def serve(
         say(f"--max-model-len {max_model_len}: this model takes at most {model.context_tokens} tokens")
     say(f"loading {model.name}")
     name = served_name or source.served_name
-    engine = embedded_engine(model, config, served_name=name, max_model_len=max_model_len, chat_template=template)
+    engine = embedded_engine(
+        model, config, served_name=name, max_model_len=max_model_len, chat_template=template, step_limit_s=step_limit_s
+    )
     limits = None if requirement is None else request_limits(requirement.slo)
     app = create_app(
         engine,
         api_keys=api_keys,
         default_limits=limits,
+        server_limits=with_room_for_files(server_limits or ServerLimits()),
         objectives=None if requirement is None else objectives(requirement),
         about={"model": model.name, "max_model_len": engine.max_model_len, **config.model_dump(mode="json")},
     )

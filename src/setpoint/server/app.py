@@ -14,15 +14,20 @@ from starlette.routing import Route
 
 from setpoint.engine.service import EngineService
 from setpoint.policy.views import RequestLimits
-from setpoint.server.context import DEFAULT_MAX_BODY_BYTES, ServerContext
+from setpoint.server.connection import Guard
+from setpoint.server.context import ServerContext
 from setpoint.server.dashboard import Dashboard
 from setpoint.server.errors import ApiError
 from setpoint.server.gate import ApiKeys, Gate
 from setpoint.server.generation import ChatCompletions, TextCompletions
 from setpoint.server.introspection import Introspection
+from setpoint.server.limits import ServerLimits
 from setpoint.server.live_checks import Objectives
 from setpoint.server.live_endpoint import Accounted
 from setpoint.server.live_ticker import ticking
+from setpoint.server.openapi import ApiDescription
+from setpoint.server.process_metrics import ProcessMetrics
+from setpoint.server.quota import KeyQuotas
 from setpoint.server.refused import refusals
 
 
@@ -36,6 +41,7 @@ def _routes(context: ServerContext, *, key_needed: bool) -> list[Route]:
         Route("/v1/models/{name:path}", about.model),
         Route("/health", about.health),
         Route("/metrics", about.metrics),
+        Route("/openapi.json", ApiDescription(context).openapi),
         Route("/setpoint/requests", about.requests),
         Route("/setpoint/steps", about.steps),
         Route("/setpoint/decisions", about.decisions),
@@ -70,7 +76,7 @@ def create_app(
     api_keys: Sequence[str] = (),
     model_names: Sequence[str] = (),
     default_limits: RequestLimits | None = None,
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    server_limits: ServerLimits | None = None,
     objectives: Objectives | None = None,
     about: Mapping[str, object] | None = None,
 ) -> Starlette:
@@ -78,15 +84,15 @@ def create_app(
 
     api_keys: keys that open everything but ``/health`` and the empty page of ``/dashboard``; none: everything is open.
     model_names: names a request may ask for, the first of them the one that answers carry (default: the engine's).
-    default_limits: the SLO of an interactive request without ``x-slo-*`` headers. objectives: the requirement that the live
-    view holds the server against. about: the serving configuration as the dashboard shows it. ``app.state.context`` is the
-    ``ServerContext``.
+    default_limits: the SLO of an interactive request without ``x-slo-*`` headers. server_limits: what one client may take.
+    objectives: the requirement that the live view holds the server against. about: the serving configuration as the
+    dashboard shows it. ``app.state.context`` is the ``ServerContext``.
     """
     context = ServerContext(
         engine,
         model_names=model_names,
         default_limits=default_limits,
-        max_body_bytes=max_body_bytes,
+        limits=server_limits,
         objectives=objectives,
         about=about,
     )
@@ -102,7 +108,9 @@ def create_app(
             await context.stop()
 
     paths = [route.path for route in routes]
-    gate = Middleware(Gate, keys=ApiKeys(api_keys), responses=context.metrics.responses, paths=paths)
+    process = ProcessMetrics(context.metrics.registry)
+    quotas = KeyQuotas(context.limits)
+    gate = Middleware(Gate, keys=ApiKeys(api_keys), quotas=quotas, responses=context.metrics.responses, paths=paths)
     app = Starlette(
         routes=routes,
         middleware=[gate],
@@ -111,4 +119,5 @@ def create_app(
     )
     app.router.redirect_slashes = False
     app.state.context = context
+    app.state.guard = process.watched(Guard(context.limits, process.cut))
     return app

@@ -1,4 +1,4 @@
-"""Reading a request's body within bounds of size and time."""
+"""Reading a request's body within bounds of size, time and structure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from setpoint.server.errors import ApiError, ClientGone
+from setpoint.server.json_bounds import require_bounded
 
 BODY_TIMEOUT_S = 30.0
 
@@ -18,16 +19,21 @@ def _too_large(max_bytes: int) -> ApiError:
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises ``ApiError`` 413 (too large) or 408 (too slow), ``ClientGone`` if the client left."""
+    """The whole body, of JSON that may be parsed on the event loop.
+
+    Raises ``ApiError`` 413 (too large), 408 (too slow) or 400 (too many values), ``ClientGone`` if the client left.
+    """
     declared = Headers(scope=scope).get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(receive, max_bytes)
+            raw = await _read(receive, max_bytes)
     except TimeoutError:
         message = f"The request body did not arrive within {BODY_TIMEOUT_S:.0f} s."
         raise ApiError(408, message, code="request_timeout", headers={"connection": "close"}) from None
+    require_bounded(raw)
+    return raw
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes:

@@ -6,17 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from setpoint.engine.request import EngineFailed
+from setpoint.engine.request import EngineFailed, EngineRestarting
 from setpoint.engine.service import EngineService
 from setpoint.policy.views import RequestLimits
 from setpoint.server.compiling import GrammarWorker
 from setpoint.server.errors import model_not_found
+from setpoint.server.limits import ServerLimits
 from setpoint.server.live import LiveView
 from setpoint.server.live_checks import Objectives
 from setpoint.server.metrics import ServerMetrics
 from setpoint.server.prompts import PromptEncoder
-
-DEFAULT_MAX_BODY_BYTES = 2 * 1024 * 1024
 
 
 class Health(StrEnum):
@@ -24,6 +23,7 @@ class Health(StrEnum):
 
     STARTING = "starting"
     OK = "ok"
+    RESTARTING = "restarting"
     DRAINING = "draining"
     FAILED = "failed"
 
@@ -40,18 +40,19 @@ class ServerContext:
         *,
         model_names: Sequence[str] = (),
         default_limits: RequestLimits | None = None,
-        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        limits: ServerLimits | None = None,
         objectives: Objectives | None = None,
         about: Mapping[str, object] | None = None,
     ) -> None:
         self.engine = engine
         self.model_names = tuple(model_names) or (engine.model_name,)
         self.default_limits = default_limits or RequestLimits()
-        self.max_body_bytes = max_body_bytes
+        self.limits = limits or ServerLimits()
+        self.max_body_bytes = self.limits.max_body_bytes
         self.created = int(time.time())
         self.live = LiveView(engine, objectives, about)
         self.metrics = ServerMetrics(engine, self.model_names[0], self.live)
-        self.prompts = PromptEncoder(engine)
+        self.prompts = PromptEncoder(engine, max_prompt_tokens=self.limits.max_prompt_tokens)
         self.grammars = GrammarWorker(engine.tokenizer)
         self.submit_failed = False
         self._started = False
@@ -84,6 +85,8 @@ class ServerContext:
             return Health.STARTING
         try:
             self.engine.gauges()
+        except EngineRestarting:
+            return Health.RESTARTING
         except EngineFailed:
             return Health.FAILED
         return Health.FAILED if self.submit_failed else Health.OK

@@ -87,10 +87,22 @@ def overloaded(reason: str, retry_after_s: float | None) -> ApiError:
     return ApiError(503, message, code="server_is_overloaded", kind="server_error", headers=headers)
 
 
+def crowded() -> ApiError:
+    """503: every connection this server keeps is in use."""
+    error = overloaded("every connection is in use", DEFAULT_RETRY_AFTER_S)
+    error.headers["connection"] = "close"
+    return error
+
+
+def rate_limited(message: str, retry_after_s: float) -> ApiError:
+    """429 ``rate_limit_exceeded``: the caller's own quota, whatever the server's load."""
+    return ApiError(429, message, code="rate_limit_exceeded", kind="requests", headers=retry_headers(retry_after_s))
+
+
 def shutting_down() -> ApiError:
-    """503: the server is draining and this request was not, or will not be, finished."""
+    """503: the server is draining and this request was not, or will not be, finished. The connection ends with it."""
     message = "The server is shutting down; send the request again elsewhere or later."
-    headers = retry_headers(DEFAULT_RETRY_AFTER_S)
+    headers = {**retry_headers(DEFAULT_RETRY_AFTER_S), "connection": "close"}
     return ApiError(503, message, code="server_shutting_down", kind="server_error", headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""The first thing every request passes: its name, its key, and a last net for errors nobody foresaw."""
+"""The first thing every request passes: its name, its key and quota, and a last net for errors nobody foresaw."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from setpoint.server.errors import ApiError, engine_error
-from setpoint.server.headers import request_id
+from setpoint.server.headers import request_id, tenant_name
+from setpoint.server.quota import KeyQuotas
 
 REQUEST_ID: Final = "setpoint.request_id"
 OPEN_PATHS: Final = ("/health", "/dashboard")
+TENANT: Final = "setpoint.tenant"
+QUOTA_PATHS: Final = ("/v1/chat/completions", "/v1/completions")
 logger = logging.getLogger("setpoint.server")
 
 
@@ -28,14 +31,19 @@ class ApiKeys:
             raise ValueError("an API key must not be empty")
         self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
-    def open(self, authorization: str) -> bool:
-        """Whether an ``Authorization`` header value carries one of the keys; without keys everything is open."""
+    def owner(self, authorization: str) -> str | None:
+        """Who an ``Authorization`` header value speaks for: ``key:1`` for the first key, ``None`` for none of them.
+
+        Without keys everything is open, and belongs to nobody: the empty name. A name never tells the key.
+        """
         if not self._digests:
-            return True
+            return ""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode("latin-1", "replace")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+        if scheme.lower() != "bearer" or not any(matches):
+            return None
+        return f"key:{matches.index(True) + 1}"
 
 
 def _unauthorized() -> ApiError:
@@ -44,14 +52,15 @@ def _unauthorized() -> ApiError:
 
 
 class Gate:
-    """ASGI middleware: names the request, checks the key, counts responses, turns a stray exception into a 500.
+    """ASGI middleware: names the request and its tenant, checks key and quota, counts responses, answers stray errors.
 
     ``paths`` are the server's own; responses elsewhere are counted under one label, so that labels stay bounded.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, responses: Counter, paths: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, quotas: KeyQuotas, responses: Counter, paths: Collection[str]) -> None:
         self._app = app
         self._keys = keys
+        self._quotas = quotas
         self._responses = responses
         self._paths = frozenset(paths)
 
@@ -72,11 +81,16 @@ class Gate:
                 self._responses.labels(path, str(message["status"])).inc()
             await send(message)
 
-        if scope["path"] not in OPEN_PATHS and not self._keys.open(headers.get("authorization", "")):
+        owner = "" if scope["path"] in OPEN_PATHS else self._keys.owner(headers.get("authorization", ""))
+        if owner is None:
             await _unauthorized().response()(scope, receive, named_send)
             return
         try:
-            await self._app(scope, receive, named_send)
+            scope[TENANT] = tenant_name(headers, owner)
+            with self._quotas.one(owner if scope["path"] in QUOTA_PATHS else ""):
+                await self._app(scope, receive, named_send)
+        except ApiError as error:
+            await error.response()(scope, receive, named_send)
         except Exception:
             logger.exception("request %s to %s failed", name, path)
             if started:

@@ -25,7 +25,7 @@ from setpoint.server import errors, sse
 from setpoint.server.body import read_body
 from setpoint.server.choices import Choices
 from setpoint.server.context import ServerContext
-from setpoint.server.gate import REQUEST_ID
+from setpoint.server.gate import REQUEST_ID, TENANT
 from setpoint.server.hangup import Hangup
 from setpoint.server.headers import request_class, request_limits
 from setpoint.server.live_endpoint import account_of
@@ -115,6 +115,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 streaming=body.streaming,
                 limits=limits,
                 request_class=kind,
+                tenant=scope[TENANT],
             )
             groups.append([request, *(_sibling(request, number) for number in range(1, body.n or 1))])
         return groups

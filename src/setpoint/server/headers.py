@@ -1,4 +1,4 @@
-"""What clients say in headers: the request's name, its limits, its class."""
+"""What clients say in headers: the request's name, its limits, its class, its tenant."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from setpoint.server.errors import invalid
 SLO_HEADERS: Final = {"x-slo-ttft-ms": "ttft_s", "x-slo-tpot-ms": "tpot_s", "x-slo-e2e-ms": "e2e_s"}
 CLASSES: Final = {"interactive": INTERACTIVE, "batch": BATCH}
 MAX_SLO_MS: Final = 86_400_000.0
+FAIRNESS_HEADER: Final = "x-gateway-inference-fairness-id"
+_FAIRNESS_ID = re.compile(r"[\x20-\x7e]{1,256}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -50,3 +52,16 @@ def request_class(headers: Headers) -> int:
         message = f"x-setpoint-class: found '{name[:64]}', must be one of {', '.join(CLASSES)}."
         raise invalid(message, "x-setpoint-class")
     return CLASSES[name]
+
+
+def tenant_name(headers: Headers, owner: str) -> str:
+    """Whose request it is, for fairness inside a class: what ``x-gateway-inference-fairness-id`` says, else the key's owner.
+
+    The header is set by a gateway that knows its callers better than we do, so it wins. Raises ``ApiError`` 400.
+    """
+    given = headers.get(FAIRNESS_HEADER, "").strip()
+    if not given:
+        return owner
+    if not _FAIRNESS_ID.fullmatch(given):
+        raise invalid(f"{FAIRNESS_HEADER}: must have 1 to 256 printable ASCII characters.", FAIRNESS_HEADER)
+    return f"id:{given}"

@@ -40,6 +40,8 @@ _COUNTERS: Final = (
     ("requests_rejected", "Requests refused at admission.", "rejected_total"),
     ("requests_shed", "Waiting requests ended because they could not meet their deadline.", "shed_total"),
     ("engine_steps", "Steps of the engine.", "steps_total"),
+    ("engine_restarts", "Times the engine was built again after a failure.", "restarts_total"),
+    ("engine_stalls", "Steps that were given up because they did not end.", "stalls_total"),
     ("engine_step_seconds", "Seconds spent in steps of the engine.", "step_seconds_total"),
 )
 # (name, help, which latency): seconds from the arrival of the request's last byte.

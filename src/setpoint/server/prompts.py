@@ -1,7 +1,7 @@
 """From a request's text to token ids, without holding up the event loop.
 
-Short prompts are encoded on the spot. Long ones go to one worker thread, and all that comes while it works queues
-behind them, so that the tokenizer is never called twice at once by the server. The queue is bounded.
+Short prompts are encoded on the spot, in about a millisecond. Long ones go to one worker thread, which runs without the
+interpreter lock; its queue is bounded, in prompts and in characters.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from setpoint.server.tools import Tool
 
 INLINE_CHARACTERS: Final = 4096
 MAX_PENDING: Final = 1024
+# About two seconds of encoding on one core.
+MAX_PENDING_CHARACTERS: Final = 4_000_000
+# What the text around a message costs, in characters: a thousand empty messages are work as well.
+MESSAGE_CHARACTERS: Final = 32
 # Longer texts are refused before they are encoded: hardly any token covers as many characters, let alone all of them.
 MAX_CHARACTERS_PER_TOKEN: Final = 64
 
@@ -27,10 +31,12 @@ MAX_CHARACTERS_PER_TOKEN: Final = 64
 class PromptEncoder:
     """Renders and encodes prompts for one engine, and checks that they fit its context."""
 
-    def __init__(self, engine: EngineService) -> None:
+    def __init__(self, engine: EngineService, *, max_prompt_tokens: int | None = None) -> None:
         self._engine = engine
+        self._max_prompt_tokens = max_prompt_tokens
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="setpoint-encode")
         self._pending = 0
+        self._pending_characters = 0
         self._closed = False
 
     async def chat(
@@ -39,7 +45,7 @@ class PromptEncoder:
         """Token ids of a conversation in the model's own template. Raises ``ApiError`` 400 or 503."""
         plain = [message.as_template_sees_it() for message in messages]
         shown = [tool.as_template_sees_it() for tool in tools]
-        characters = sum(len(message.content or "") for message in messages)
+        characters = sum(MESSAGE_CHARACTERS + len(message.content or "") for message in messages)
         if shown or any(message.tool_calls for message in messages):
             characters += len(json.dumps([plain, shown]))
 
@@ -68,6 +74,10 @@ class PromptEncoder:
         limit = self._engine.max_model_len
         if not prompt_ids:
             raise invalid(f"{param}: is empty, at least one token is needed.", param)
+        most = self._max_prompt_tokens
+        if most is not None and len(prompt_ids) > most:
+            message = f"The prompt has {len(prompt_ids)} tokens, and this server takes at most {most}."
+            raise invalid(message, param, code="context_length_exceeded")
         room = limit - len(prompt_ids)
         if room < 1 or (wanted is not None and wanted > room):
             raise too_long(f"{len(prompt_ids)} tokens", wanted, limit, param if room < 1 else "max_tokens")
@@ -84,15 +94,20 @@ class PromptEncoder:
             raise too_long(f"{characters} characters", None, limit, param)
         if self._closed:
             raise shutting_down()
-        if self._pending >= MAX_PENDING:
-            raise overloaded("too many prompts are waiting to be encoded", None)
         try:
-            if self._pending == 0 and characters <= INLINE_CHARACTERS:
+            if characters <= INLINE_CHARACTERS:
                 return tuple(encode())
+            if self._pending and not self._has_room(characters):
+                raise overloaded("too many prompts are waiting to be encoded", None)
             self._pending += 1
+            self._pending_characters += characters
             try:
                 return tuple(await asyncio.get_running_loop().run_in_executor(self._worker, encode))
             finally:
                 self._pending -= 1
+                self._pending_characters -= characters
         except InvalidRequest as error:
             raise invalid(str(error), error.field_name or param) from None
+
+    def _has_room(self, characters: int) -> bool:
+        return self._pending < MAX_PENDING and self._pending_characters + characters <= MAX_PENDING_CHARACTERS

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from setpoint.engine.request import EngineFailed
+from setpoint.server.connection import Guard
 from setpoint.server.context import ServerContext
 
 EXIT_OK: Final = 0
@@ -22,7 +23,6 @@ EXIT_CANNOT_SERVE: Final = 2
 DEFAULT_DRAIN_S: Final = 30.0
 # Between the end of the drain, when the engine ends what is left, and the moment connections are cut.
 CUT_GRACE_S: Final = 2.0
-KEEP_ALIVE_S: Final = 75
 BACKLOG: Final = 2048
 
 
@@ -60,25 +60,26 @@ def url_of(listener: socket.socket) -> str:
 class SignalledServer(uvicorn.Server):
     """A uvicorn server that tells when it is ready and drains the engine while connections end.
 
-    ``on_ready`` is called once the port accepts connections. The first SIGTERM or SIGINT stops the accepting and gives
-    requests in flight ``drain_s`` seconds; a second ends the process at once.
+    ``on_ready`` is called once the port accepts connections. The first SIGTERM or SIGINT gives requests in flight
+    ``drain_s`` seconds, in which new ones are answered with 503; a second ends the process at once.
     """
 
     def __init__(self, app: Starlette, *, drain_s: float, on_ready: Callable[[], None]) -> None:
+        guard: Guard = app.state.guard
         config = uvicorn.Config(
             app,
             loop="auto" if sys.platform == "win32" else "uvloop",
-            http="httptools",
+            http=guard.protocol(),
             ws="none",
             lifespan="on",
             log_level="warning",
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(drain_s + CUT_GRACE_S),
+            timeout_keep_alive=math.ceil(guard.limits.keep_alive_s),
         )
         super().__init__(config)
+        self._guard = guard
         self._context: ServerContext = app.state.context
         self._drain_s = drain_s
         self._on_ready = on_ready
@@ -87,13 +88,23 @@ class SignalledServer(uvicorn.Server):
         """Start to listen, then tell."""
         await super().startup(sockets)
         if self.started:
+            self._sweeping = asyncio.create_task(self._guard.keep_sweeping())
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain the engine and the connections side by side."""
-        draining = asyncio.create_task(self._context.stop(drain_s=self._drain_s))
+        """Drain the engine, still telling whoever comes that it drains; then close.
+
+        Idle connections are closed at once and the others after their answer. What is not read ``CUT_GRACE_S`` after the
+        drain's end is cut.
+        """
+        clock = asyncio.get_running_loop().time
+        end_s = clock() + self._drain_s + CUT_GRACE_S
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._context.stop(drain_s=self._drain_s)
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(end_s - clock()))
         await super().shutdown(sockets)
-        await draining
+        self._sweeping.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second kills."""

@@ -1,0 +1,32 @@
+"""The engine's numbers at one moment, read off its step loop."""
+
+from __future__ import annotations
+
+from setpoint.engine.service import EngineGauges
+from setpoint.engine.step_loop import StepLoop
+
+
+def gauges_of(steps: StepLoop, now_s: float, restarts_total: int, stalls_total: int) -> EngineGauges:
+    """A snapshot; counters are read without a lock, each is a single number."""
+    counters = steps.counters
+    return EngineGauges(
+        now_s=now_s,
+        waiting=len(steps.waiting),
+        running=len(steps.running),
+        kv_blocks=steps.pool.blocks,
+        kv_used_blocks=steps.pool.used,
+        steps_total=steps.steps.total,
+        step_seconds_total=steps.steps.seconds_total,
+        prefix_queries_total=counters.prefix_queries,
+        prefix_hits_total=counters.prefix_hits,
+        preemptions_total=counters.preemptions,
+        shed_total=counters.shed,
+        rejected_total=counters.rejected,
+        prompt_tokens_total=counters.prompt_tokens,
+        output_tokens_total=counters.output_tokens,
+        admissions=dict(counters.admissions),
+        prediction_error=None if steps.step_time is None else steps.step_time.recent_error,
+        prediction_source="" if steps.step_time is None else steps.step_time.source,
+        restarts_total=restarts_total,
+        stalls_total=stalls_total,
+    )
