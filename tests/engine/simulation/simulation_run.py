@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -257,7 +258,7 @@ class Run:
     def _invite(self) -> None:
         at_s, client = next(self._source)
         if self._arrivals > 32 + MOST_ARRIVALS_PER_STEP * self.steps:
-            self._shift_s = max(self._shift_s, self._clock() - at_s + self.recipe.machine.coefficients_s[0])
+            self._shift_s = max(self._shift_s, self._clock() - at_s + 4 * self.recipe.machine.coefficients_s[0])
         self._post(at_s + self._shift_s, "arrives", client)
 
     def _happen(self) -> None:
@@ -338,4 +339,9 @@ class Run:
 
 def run_seed(seed: int, steps: int = STEPS) -> Result:
     """The world of ``seed``, run to its end; a function that another process can be told to call."""
-    return Run(seed, steps).run()
+    gc.disable()  # A world makes no cycles but itself: a tenth of the time for nothing.
+    try:
+        return Run(seed, steps).run()
+    finally:
+        gc.enable()
+        gc.collect()

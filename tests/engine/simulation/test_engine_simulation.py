@@ -33,6 +33,7 @@ TOTAL_STEPS = int(os.environ.get("SETPOINT_SIMULATION_STEPS", "1000000"))
 FIRST_SEED = int(os.environ.get("SETPOINT_SIMULATION_SEED", "0"))
 PROCESSES = min(2, os.cpu_count() or 1)
 TWICE_EVERY = 20
+ENOUGH_TO_COVER = 500_000
 HERE = Path(__file__).parent
 
 
@@ -44,7 +45,8 @@ def test_a_million_steps_of_random_worlds_keep_every_invariant() -> None:
         while (left := TOTAL_STEPS - sum(result.steps for result in results)) > 0:
             first = FIRST_SEED + len(results)
             results += run_worlds(pool, range(first, first + -(-left // STEPS)))
-    check_coverage(results)
+    if TOTAL_STEPS >= ENOUGH_TO_COVER:
+        check_coverage(results)
 
 
 def run_worlds(pool: ProcessPoolExecutor, seeds: range) -> list[Result]:
