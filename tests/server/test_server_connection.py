@@ -190,6 +190,18 @@ def test_a_body_that_stays_away_after_the_answer_ends_the_connection(
         assert cut_for(served, "slow_body") == 1
 
 
+def test_a_client_that_asks_to_close_still_sees_why_its_body_is_too_large() -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 8000000\r\n\r\n"
+    with bounded(max_body_bytes=1000) as served, connected(served) as raw:
+        raw.sendall(head)
+        raw.sendall(b"a" * 8_000_000)
+        answer = to_the_end(raw)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b"}")
+    with bounded() as served:
+        assert served.ask("GET", "/health").status == 200
+
+
 def test_a_client_that_leaves_with_requests_in_line_has_all_of_them_ended() -> None:
     engine = ScriptedEngine(auto=False)
     with bounded(engine) as served:

@@ -100,6 +100,21 @@ def _only_health(app: ASGIApp) -> ASGIApp:
     return answer
 
 
+class _LateCloser:
+    """What an answer writes to: the transport, but that closing waits for the rest of the request's body.
+
+    A socket closed with bytes unread is reset, and the client never sees the answer that told it to stop sending.
+    """
+
+    def __init__(self, connection: GuardedConnection) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        self._connection.close_after_body()
+
+
 class GuardedConnection(HttpToolsProtocol):
     """See the module. All times are the event loop's."""
 
@@ -114,6 +129,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_since_s: float | None = self.loop.time()
         self._linger_until_s: float | None = None
+        self._last_answer = False
         self._stuck: tuple[float, int] | None = None
         self._paused = False
         self._refusal: ApiError | None = None
@@ -176,6 +192,7 @@ class GuardedConnection(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many pipelined requests")
         super().on_headers_complete()
+        self.cycle.transport = _LateCloser(self)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         """The body is there: what follows is the next head."""
@@ -186,7 +203,10 @@ class GuardedConnection(HttpToolsProtocol):
         super().on_message_complete()
         if self._linger_until_s is not None:
             self._linger_until_s = None
-            self._become_idle()
+            if self._last_answer:
+                self.transport.close()
+            else:
+                self._become_idle()
 
     def send_400_response(self, msg: str) -> None:
         """A parser's complaint, as an error object; inside another answer it would be read as part of that."""
@@ -222,10 +242,28 @@ class GuardedConnection(HttpToolsProtocol):
         elif self._in_head and self._head_bytes == 0:
             self.guard.idle(self, True)
 
+    def close_after_body(self) -> None:
+        """Close now, or once the request whose answer was the last has been read to its end."""
+        if not self._in_body or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._last_answer = True
+        self.pipeline.clear()
+        self._linger_until_s = self.loop.time() + LINGER_S
+
     def _become_idle(self) -> None:
         self.guard.idle(self, True)
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def retire(self) -> None:
+        """The server drains: an idle connection ends now, a busy one after its answer, and a new one gets to hear why."""
+        if self.cycle is None:
+            return
+        if not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif self._in_head and self._head_bytes == 0:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """More is unread than the transport likes to hold: whoever sends waits from here on."""

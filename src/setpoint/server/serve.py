@@ -99,8 +99,8 @@ class SignalledServer(uvicorn.Server):
         """
         clock = asyncio.get_running_loop().time
         end_s = clock() + self._drain_s + CUT_GRACE_S
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
+        for connection in list(self._guard.connections):
+            connection.retire()
         await self._context.stop(drain_s=self._drain_s)
         self.config.timeout_graceful_shutdown = max(1, math.ceil(end_s - clock()))
         await super().shutdown(sockets)

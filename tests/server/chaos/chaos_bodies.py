@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import schemathesis
 from chaos_scenarios import KNOWN, Figures
 from chaos_server import ChaosServer, Reply
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 from schemathesis import Case, GenerationMode
 
 PATHS = ("/v1/completions", "/v1/chat/completions", "/tokenize")
@@ -124,26 +126,35 @@ def generated(server: ChaosServer, examples: int) -> Figures:
     for found in schema.get_all_operations():
         operation = found.ok()
         for mode in GenerationMode:
-
-            def check(case: Case, mode: GenerationMode = mode) -> None:
-                _short(case)
-                response = case.call(timeout=60)
-                statuses[f"{mode.value} {response.status_code}"] += 1
-                require_answered(Reply(response.status_code, response.content), case.body)
-                case.validate_response(response, checks=_KEPT)
-
             if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.headers):
                 continue
-            limits = settings(
-                max_examples=examples,
-                database=None,
-                deadline=None,
-                derandomize=True,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            )
-            limits(given(operation.as_strategy(generation_mode=mode))(check))()
+            _check_all(operation.as_strategy(generation_mode=mode), examples, _recording(mode, statuses))
     return {"cases": sum(statuses.values()), "statuses": dict(sorted(statuses.items()))}
+
+
+def _recording(mode: GenerationMode, statuses: Counter[str]) -> Callable[[Case], None]:
+    """Sends a case, checks the answer, counts its status."""
+
+    def check(case: Case) -> None:
+        _short(case)
+        response = case.call(timeout=60)
+        statuses[f"{mode.value} {response.status_code}"] += 1
+        require_answered(Reply(response.status_code, response.content), case.body)
+        case.validate_response(response, checks=_KEPT)
+
+    return check
+
+
+def _check_all(cases: SearchStrategy[Case], examples: int, check: Callable[[Case], None]) -> None:
+    limits = settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    limits(given(cases)(check))()
 
 
 def _kept() -> list[Any]:

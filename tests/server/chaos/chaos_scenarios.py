@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import signal
@@ -73,31 +74,49 @@ async def idle_connections(server: ChaosServer, count: int, asks: int = 5) -> Fi
 
 
 async def slow_readers(server: ChaosServer, count: int) -> Figures:
-    """``count`` clients that ask for everything again and again on one connection and read nothing; all are cut.
+    """``count`` clients that read nothing of what they asked for; all are cut, and their requests with them.
 
-    What they ask for is large and costs no tokens: a stream of the demo model would take minutes to fill a socket's buffers.
+    A kernel takes megabytes for a client that does not read, and the demo model would take minutes to say as much. So the
+    buffers are filled with large answers that cost no steps first, and then a stream is asked for.
     """
     before = await server.metric("setpoint_http_connections_cut_total")
-    raws = []
-    for _ in range(count):
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.connect(("127.0.0.1", server.port))
-        raws.append(raw)
     loop = asyncio.get_running_loop()
+    raws = [_narrow_socket(server.port) for _ in range(count)]
+    asked = post({"text": "1 " * 15_000}, "/tokenize") * 8
+    for _ in range(40):
+        answered = await server.metric("setpoint_http_responses_total")
+        await asyncio.gather(*(asyncio.wait_for(loop.sock_sendall(raw, asked), 5) for raw in raws), return_exceptions=True)
+        if not await _more_answers(server, answered + count * 4):
+            break
     for raw in raws:
-        raw.setblocking(False)
-        # Many answers in line, none of them read.
-        with_steps = b"GET /setpoint/steps?since=0 HTTP/1.1\r\nhost: t\r\n\r\n" * 12
-        await loop.sock_sendall(raw, with_steps + post({**STREAM, "max_tokens": 100}))
+        with contextlib.suppress(OSError):
+            raw.send(post(STREAM))
     beside_s = await server.serves()
-    until_s = time.monotonic() + 60
+    until_s = time.monotonic() + 30
     while (cut := await server.metric("setpoint_http_connections_cut_total") - before) < count:
         assert time.monotonic() < until_s, f"only {cut} of {count} were cut"
         await asyncio.sleep(0.1)
     for raw in raws:
         raw.close()
     return {"readers": count, "cut": int(cut), "request_beside_them_s": round(beside_s, 4)}
+
+
+def _narrow_socket(port: int) -> socket.socket:
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", port))
+    raw.setblocking(False)
+    return raw
+
+
+async def _more_answers(server: ChaosServer, wanted: float) -> bool:
+    """Whether the server comes to have sent so many answers: it does not, once nobody takes them."""
+    until_s = time.monotonic() + 1.0
+    while time.monotonic() < until_s:
+        if await server.metric("setpoint_http_responses_total") >= wanted:
+            return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 async def killed_step(server: ChaosServer, streams: int) -> Figures:

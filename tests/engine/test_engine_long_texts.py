@@ -1,0 +1,37 @@
+"""Long texts take another way to the same tokens."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from setpoint.engine.long_texts import LONG_CHARACTERS, LongTexts
+from setpoint.engine.tokenizer import ModelTokenizer
+
+pytestmark = pytest.mark.model
+
+PIECES = ("hello world ", "a", "  \n\t", "<|im_end|>", "日本語", "😀", "\x00", "naïve\u0301 ", "12,345.67", "\u200d")
+
+
+def long_way(tokenizer: ModelTokenizer) -> LongTexts:
+    """The demo model's tokenizer must have it: without it long prompts hold up everybody's tokens."""
+    assert tokenizer._long is not None
+    return tokenizer._long
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES) | st.text(max_size=20), min_size=1, max_size=40), special=st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_any_text_has_the_same_tokens_either_way(tokenizer: ModelTokenizer, pieces: list[str], special: bool) -> None:
+    text = "".join(pieces)[:LONG_CHARACTERS]
+    if text:
+        expected = tokenizer.encode(text, add_special_tokens=special)
+        assert long_way(tokenizer).encode(text, add_special_tokens=special) == expected
+
+
+def test_a_long_text_takes_it_and_is_spelled_by_its_tokens(tokenizer: ModelTokenizer) -> None:
+    text = "The quick brown fox jumps. " * (LONG_CHARACTERS // 20)
+    assert len(text) > LONG_CHARACTERS
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids) == text
+    assert ids == long_way(tokenizer).encode(text, add_special_tokens=False)
