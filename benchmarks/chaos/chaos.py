@@ -51,6 +51,7 @@ async def one(server: ChaosServer, baseline: State, name: str, scenario: Scenari
 async def all_of(server: ChaosServer, clients: int, connections: int, cases: int) -> dict[str, Any]:
     """Every scenario on one server, SIGTERM last."""
     await cut_clients(server, 64)
+    await server.serves(response_format={"type": "json_object"})
     await asyncio.sleep(1)
     baseline = await server.state()
 

@@ -32,6 +32,7 @@ def baseline(server: ChaosServer) -> State:
     async def warm() -> State:
         await cut_clients(server, 8)
         await server.serves()
+        await server.serves(response_format={"type": "json_object"})
         await asyncio.sleep(0.5)
         return await server.state()
 
