@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -32,5 +31,5 @@ def doom(number: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, doom)
-    embedded.OpenVinoExecutor = FaultyExecutor  # type: ignore[misc]
-    sys.exit(main())
+    vars(embedded)["OpenVinoExecutor"] = FaultyExecutor
+    main()
