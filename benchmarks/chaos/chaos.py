@@ -1,7 +1,8 @@
-"""A real server treated badly: cut clients, hostile bodies, slow readers, idle connections, a killed step, SIGTERM.
+"""A real server treated badly in full counts: cut clients, hostile bodies, slow readers, idle connections, a killed step,
+SIGTERM.
 
-In full counts. After each, nothing may be left: KV blocks, requests, tasks, threads, open files at their baseline, memory
-flat, a normal request served. Prints a JSON result; with ``--output`` it is written there too. Usage::
+After each, nothing may be left: KV blocks, requests, tasks, threads, open files at their baseline, memory flat, a normal
+request served. Prints a JSON result; with ``--output`` it is written there too. Usage::
 
     python benchmarks/chaos/chaos.py --output benchmarks/results/chaos.json
 """
@@ -51,9 +52,7 @@ async def one(server: ChaosServer, baseline: State, name: str, scenario: Scenari
 async def all_of(server: ChaosServer, clients: int, connections: int, cases: int) -> dict[str, Any]:
     """Every scenario on one server, SIGTERM last."""
     await cut_clients(server, 64)
-    await server.serves(response_format={"type": "json_object"})
-    await asyncio.sleep(1)
-    baseline = await server.state()
+    baseline = await server.rested_state()
 
     async def bodies() -> dict[str, Any]:
         by_hand = await hostile(server)

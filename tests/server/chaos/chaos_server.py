@@ -20,7 +20,6 @@ SOURCES = Path(__file__).parents[3] / "src"
 OPTIONS = ("--max-running", "8", "--kv-cache-tokens", "8192", "--max-model-len", "512", "--mode", "continuous")
 LIMITS = ("--slow-reader-s", "2", "--header-timeout-s", "30", "--drain-s", "30", "--max-waiting", "4096")
 WAIT_S = 60.0
-# Python and the allocator keep what they had once: less than this between two looks is not growth.
 MB = 1024 * 1024
 
 
@@ -89,6 +88,17 @@ class ChaosServer:
             open_fds=int(value("process_open_fds")),
             rss_mb=round(value("process_resident_memory_bytes") / MB, 1),
         )
+
+    async def rested_state(self) -> State:
+        """The baseline: after a little of everything, so that threads and files that are made once are there."""
+        for text in ("Once", "word " * 4000):
+            await self.ask("POST", "/tokenize", {"text": text})
+        await self.serves()
+        await self.serves(response_format={"type": "json_object"})
+        state = await self.state()
+        while state.kv_used_blocks or state.running or state.waiting:
+            state = await self.state()
+        return state
 
     async def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
