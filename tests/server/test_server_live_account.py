@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setpoint.engine.request import FinishReason, GenerationRequest
@@ -67,6 +67,7 @@ def ok_by_definition(gaps_s: Sequence[float], limits: RequestLimits, first_s: fl
     return over <= (1 - percent / 100) * len(seen_s) + 1e-9
 
 
+@settings(deadline=None)
 @given(
     GAPS_S,
     st.builds(RequestLimits, ttft_s=LIMITS, itl_s=LIMITS, tpot_s=LIMITS, e2e_s=LIMITS),
@@ -90,6 +91,7 @@ def test_a_served_request_is_ok_exactly_when_it_met_its_limits(
     assert judged[E2E] == (limits.e2e_s is not None)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -184,6 +186,7 @@ def test_several_answers_are_one_request_which_is_late_if_one_of_them_is() -> No
     assert sum(book.ended.values()) == book.offered == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.0, 1.0)), max_size=30))
 def test_a_chunk_of_tokens_is_one_gap_and_the_rest_zero(chunks: list[tuple[int, float]]) -> None:
     book = LiveBook()
@@ -205,6 +208,7 @@ def test_the_objectives_percentile_holds_where_the_limit_is_theirs() -> None:
     assert wanted.gap_limits(RequestLimits(itl_s=0.05)) == ((0.05, 1.0 - 99.0 / 100.0),)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=20), max_size=200))
 def test_reasons_are_bounded(reasons: list[str]) -> None:
     counts = BoundedCounts()

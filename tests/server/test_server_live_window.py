@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_engine import ScriptedEngine
 
@@ -33,6 +33,7 @@ WANTED = Objectives(
 LIMITS = RequestLimits(ttft_s=0.5, itl_s=0.06, e2e_s=5.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.5, 30.0), st.integers(0, 100)), min_size=1, max_size=60), st.floats(0.5, 200.0))
 def test_a_window_is_the_sum_of_the_slices_that_ended_in_it(spans: list[tuple[float, int]], length_s: float) -> None:
     ring = SliceRing(200.0)
@@ -56,6 +57,7 @@ def test_an_empty_ring_has_no_rates() -> None:
     assert (span.count("ok"), span.rate("ok"), span.share("ok", "ok", "late")) == (0, None, None)
 
 
+@settings(deadline=None)
 @given(st.lists(SECONDS, min_size=1, max_size=200), st.integers(1, 999).map(lambda tenth: tenth / 10), st.floats(0.001, 100.0))
 def test_percentiles_are_close_and_shares_within_a_limit_exact(values: list[float], percent: float, limit_s: float) -> None:
     bounds = fine_bounds([limit_s], TOKEN_BUCKETS_S)
@@ -153,6 +155,7 @@ def test_failures_put_a_percentile_beyond_all_values() -> None:
     assert (shown["value"], shown["unbounded"]) == (None, True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(0, 3), st.integers(0, 3)), max_size=40), st.integers(0, 50))
 def test_samples_add_up_to_the_totals_whenever_ticks_come(ticks: list[tuple[float, int, int]], since: int) -> None:
     view = LiveView(ScriptedEngine(), WANTED)
