@@ -159,7 +159,7 @@ class SetpointPolicy:
 
     def _refuse(self, request: RequestView, outlook: Outlook, now_s: float, reason: Reason, after_s: float) -> Reject:
         if request.request_class == BATCH:  # No room is kept for it that interactive requests would lack.
-            return Reject(reason, max(LEAST_RETRY_S, after_s))
+            return Reject(reason, min(MOST_WAIT_S, max(LEAST_RETRY_S, after_s)))
         self._refused_s = now_s
         output = self.lengths.expected(request.request_class, request.max_output_tokens)
         due_s = self.promises.promise(

@@ -190,6 +190,8 @@ class Run:
         assert batch is not None
         check_begun(self.recipe, loop, plan, batch)
         check_blocks(loop)
+        if self.steps % FULL_LOOK_EVERY == 0:  # here, where the policy has just seen who is there
+            check_policy(self.policy.inner, loop)
         if self.recipe.crowd.cancelled:
             self._cancel_in_step()
         if self.recipe.crowd.in_step and self._dice.random() < self.recipe.crowd.in_step:
@@ -207,7 +209,6 @@ class Run:
             self._patience.look(self._clock(), self.steps)
         if self.steps % FULL_LOOK_EVERY == 0:
             loop.check_integrity()
-            check_policy(self.policy.inner, loop)
             check_views(loop)
 
     def _sleep(self) -> None:
