@@ -101,9 +101,9 @@ class ChaosServer:
         return state
 
     async def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
+        """The value of a metric with its labels, or the sum over all labels where none are given."""
         text = (await self.ask("GET", "/metrics")).body.decode()
-        return sum(float(found) for found in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE))
+        return sum(float(found) for found in re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE))
 
     async def back_to(self, baseline: State) -> State:
         """Wait until nothing is in use that was not at the baseline, then check that the server is well."""
