@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from setpoint.server.context import ServerContext
 from setpoint.server.headers import CLASSES, FAIRNESS_HEADER, MAX_SLO_MS, SLO_HEADERS
 from setpoint.server.messages import MAX_PARTS
-from setpoint.server.schema import MAX_STOP_CHARACTERS, MAX_STOPS, ChatBody, TextBody, TokenizeBody
+from setpoint.server.schema import MAX_CHOICES, MAX_STOP_CHARACTERS, MAX_STOPS, ChatBody, TextBody, TokenizeBody
 
 Json = dict[str, Any]
 NULL: Final[Json] = {"type": "null"}
@@ -31,9 +31,9 @@ GENEROUS: Final[dict[str, dict[str, Json]]] = {
         "prompt": {
             "anyOf": [
                 {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": MAX_CHOICES},
                 _IDS,
-                {"type": "array", "items": _IDS, "minItems": 1, "maxItems": 1},
+                {"type": "array", "items": _IDS, "minItems": 1, "maxItems": MAX_CHOICES},
             ]
         },
     },
