@@ -187,5 +187,5 @@ def test_another_decision_gives_another_digest(monkeypatch: pytest.MonkeyPatch) 
     seeds = (0, 3, 6, 8, 11)
     before = [run_seed(seed, 100).digest for seed in seeds]
     assert [run_seed(seed, 100).digest for seed in seeds] == before
-    monkeypatch.setattr("setpoint.policy.slack.MARGIN", 0.3)
+    monkeypatch.setattr("setpoint.policy.setpoint.MARGIN", 0.3)
     assert [run_seed(seed, 100).digest for seed in seeds] != before
