@@ -34,7 +34,7 @@ def embedded_engine(
 
     chat_template: a template to use in place of the model's own.
     """
-    tokenizer = ModelTokenizer(model.folder, chat_template=chat_template)
+    tokenizer = ModelTokenizer(model.folder, chat_template=chat_template, off_lock=True)
     options = options or ExecutorOptions(threads=config.threads, kv_cache_tokens=config.kv_cache_tokens)
     length = min(max_model_len or model.context_tokens, model.context_tokens, options.kv_cache_tokens)
 

@@ -25,10 +25,12 @@ SAMPLE = "The quick brown fox, naïve café — 12,345 = x_y; \n\tdef f(a): retu
 class ModelTokenizer:
     """The tokenizer in a model folder. ``token_bytes[i]``: bytes of token i in running text; specials give none.
 
-    chat_template: a template to use in place of the model's own. Raises ``EngineFailed`` for what cannot be read.
+    chat_template: a template to use in place of the model's own. off_lock: encode long texts without the interpreter lock, as
+    a server needs it; elsewhere it is not worth another runtime to start and to end. Raises ``EngineFailed`` for what cannot
+    be read.
     """
 
-    def __init__(self, folder: Path, *, chat_template: str | None = None) -> None:
+    def __init__(self, folder: Path, *, chat_template: str | None = None, off_lock: bool = False) -> None:
         self._folder = folder
         try:
             self._tokenizer = openvino_genai.Tokenizer(str(folder))
@@ -36,7 +38,8 @@ class ModelTokenizer:
         except RuntimeError as error:
             raise EngineFailed(f"{folder}: no tokenizer that can be read: {first_line(error)}") from error
         self._long: LongTexts | None = None
-        self._long = long_texts(folder, lambda text, special: self.encode(text, add_special_tokens=special))
+        if off_lock:
+            self._long = long_texts(folder, lambda text, special: self.encode(text, add_special_tokens=special))
         self.vocabulary_size = max(vocabulary.values()) + 1
         self.special_ids = self._find_specials()
         self.token_bytes = self._bytes_table(vocabulary)
