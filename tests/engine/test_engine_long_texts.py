@@ -7,12 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setpoint.engine.long_texts import LONG_CHARACTERS, LongTexts
+from setpoint.engine.models import ResolvedModel
 from setpoint.engine.request import InvalidRequest
 from setpoint.engine.tokenizer import ModelTokenizer
 
 pytestmark = pytest.mark.model
 
 PIECES = ("hello world ", "a", "  \n\t", "<|im_end|>", "日本語", "😀", "\x00", "naïve\u0301 ", "12,345.67", "\u200d")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo_model: ResolvedModel) -> ModelTokenizer:
+    return ModelTokenizer(demo_model.folder, off_lock=True)
 
 
 def long_way(tokenizer: ModelTokenizer) -> LongTexts:

@@ -104,11 +104,18 @@ class _Connection(asyncio.Protocol):
 
     def _play(self, script: Script, arrived_s: float, *, counted: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        for time_s, data in script.writes:
-            loop.call_later(max(0.0, arrived_s + time_s - monotonic()), self._transport.write, data)
+        # With the last write, not after it: its client may be back before another timer runs.
+        over = script.end_s is None and bool(script.writes)
+        for place, (time_s, data) in enumerate(script.writes):
+            last = over and counted and place == len(script.writes) - 1
+            loop.call_later(max(0.0, arrived_s + time_s - monotonic()), self._write, data, last)
         last_s = script.writes[-1][0] if script.writes else 0.0
         end_s = last_s if script.end_s is None else script.end_s
-        loop.call_later(max(0.0, arrived_s + end_s - monotonic()), self._end, script.end, counted)
+        loop.call_later(max(0.0, arrived_s + end_s - monotonic()), self._end, script.end, counted and not over)
+
+    def _write(self, data: bytes, last: bool) -> None:
+        self._server.open_now -= last
+        self._transport.write(data)
 
     def _end(self, end: End, counted: bool) -> None:
         self._server.open_now -= counted
