@@ -13,7 +13,6 @@ from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.constraint import GrammarKind, GrammarSpec, is_allowed, mask_words
 from setpoint.engine.openvino.executor import OpenVinoExecutor
 from setpoint.engine.openvino.masks import Masks
-from setpoint.engine.openvino.sampler import wants_logits
 from setpoint.engine.request import GenerationRequest, InvalidRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.tokenizer import ModelTokenizer
@@ -58,7 +57,7 @@ def test_logprobs_are_the_models_own_whatever_is_done_to_the_logits(
 
 def test_who_asks_for_nothing_gets_no_logits_copied(executor: OpenVinoExecutor, tokenizer: ModelTokenizer) -> None:
     item = whole(tokenizer.encode("One two three"), 0, SamplingParams(temperature=0.0))
-    assert not wants_logits(item.sequence)
+    assert not item.sequence.wants_logits
     executor.collect(executor.submit(make_batch([item])))
     assert len(executor._output("row_logits")) == 0
 

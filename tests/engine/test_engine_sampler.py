@@ -12,7 +12,7 @@ from sampling_reference import FALSE_ALARM_SIGMA, chi_square_sigma, distribution
 
 from model_reference import Reference
 from setpoint.engine.openvino import sampler as sampler_module
-from setpoint.engine.openvino.sampler import Sampler, adjust, is_greedy, nucleus_size, wants_logits
+from setpoint.engine.openvino.sampler import Sampler, adjust, nucleus_size
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.tokenizer import ModelTokenizer
@@ -163,8 +163,8 @@ def test_top_k_of_one_is_greedy(penalty: dict[str, float]) -> None:
     cold = [sequence_of(replace(SamplingParams(temperature=0.0), **penalty), [1, 2], [3]) for _ in rows]
     sampler = Sampler(500, 1)
     assert sampler.choose(rows, hot) == sampler.choose(rows, cold)
-    assert all(is_greedy(s.request.sampling) for s in hot + cold)
-    assert [wants_logits(s) for s in hot + cold] == [bool(penalty)] * 8
+    assert all(s.request.sampling.is_greedy for s in hot + cold)
+    assert [s.wants_logits for s in hot + cold] == [bool(penalty)] * 8
     if not penalty:
         assert sampler.choose(rows, hot) == rows.argmax(axis=1).tolist()
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 from setpoint.engine.constraint import Grammar
 from setpoint.policy.views import INTERACTIVE, RequestLimits
 
+GREEDY_BELOW = 1e-5
+
 
 class FinishReason(StrEnum):
     """Why a request ended. ``STOP`` and ``LENGTH`` are OpenAI's; the others never reach a finished answer."""
@@ -43,6 +45,26 @@ class SamplingParams:
     logprobs: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     grammar: Grammar | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature < GREEDY_BELOW or self.top_k == 1
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether earlier tokens change the logits."""
+        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+    @property
+    def is_adjusted(self) -> bool:
+        """Whether penalties or a bias change the logits before a token is chosen."""
+        return self.has_penalties or bool(self.logit_bias)
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether arg-max of the raw logits is not enough."""
+        return not self.is_greedy or self.is_adjusted or self.grammar is not None or self.logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)

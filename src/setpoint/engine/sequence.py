@@ -10,6 +10,7 @@ from setpoint.engine.constraint import Matching
 from setpoint.engine.kv_blocks import ROOT_HASH, chain_hash
 from setpoint.engine.request import FinishReason, GenerationRequest, TokenLogprobs
 from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
+from setpoint.policy.views import RequestLimits
 
 
 class Sequence:
@@ -28,6 +29,7 @@ class Sequence:
         "first_token_s",
         "gap_s",
         "generator",
+        "has_limits",
         "hashes",
         "last_token_s",
         "logprobs",
@@ -43,6 +45,7 @@ class Sequence:
         "tenant",
         "tokens",
         "uncached_tokens",
+        "wants_logits",
     )
 
     def __init__(
@@ -53,6 +56,9 @@ class Sequence:
         self.fingerprint = hash(request.prompt_ids)
         self.gap_s = gap_limit_s(request.limits, streaming=request.streaming)
         self.request = request
+        # Asked of every request in every step, and never another answer.
+        self.has_limits = request.limits != RequestLimits()
+        self.wants_logits = request.sampling.wants_logits
         self.arrived_s = arrived_s
         self.sent_s = arrived_s if request.sent_s is None else request.sent_s
         self.prompt_tokens = len(request.prompt_ids)
@@ -118,7 +124,8 @@ class Sequence:
         if self.first_token_s is None:
             self.first_token_s = now_s
         self.last_token_s = now_s
-        self.deadline_s = self._deadline_s()
+        if self.has_limits:
+            self.deadline_s = self._deadline_s()
 
     def forget_blocks(self) -> list[int]:
         """Drop the block table (the caller releases the blocks): everything is to be computed again."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from setpoint.engine.detokenize import TextStream
 from setpoint.engine.request import Delta, GenerationRequest
+from setpoint.engine.sequence import Sequence
 
 
 class EngineStream:
@@ -39,3 +41,14 @@ class EngineStream:
             return
         self._told_end = delta.finish_reason is not None
         self._deltas.put_nowait(delta)
+
+
+class LiveRequest:
+    """A request inside the engine, as the engine's thread sees it."""
+
+    __slots__ = ("sequence", "stream", "text")
+
+    def __init__(self, sequence: Sequence, stream: EngineStream, text: TextStream) -> None:
+        self.sequence = sequence
+        self.stream = stream
+        self.text = text

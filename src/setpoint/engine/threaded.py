@@ -36,11 +36,10 @@ from setpoint.engine.request import (
     RequestStats,
 )
 from setpoint.engine.restarts import NO_RESTARTS, Recovery, RestartLimits
-from setpoint.engine.sequence import Sequence
 from setpoint.engine.service import EngineGauges
 from setpoint.engine.step_loop import Emission, StepLoop
 from setpoint.engine.step_watch import StepWatch
-from setpoint.engine.stream import EngineStream
+from setpoint.engine.stream import EngineStream, LiveRequest
 from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.engine.validation import require_servable
 
@@ -52,17 +51,6 @@ SWITCH_INTERVAL_S = 0.0005
 STEP_LIMIT_S = 60.0
 WATCH_EVERY_S = 0.25
 logger = logging.getLogger("setpoint.engine")
-
-
-class _Live:
-    """A request inside the engine, as the engine's thread sees it."""
-
-    __slots__ = ("sequence", "stream", "text")
-
-    def __init__(self, sequence: Sequence, stream: EngineStream, text: TextStream) -> None:
-        self.sequence = sequence
-        self.stream = stream
-        self.text = text
 
 
 class ThreadedEngine:
@@ -95,7 +83,7 @@ class ThreadedEngine:
         self._watch = StepWatch(step_limit_s, clock)
         self._watching: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Future[int]] = set()
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, LiveRequest] = {}
         self._id_of: dict[EngineStream, int] = {}
         self._ended = EndedRequests()
         self._emissions: list[Emission] = []
@@ -314,7 +302,7 @@ class ThreadedEngine:
             self._retire(live, end.finish_reason or FinishReason.ERROR)
         self._send()
 
-    def _last_words(self, live: _Live, text: str) -> Delta:
+    def _last_words(self, live: LiveRequest, text: str) -> Delta:
         """The end of a request that the engine did not bring to one. What never began may be asked again, and is told when."""
         if self._outage() is not None and live.sequence.first_scheduled_s is None:
             return Delta("", (), FinishReason.SHED, self._why_down(), self._recovery.retry_after_s)
@@ -352,7 +340,7 @@ class ThreadedEngine:
             self._on_event_loop(partial(refuse, answer, EngineFailed(f"the engine failed: {words(error)}")))
             raise
         text = TextStream(self.tokenizer.token_bytes, stream.request.sampling.stop)
-        self._live[sequence.sequence_id] = _Live(sequence, stream, text)
+        self._live[sequence.sequence_id] = LiveRequest(sequence, stream, text)
         self._id_of[stream] = sequence.sequence_id
         self._on_event_loop(partial(resolve, answer, sequence.cached_tokens))
 
@@ -399,7 +387,7 @@ class ThreadedEngine:
         if reason is not None:
             self._retire(live, reason)
 
-    def _retire(self, live: _Live, reason: FinishReason) -> None:
+    def _retire(self, live: LiveRequest, reason: FinishReason) -> None:
         del self._live[live.sequence.sequence_id]
         self._id_of.pop(live.stream, None)
         self._ended.add(live.sequence, reason, self._clock())

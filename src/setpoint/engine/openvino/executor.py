@@ -16,7 +16,7 @@ from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.openvino.graph import first_line, load_graph
 from setpoint.engine.openvino.masks import Masks
 from setpoint.engine.openvino.runtime import ov
-from setpoint.engine.openvino.sampler import Sampler, wants_logits
+from setpoint.engine.openvino.sampler import Sampler
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
 
@@ -101,7 +101,7 @@ class OpenVinoExecutor:
         What grammars allow is worked out before the wait, while the kernels are busy.
         """
         emitting = [item.sequence for item in ticket.items if item.emits]
-        rows = [index for index, sequence in enumerate(emitting) if wants_logits(sequence)]
+        rows = [index for index, sequence in enumerate(emitting) if sequence.wants_logits]
         wanting = [emitting[row] for row in rows]
         allowed = self._masks.prepare(wanting) if rows else None
         try:
@@ -177,7 +177,7 @@ def _inputs(batch: Batch) -> dict[str, npt.NDArray[Any]]:
         "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
         "max_context_len": np.array((starts + counts).max(), dtype=np.int32),
         "sampled_positions": (ends - 1)[emits],
-        "logits_rows": np.array([i for i, item in enumerate(emitting) if wants_logits(item.sequence)], dtype=np.int32),
+        "logits_rows": np.array([i for i, item in enumerate(emitting) if item.sequence.wants_logits], dtype=np.int32),
     }
 
 

@@ -20,32 +20,10 @@ from setpoint.engine.sequence import Sequence
 
 GROUP = 256
 CANDIDATES = 64
-GREEDY_BELOW = 1e-5
 MASKED = -1e30
 TRIES = 64
 
 Floats = npt.NDArray[np.floating[Any]]
-
-
-def is_greedy(sampling: SamplingParams) -> bool:
-    """Whether the most likely token is always taken."""
-    return sampling.temperature < GREEDY_BELOW or sampling.top_k == 1
-
-
-def has_penalties(sampling: SamplingParams) -> bool:
-    """Whether earlier tokens change the logits."""
-    return bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0)
-
-
-def is_adjusted(sampling: SamplingParams) -> bool:
-    """Whether penalties or a bias change the logits before a token is chosen."""
-    return has_penalties(sampling) or bool(sampling.logit_bias)
-
-
-def wants_logits(sequence: Sequence) -> bool:
-    """Whether arg-max of the raw logits is not enough."""
-    sampling = sequence.request.sampling
-    return not is_greedy(sampling) or is_adjusted(sampling) or sampling.grammar is not None or sampling.logprobs is not None
 
 
 def adjust(logits: Floats, sequence: Sequence) -> None:
@@ -78,7 +56,7 @@ class Sampler:
 
         added: of the same shape, what grammars add to the logits: 0, or minus infinity where a token must not come next.
         """
-        adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence.request.sampling)]
+        adjusted = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.is_adjusted]
         if adjusted or added is not None:
             logits = logits.copy() if added is None else np.add(logits, added)
             for row in adjusted:
@@ -103,7 +81,7 @@ class Sampler:
         plain: list[int] = []
         for row, sequence in enumerate(sequences):
             sampling = sequence.request.sampling
-            if is_greedy(sampling):
+            if sampling.is_greedy:
                 tokens[row] = int(logits[row].argmax())
             elif sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0:
                 filtered.append(row)
