@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,10 +14,9 @@ import pyarrow as pa
 import pytest
 from report_synthetic_run import CONFIGS, HOSTILE_NAME, bare_report, hostile_report, synthetic_run
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from chromium import chromium
 from setpoint.record import SERVER_COLUMNS, Phase, Report
 from setpoint.report.charts.timeline import MOST_DOTS
 from setpoint.report.html import render_html
@@ -27,10 +25,6 @@ Run = tuple[Report, pa.Table, pa.Table]
 SECTIONS = ("verdict", "asked", "frontier", "distributions", "timeline", "tradeoff", "candidates", "method")
 # A single measurement has nothing to compare.
 OF_ONE = tuple(section for section in SECTIONS if section not in ("frontier", "tradeoff"))
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +35,9 @@ def run() -> Run:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One Chromium for all tests, its profile empty, every network request and console message recorded."""
-    options = Options()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(60)
-    try:
+    """One Chromium for all tests of the file."""
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 def logged(browser: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:

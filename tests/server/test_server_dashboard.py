@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,11 @@ import openai
 import pytest
 from scripted_engine import ScriptedEngine
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from serving import serving
 
+from chromium import chromium
 from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.request import Rejected
@@ -37,26 +35,13 @@ MODEL = "smollm2-135m"
 WAIT_S = 60.0
 MOST_TURNS = 2000
 WANTED = Objectives("small-chat", (LatencyCheck(TTFT, 95.0, 30.0), LatencyCheck(ITL, 99.0, 5.0)), goodput_fraction_min=0.5)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One Chromium, its network requests and console messages recorded."""
-    options = Options()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(60)
-    try:
+    """One Chromium for all tests of the file."""
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 @dataclass(frozen=True)
