@@ -12,7 +12,7 @@ from setpoint.loop.errors import BadInput
 from setpoint.loop.serve import objectives, read_chat_template, read_subject, request_limits
 from setpoint.loop.subject import is_requirement
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos, example_names, example_text, parse_requirement
-from setpoint.server.live_book import BUCKETS_S
+from setpoint.server.live.book import BUCKETS_S
 
 
 def test_a_file_is_a_requirement_by_its_name_or_because_it_is_no_model(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from setpoint.policy.views import RequestLimits
 from setpoint.server.app import create_app
 from setpoint.server.background import BackgroundServer
 from setpoint.server.dashboard import page
-from setpoint.server.live_checks import ITL, TTFT, LatencyCheck, Objectives
-from setpoint.server.live_words import _WORDS, in_words
+from setpoint.server.live.checks import ITL, TTFT, LatencyCheck, Objectives
+from setpoint.server.live.words import _WORDS, in_words
 
 MODEL = "smollm2-135m"
 WAIT_S = 60.0

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from setpoint.engine.request import FinishReason, GenerationRequest
 from setpoint.policy.views import RequestLimits
 from setpoint.server import errors
-from setpoint.server.live_account import FINISHED, AnswerClock, RequestAccount, refusal_code
-from setpoint.server.live_book import OTHER, REASONS_MAX, BoundedCounts, Ending, LiveBook
-from setpoint.server.live_checks import E2E, ITL, TPOT, TTFT, LatencyCheck, Objectives
+from setpoint.server.live.account import FINISHED, AnswerClock, RequestAccount, refusal_code
+from setpoint.server.live.book import OTHER, REASONS_MAX, BoundedCounts, Ending, LiveBook
+from setpoint.server.live.checks import E2E, ITL, TPOT, TTFT, LatencyCheck, Objectives
 
 GAPS_S = st.lists(st.floats(0.0, 0.2), min_size=0, max_size=60)
 LIMITS = st.one_of(st.none(), st.floats(0.001, 2.0))

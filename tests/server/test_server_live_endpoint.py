@@ -12,7 +12,7 @@ from scripted_engine import ScriptedEngine
 from serving import Served, serving
 
 from setpoint.engine.request import Delta, EngineFailed, FinishReason, InvalidRequest, Rejected
-from setpoint.server.live_checks import TTFT, LatencyCheck, Objectives
+from setpoint.server.live.checks import TTFT, LatencyCheck, Objectives
 
 ASK = {"prompt": "12345", "stream": True}
 LINE = re.compile(r"setpoint_(\w+)\{(.*)\} (\S+)")

@@ -14,13 +14,13 @@ from scripted_engine import ScriptedEngine
 from setpoint.engine.request import FinishReason, GenerationRequest
 from setpoint.policy.views import RequestLimits
 from setpoint.server import errors
-from setpoint.server.live import SAMPLE_COLUMNS, SAMPLES_KEPT, LiveView
-from setpoint.server.live_account import RequestAccount
-from setpoint.server.live_book import TOKEN_BUCKETS_S, Ending
-from setpoint.server.live_checks import E2E, ITL, TTFT, LatencyCheck, Objectives, SpreadCheck
-from setpoint.server.live_histogram import DurationCounts, fine_bounds, percentile_s, within
-from setpoint.server.live_payload import live_json
-from setpoint.server.live_window import LEAST_SLICE_S, Slice, SliceRing
+from setpoint.server.live.account import RequestAccount
+from setpoint.server.live.book import TOKEN_BUCKETS_S, Ending
+from setpoint.server.live.checks import E2E, ITL, TTFT, LatencyCheck, Objectives, SpreadCheck
+from setpoint.server.live.histogram import DurationCounts, fine_bounds, percentile_s, within
+from setpoint.server.live.payload import live_json
+from setpoint.server.live.view import SAMPLE_COLUMNS, SAMPLES_KEPT, LiveView
+from setpoint.server.live.window import LEAST_SLICE_S, Slice, SliceRing
 
 SECONDS = st.floats(0.0, 1000.0)
 WANTED = Objectives(

@@ -19,7 +19,7 @@ from setpoint.policy.views import RequestLimits
 from setpoint.requirement import LatencyMetric, ModelSource, Requirement, Slos, load_requirement
 from setpoint.server.app import create_app
 from setpoint.server.limits import ServerLimits
-from setpoint.server.live_checks import LatencyCheck, Objectives, SpreadCheck
+from setpoint.server.live.checks import LatencyCheck, Objectives, SpreadCheck
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
 
 MAX_TEMPLATE_BYTES: Final = 1 << 20

@@ -22,9 +22,9 @@ from setpoint.server.gate import ApiKeys, Gate
 from setpoint.server.generation import ChatCompletions, TextCompletions
 from setpoint.server.introspection import Introspection
 from setpoint.server.limits import ServerLimits
-from setpoint.server.live_checks import Objectives
-from setpoint.server.live_endpoint import Accounted
-from setpoint.server.live_ticker import ticking
+from setpoint.server.live.checks import Objectives
+from setpoint.server.live.endpoint import Accounted
+from setpoint.server.live.ticker import ticking
 from setpoint.server.openapi import ApiDescription
 from setpoint.server.process_metrics import ProcessMetrics
 from setpoint.server.quota import KeyQuotas

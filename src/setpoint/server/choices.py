@@ -15,7 +15,7 @@ from setpoint.engine.request import Delta, FinishReason, GenerationRequest
 from setpoint.engine.service import TokenStream
 from setpoint.server import errors, sse
 from setpoint.server.context import ServerContext
-from setpoint.server.live_account import AnswerClock
+from setpoint.server.live.account import AnswerClock
 from setpoint.server.read_ahead import ReadAhead
 
 FINISHED: Final = (FinishReason.STOP, FinishReason.LENGTH)

@@ -12,8 +12,8 @@ from setpoint.policy.views import RequestLimits
 from setpoint.server.compiling import GrammarWorker
 from setpoint.server.errors import model_not_found
 from setpoint.server.limits import ServerLimits
-from setpoint.server.live import LiveView
-from setpoint.server.live_checks import Objectives
+from setpoint.server.live.checks import Objectives
+from setpoint.server.live.view import LiveView
 from setpoint.server.metrics import ServerMetrics
 from setpoint.server.prompts import PromptEncoder
 

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from setpoint.server.introspection import since_of
-from setpoint.server.live_payload import live_json
+from setpoint.server.live.payload import live_json
 
 if TYPE_CHECKING:
     from setpoint.server.context import ServerContext

@@ -28,7 +28,7 @@ from setpoint.server.context import ServerContext
 from setpoint.server.gate import REQUEST_ID, TENANT
 from setpoint.server.hangup import Hangup
 from setpoint.server.headers import request_class, request_limits
-from setpoint.server.live_endpoint import account_of
+from setpoint.server.live.endpoint import account_of
 from setpoint.server.logprobs import ChatLogprobs, LogprobsShape, TextLogprobs
 from setpoint.server.rendering import Rendering, StreamedAnswer, WholeAnswer
 from setpoint.server.schema import ChatBody, GenerationBody, TextBody, parse_body

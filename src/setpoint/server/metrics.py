@@ -16,12 +16,12 @@ from prometheus_client.registry import Collector
 
 from setpoint.engine.request import EngineFailed, FinishReason
 from setpoint.engine.service import EngineGauges, EngineService
-from setpoint.server.live import WINDOW_S, LiveView
-from setpoint.server.live_account import FINISHED
-from setpoint.server.live_book import BUCKETS_S, TOKEN_BUCKETS_S, WAIT_BUCKETS_S, Ending
-from setpoint.server.live_checks import E2E, ITL, QUEUE_WAIT, TPOT, TTFT
-from setpoint.server.live_histogram import DurationCounts, percentile_s
-from setpoint.server.live_window import CheckState, Span
+from setpoint.server.live.account import FINISHED
+from setpoint.server.live.book import BUCKETS_S, TOKEN_BUCKETS_S, WAIT_BUCKETS_S, Ending
+from setpoint.server.live.checks import E2E, ITL, QUEUE_WAIT, TPOT, TTFT
+from setpoint.server.live.histogram import DurationCounts, percentile_s
+from setpoint.server.live.view import WINDOW_S, LiveView
+from setpoint.server.live.window import CheckState, Span
 
 # (name, help, which gauge): numbers that go up and down.
 _GAUGES: Final = (

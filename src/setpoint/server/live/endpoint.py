@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from setpoint.server.errors import ApiError, engine_error
 from setpoint.server.gate import REQUEST_ID
-from setpoint.server.live_account import RequestAccount
+from setpoint.server.live.account import RequestAccount
 
 if TYPE_CHECKING:
     from setpoint.server.context import ServerContext

@@ -14,8 +14,8 @@ from typing import Final
 from setpoint.engine.request import FinishReason, GenerationRequest
 from setpoint.policy.views import RequestLimits
 from setpoint.server.errors import ApiError
-from setpoint.server.live_book import Ending, LiveBook, Refusal
-from setpoint.server.live_checks import E2E, ITL, TPOT, TTFT, GapLimits
+from setpoint.server.live.book import Ending, LiveBook, Refusal
+from setpoint.server.live.checks import E2E, ITL, TPOT, TTFT, GapLimits
 
 FINISHED: Final = (FinishReason.STOP, FinishReason.LENGTH)
 # So much is forgiven when a whole number of gaps is taken from a share of them.

@@ -8,10 +8,10 @@ from math import inf, isfinite
 from typing import Final
 
 from setpoint import __version__
-from setpoint.server.live import SAMPLE_COLUMNS, WINDOW_S, LiveView
-from setpoint.server.live_book import Ending, Refusal
-from setpoint.server.live_window import CheckState, Span
-from setpoint.server.live_words import in_words, of_code
+from setpoint.server.live.book import Ending, Refusal
+from setpoint.server.live.view import SAMPLE_COLUMNS, WINDOW_S, LiveView
+from setpoint.server.live.window import CheckState, Span
+from setpoint.server.live.words import in_words, of_code
 
 REFUSALS_SHOWN: Final = 12
 SCHEMA: Final = 1

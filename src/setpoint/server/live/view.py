@@ -15,10 +15,10 @@ from typing import Final
 
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.service import EngineGauges, EngineService
-from setpoint.server.live_book import Ending, LiveBook
-from setpoint.server.live_checks import E2E, ITL, QUEUE_WAIT, TTFT, Objectives
-from setpoint.server.live_histogram import percentile_s
-from setpoint.server.live_window import (
+from setpoint.server.live.book import Ending, LiveBook
+from setpoint.server.live.checks import E2E, ITL, QUEUE_WAIT, TTFT, Objectives
+from setpoint.server.live.histogram import percentile_s
+from setpoint.server.live.window import (
     LEAST_SLICE_S,
     CheckState,
     Slice,

@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from setpoint.server.live_checks import LatencyCheck, SpreadCheck
-from setpoint.server.live_histogram import Bins, percentile_s, within
+from setpoint.server.live.checks import LatencyCheck, SpreadCheck
+from setpoint.server.live.histogram import Bins, percentile_s, within
 
 # Ticks come no faster than this, so the ring of a window is bounded by its length.
 LEAST_SLICE_S: Final = 0.5

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from setpoint.server.live_checks import E2E, ITL, QUEUE_WAIT, TPOT, TTFT, Objectives
-from setpoint.server.live_histogram import Bins, DurationCounts, fine_bounds
+from setpoint.server.live.checks import E2E, ITL, QUEUE_WAIT, TPOT, TTFT, Objectives
+from setpoint.server.live.histogram import Bins, DurationCounts, fine_bounds
 
 REASONS_MAX: Final = 32
 OTHER: Final = "other"
