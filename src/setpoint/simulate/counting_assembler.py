@@ -41,6 +41,7 @@ class CountingAssembler(Assembler):
         """All blocks back, last first; a preempted request may find its own again."""
         assert isinstance(sequence, SimulatedSequence)
         if sequence.held:
+            self.publish_computed(sequence)  # Of a text that goes on, the answer may be found again too.
             computed, size = sequence.computed, self._pool.block_tokens
             held = sequence.held
             if sequence.since >= 0:
