@@ -83,9 +83,7 @@ def small_worlds(modes: Sequence[BatchingMode] = tuple(BatchingMode), classes: i
     """Worlds in which blocks run short, queues fill, answers are one token long, and requests come at the same moment."""
     gaps = st.one_of(st.just(0.0), st.floats(0.0, 0.05), st.floats(0.0, 0.6))
     rows = st.tuples(gaps, st.integers(1, 70), st.integers(1, 60), st.sampled_from([0, 0, 30]), st.integers(0, 2))
-    kinds = st.builds(
-        Kind, st.booleans(), st.sampled_from(LIMITS), st.integers(0, classes - 1)
-    )
+    kinds = st.builds(Kind, st.booleans(), st.sampled_from(LIMITS), st.integers(0, classes - 1))
     configurations = st.builds(
         ServingConfig,
         mode=st.sampled_from(list(modes)),
@@ -102,5 +100,3 @@ def small_worlds(modes: Sequence[BatchingMode] = tuple(BatchingMode), classes: i
         configurations,
         st.sampled_from([17, 20, 30, 60, 400]),
     )
-
-

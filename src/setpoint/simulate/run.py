@@ -21,7 +21,6 @@ from setpoint.simulate.load import Load
 from setpoint.simulate.replica import Replica
 from setpoint.simulate.router import Router, Routing
 from setpoint.simulate.sequences import SimulatedSequence
-from setpoint.simulate.speculation import Speculation
 from setpoint.simulate.stretch_loop import StretchLoop
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import Noise, Overheads, StepTimer, Timing
@@ -38,10 +37,10 @@ class Flavour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSystem:
-    """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens and a policy for ``configuration``.
+    """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens, under ``configuration``.
 
-    model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows ``timer``
-    as it is.
+    model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows
+    ``timer`` as it is.
     """
 
     timer: StepTimer
@@ -54,7 +53,6 @@ class SimulatedSystem:
     overheads: Overheads = field(default_factory=Overheads)
     noise: Noise = field(default_factory=Noise)
     model: Callable[[], StepTimeModel] | None = None
-    speculation: Speculation | None = None
 
 
 @dataclass(slots=True)
