@@ -27,11 +27,21 @@ def spread(setting: Setting) -> tuple[int, int, int, float]:
     [
         ({}, (8, 1, 1, 16)),
         ({"tp_size": "64", "moe_ep_size": "8"}, (8, 1, 8, 16)),
-        ({"tp_size": "16", "moe_tp_size": "4", "moe_ep_size": "4"}, (4, 1, 4, 16)),
+        ({"tp_size": "16", "moe_tp_size": "4", "moe_ep_size": "4", "precision": "fp4"}, (4, 1, 4, 16)),
         ({"moe_tp_size": "1", "moe_ep_size": "8"}, (8, 1, 8, 16)),
         ({"tp_size": "1", "attention_dp_size": "64", "moe_ep_size": "8", "batch_size": "2"}, (1, 8, 8, 128)),
         ({"tp_size": "1", "attention_dp_size": "8", "moe_tp_size": "1", "moe_ep_size": "8", "batch_size": "2"}, (1, 8, 8, 16)),
-        ({"tp_size": "4", "attention_dp_size": "4", "moe_tp_size": "1", "moe_ep_size": "16", "batch_size": "4"}, (1, 4, 4, 16)),
+        (
+            {
+                "tp_size": "4",
+                "attention_dp_size": "4",
+                "moe_tp_size": "1",
+                "moe_ep_size": "16",
+                "batch_size": "4",
+                "precision": "fp4",
+            },
+            (1, 4, 4, 16),
+        ),
         ({"attention_dp_size": "", "moe_tp_size": "", "moe_ep_size": ""}, (8, 1, 1, 16)),
     ],
 )
