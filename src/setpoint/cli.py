@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, init, measure, serve, simulate, tune
+from setpoint.commands import batch, compare, explain, hardware, init, measure, serve, simulate, tune
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -35,6 +35,7 @@ app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
 app.command(epilog=compare.COMPARE_EXAMPLES)(compare.compare)
 app.command(epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)
 app.command(epilog=init.INIT_EXAMPLES)(with_groups(init.init))
+app.add_typer(hardware.app, name="hardware")
 
 # The base of what Typer raises for a wrong option. Typer has Click inside it or beside it, depending on its version.
 USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -74,12 +75,13 @@ def _spoilt_runs() -> tuple[type[Exception], ...]:
 def _user_mistakes() -> tuple[type[Exception], ...]:
     """Errors that need no traceback; ``OSError`` is what the machine refuses: a full disk, a name that is too long."""
     from setpoint.engine.request import EngineFailed
+    from setpoint.hardware.errors import HardwareError
     from setpoint.measure.probe import ProbeError
     from setpoint.measure.target import TargetError
     from setpoint.report.files import RunFolderError
     from setpoint.requirement import RequirementError
 
-    return (BadInput, RequirementError, EngineFailed, ProbeError, TargetError, RunFolderError, OSError)
+    return (BadInput, RequirementError, EngineFailed, HardwareError, ProbeError, TargetError, RunFolderError, OSError)
 
 
 def _version(wanted: bool) -> None:
