@@ -119,6 +119,32 @@ class Timing:
         np.add.accumulate(moments, out=moments)
         return moments[1::2], moments[2::2]
 
+    def few(
+        self, work: StepWork, *, step: int, start_s: float, steps: int, decodes: int, until_s: float
+    ) -> tuple[list[float], list[float]]:
+        """``steps`` for a few of them, up to the first after which the loop looks up at ``until_s`` or later."""
+        base_s, per_read_s, per_product_s = self._line(work)
+        reads, products, between_s = work.kv_tokens_read, work.attention_products, self._between_s(work)
+        factors = None if self._dice is None else self._noise_of(step, steps).T.tolist()
+        ends: list[float] = []
+        frees: list[float] = []
+        now_s = start_s
+        while len(ends) < steps and not now_s >= until_s:
+            took_s = base_s + per_read_s * reads + per_product_s * products
+            if not ends and work.tokens != self._last_tokens:
+                took_s += self.overheads.change_s
+            if factors is None:
+                end_s = now_s + took_s
+                now_s = end_s + between_s
+            else:
+                step_factor, between_factor = factors[len(ends)]
+                end_s = now_s + took_s * step_factor
+                now_s = end_s + between_s * between_factor
+            ends.append(end_s)
+            frees.append(now_s)
+            reads, products = reads + decodes, products + decodes
+        return ends, frees
+
     def step(self, work: StepWork, *, step: int, start_s: float) -> tuple[float, float]:
         """``steps`` for a single one: its end, and when the loop looks up after it."""
         base_s, per_read_s, per_product_s = self._line(work)
