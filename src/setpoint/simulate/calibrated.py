@@ -110,7 +110,7 @@ def calibrate(steps: pa.Table, requests: pa.Table, decisions: pa.Table | None = 
     )
     timer = MeasuredTimer(base, tiers, float(np.std(np.log(errors))))
     prompts = column["prefill_tokens"] > 0
-    noise = Noise(np.where(prompts, _filled(errors, ~prompts), errors), between_factors, errors[prompts])
+    noise = Noise(np.where(prompts, _filled(errors, ~prompts), errors), between_factors, prompts=errors[prompts])
     return CalibratedMachine(timer, overheads, noise, works, took_s)
 
 

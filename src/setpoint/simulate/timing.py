@@ -83,8 +83,8 @@ class Noise:
 
     steps: FloatColumn = field(default_factory=lambda: np.zeros(0))
     between: FloatColumn = field(default_factory=lambda: np.zeros(0))
-    prompts: FloatColumn = field(default_factory=lambda: np.zeros(0))
     run_steps: int = 32
+    prompts: FloatColumn = field(default_factory=lambda: np.zeros(0))
 
 
 class Timing:
