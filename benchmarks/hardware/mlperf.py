@@ -15,8 +15,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from setpoint.simulate.load import Load, PhaseOfLoad
-from setpoint.simulate.run import Flavour, SimulatedSystem, simulate
 
 from setpoint.hardware.accelerator import accelerator
 from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
@@ -24,6 +22,8 @@ from setpoint.hardware.model_facts import model_facts
 from setpoint.hardware.step_time import step_timer
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Phase
+from setpoint.simulate.load import Load, PhaseOfLoad
+from setpoint.simulate.run import Flavour, SimulatedSystem, simulate
 
 # (mean, median, most) tokens.
 PROMPT, OUTPUT = (294.0, 245.0, 1024), (290.0, 248.0, 1024)
