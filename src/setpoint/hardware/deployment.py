@@ -1,0 +1,80 @@
+"""One copy of a model on some devices: what of it fits where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from setpoint.hardware.accelerator import Accelerator
+from setpoint.hardware.model_facts import ModelFacts
+
+ENGINES = ("setpoint", "vllm", "sglang", "trtllm")
+# Held by a process and its runtime on each device beside weights and cache: context, workspaces, captured graphs, activations.
+RESERVED_BYTES = {"setpoint": 0.3e9, "vllm": 3.0e9, "sglang": 3.5e9, "trtllm": 3.5e9}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One replica.
+
+    engine: one of ``ENGINES``. tensor_parallel: devices that share each layer. data_parallel: copies of the attention part
+    that share one set of experts (1: none). expert_parallel: into how many parts whole experts are dealt out.
+    """
+
+    model: ModelFacts
+    accelerator: Accelerator
+    tensor_parallel: int
+    engine: str
+    weight_precision: str
+    kv_precision: str = "bf16"
+    data_parallel: int = 1
+    expert_parallel: int = 1
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, found {self.engine!r}")
+        if min(self.tensor_parallel, self.data_parallel, self.expert_parallel) < 1:
+            raise ValueError("parallelism must be at least 1")
+
+    @property
+    def devices(self) -> int:
+        """How many accelerators the replica takes."""
+        return self.tensor_parallel * self.data_parallel
+
+    @property
+    def kv_shards(self) -> int:
+        """Into how many parts the cache of one sequence is cut; more devices than that hold copies."""
+        return min(self.tensor_parallel, self.model.kv_parts)
+
+    @property
+    def kv_bytes_per_token_per_device(self) -> float:
+        """Bytes of cache one token takes on each device that holds it."""
+        return self.model.kv_bytes_per_token(self.kv_precision) / self.kv_shards
+
+
+def device_weight_bytes(deployment: Deployment) -> float:
+    """Bytes of weights on each device: experts are spread over all of them, the rest over those of tensor parallelism."""
+    dense, experts, table = deployment.model.parts_bytes(deployment.weight_precision)
+    return (dense + table) / deployment.tensor_parallel + experts / deployment.devices
+
+
+def kv_capacity_bytes(deployment: Deployment, *, memory_share: float = 0.9) -> float:
+    """Bytes for the cache on each device; negative: the weights do not fit."""
+    usable = memory_share * deployment.accelerator.memory_bytes - RESERVED_BYTES[deployment.engine]
+    return usable - device_weight_bytes(deployment)
+
+
+def kv_capacity_tokens(deployment: Deployment, *, memory_share: float = 0.9) -> int:
+    """Tokens of cache of the whole replica, every layer keeping every token; at most 0: the model does not fit.
+
+    ``memory_share``: of the device's memory for weights, cache and all else (vLLM's ``gpu_memory_utilization``).
+    """
+    free = kv_capacity_bytes(deployment, memory_share=memory_share)
+    tokens = free / max(deployment.kv_bytes_per_token_per_device, 1e-9) * deployment.data_parallel
+    return int(max(min(tokens, 1e12), -1e12))
+
+
+def kv_capacity_sequences(deployment: Deployment, context_tokens: float, *, memory_share: float = 0.9) -> float:
+    """Sequences of ``context_tokens`` whose cache fits, windows and states counted as they are; at most 0: none."""
+    free = kv_capacity_bytes(deployment, memory_share=memory_share) * deployment.data_parallel
+    one = deployment.model.kv_bytes(context_tokens, deployment.kv_precision) / deployment.kv_shards
+    return free / max(one, 1e-9)

@@ -1,0 +1,128 @@
+"""This machine as an accelerator: cores, memory, and what a short measurement says of its bandwidth and operations."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import psutil
+import yaml
+
+from setpoint.hardware.accelerator import THIS_MACHINE, Accelerator, accelerator_from
+from setpoint.hardware.user_data import user_folder
+
+MEASURED_FOR_S = 0.25
+READ_BYTES = 1 << 28
+SQUARE = 1024
+
+
+def this_machine() -> Accelerator:
+    """This machine, measured once (about a second) and remembered in ``<data folder>/this-machine.yaml``."""
+    file = remembered_file()
+    if file.is_file():
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if isinstance(document, dict) and document.get("machine") == fingerprint():
+            return accelerator_from(document, where=str(file))
+    return measure_this_machine()
+
+
+def remembered_file() -> Path:
+    """Where the measurement is kept."""
+    return user_folder() / "this-machine.yaml"
+
+
+def fingerprint() -> str:
+    """What makes a remembered measurement another machine's: processor, usable cores, memory."""
+    return f"{platform.machine()} {processor_name()} {usable_cores()} cores {psutil.virtual_memory().total >> 30} GiB"
+
+
+def processor_name() -> str:
+    """As the kernel names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
+    return next(named, platform.processor() or "unknown")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure_this_machine() -> Accelerator:
+    """Measure bandwidth (reading 256 MiB) and operations (a product of f32 matrices), and remember both.
+
+    bf16 is taken at twice the f32 rate where the processor has instructions for it, else at the same. Power and price are not
+    known; the price is 0 (``--price this-machine=...`` sets it).
+    """
+    f32 = _matrix_flops_per_s()
+    flags = _processor_flags()
+    wide = 2.0 if {"amx_bf16", "avx512_bf16", "bf16"} & flags else 1.0
+    tflops = {"bf16": round(f32 * wide / 1e12, 4), "int8": round(f32 * (4.0 if _has_int8(flags) else 2.0) / 1e12, 4)}
+    document = {
+        "name": THIS_MACHINE,
+        "machine": fingerprint(),
+        "dense_tflops": tflops,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 2),
+        "memory_tb_per_s": round(_read_bytes_per_s() / 1e12, 5),
+        "link_gb_per_s": 0,
+        "power_w": 0,
+        "price_usd_per_h": 0,
+        "price_date": date.today().isoformat(),
+        "price_source": "none: your own machine",
+        "spec_source": f"measured on {processor_name()}, {usable_cores()} cores",
+    }
+    file = remembered_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    except OSError:
+        pass  # A machine whose disk cannot be written is measured each time.
+    return accelerator_from(document, where=str(file))
+
+
+def _has_int8(flags: set[str]) -> bool:
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"} & flags)
+
+
+def _processor_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return set()
+    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
+    return set(next(lines, "").partition(":")[2].split())
+
+
+def _read_bytes_per_s() -> float:
+    """Best of several sums over an array that no cache holds, on as many threads as there are cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    values = np.ones(READ_BYTES // 8)
+    pieces = np.array_split(values, usable_cores())
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return READ_BYTES / _best_s(lambda: list(pool.map(np.sum, pieces)))
+
+
+def _matrix_flops_per_s() -> float:
+    square = np.ones((SQUARE, SQUARE), dtype=np.float32)
+    out = np.empty_like(square)
+    return 2.0 * SQUARE**3 / _best_s(lambda: np.matmul(square, square, out=out))
+
+
+def _best_s(work: object) -> float:
+    """Least seconds of several goes at ``work`` within ``MEASURED_FOR_S``, two at least."""
+    assert callable(work)
+    work()
+    best, started, rounds = float("inf"), time.perf_counter(), 0
+    while rounds < 2 or time.perf_counter() - started < MEASURED_FOR_S:
+        begun = time.perf_counter()
+        work()
+        best, rounds = min(best, time.perf_counter() - begun), rounds + 1
+    return max(best, 1e-9)
