@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, init, measure, serve, tune
+from setpoint.commands import batch, compare, explain, init, measure, plan, serve, tune
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command(epilog=serve.SERVE_EXAMPLES)(with_groups(serve.serve, serve.PANELS))
 app.command(epilog=tune.TUNE_EXAMPLES)(tune.tune)
+app.command(epilog=plan.PLAN_EXAMPLES)(with_groups(plan.plan, plan.PANELS))
 app.command(help=measure.HELP, epilog=measure.EPILOG)(with_groups(measure.measure, PANELS))
 app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
 app.command(epilog=compare.COMPARE_EXAMPLES)(compare.compare)
@@ -73,12 +74,24 @@ def _spoilt_runs() -> tuple[type[Exception], ...]:
 def _user_mistakes() -> tuple[type[Exception], ...]:
     """Errors that need no traceback; ``OSError`` is what the machine refuses: a full disk, a name that is too long."""
     from setpoint.engine.request import EngineFailed
+    from setpoint.hardware.errors import HardwareError
     from setpoint.measure.probe import ProbeError
     from setpoint.measure.target import TargetError
+    from setpoint.plan.errors import PlanError
     from setpoint.report.files import RunFolderError
     from setpoint.requirement import RequirementError
 
-    return (BadInput, RequirementError, EngineFailed, ProbeError, TargetError, RunFolderError, OSError)
+    return (
+        BadInput,
+        RequirementError,
+        EngineFailed,
+        HardwareError,
+        PlanError,
+        ProbeError,
+        TargetError,
+        RunFolderError,
+        OSError,
+    )
 
 
 def _version(wanted: bool) -> None:

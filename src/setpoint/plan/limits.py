@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from setpoint.record import Phase
+from setpoint.report.format import round_percent, round_seconds
 from setpoint.requirement import LatencyMetric, Requirement, Slos
 
 IMPLIED_SHED = 0.01
 """Most of the offered requests that a plan may refuse where the requirement says nothing of it."""
+
+_METRICS = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "queue_wait": "queue wait"}
 
 FRACTIONS = ("goodput_fraction", "shed_fraction")
 
@@ -63,3 +66,21 @@ def _implied_shed(slos: Slos) -> float:
     """As many as the loosest percentile on a first or last token lets be late, and at most ``IMPLIED_SHED``."""
     allowed = [1.0 - slo.percentile / 100.0 for slo in slos.latency if slo.metric in (LatencyMetric.TTFT, LatencyMetric.E2E)]
     return min([IMPLIED_SHED, *allowed])
+
+
+def limit_name(limit: Limit) -> str:
+    """As people write it: ``TTFT P99``, ``spread of E2E``, ``goodput``; a burst is named."""
+    if limit.is_latency:
+        name = f"{_METRICS[limit.metric]} {limit.statistic.upper()}"
+    elif limit.metric == "spread":
+        name = f"spread of {_METRICS[limit.statistic]}"
+    else:
+        name = {"goodput_fraction": "goodput", "shed_fraction": "refused"}[limit.metric]
+    return name if limit.phase is Phase.SUSTAINED else f"{name} in the burst"
+
+
+def limit_number(limit: Limit, value: float) -> str:
+    """A value of the limit's own kind: ``300 ms``, ``95 %``, ``3x``."""
+    if limit.is_latency:
+        return round_seconds(float(f"{value:.3g}"), " ")
+    return f"{value:.3g}x" if limit.metric == "spread" else round_percent(float(f"{value:.4g}"), " ")

@@ -47,7 +47,7 @@ class Shape:
     @property
     def gpus(self) -> int:
         """Accelerators of one replica."""
-        return self.deployment.tensor_parallel
+        return self.deployment.devices
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class Shape:
         precision = self.deployment.weight_precision
         if self.deployment.kv_precision not in (precision, "bf16", "fp16"):
             precision += f"+kv-{self.deployment.kv_precision}"
-        return f"{self.hardware} tp{self.gpus} {precision}"
+        return f"{self.hardware} tp{self.deployment.tensor_parallel} {precision}"
 
 
 @dataclass(frozen=True, slots=True)

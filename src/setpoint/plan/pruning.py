@@ -1,0 +1,112 @@
+"""What need not be simulated: shapes that have no room, or that no scheduler could make fast enough; and why, in words.
+
+Bounds are optimistic, so that nothing is lost: no queue, no other request, and steps faster than predicted by ``SIGMAS``
+standard errors. A bound says ``capacity`` (weights or cache do not fit), ``latency`` (one request alone is too slow), ``gpus``
+(carrying the load takes more replicas than allowed) or ``load`` (no replica carries even the smallest share).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from setpoint.plan.economy import most_replicas
+from setpoint.plan.fluid import Timer, capacity, step_s
+from setpoint.plan.limits import Limit, limit_name, limit_number
+from setpoint.plan.shadow import Bounds
+from setpoint.plan.sketch import LoadSketch
+from setpoint.plan.topology import Serving, Shape
+from setpoint.policy.decisions import StepWork
+from setpoint.report.format import seconds
+
+SIGMAS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A shape that was not simulated, which bound it broke, by what factor, and a sentence without its subject.
+
+    limit: of a latency bound, the limit that it breaks.
+    """
+
+    shape: Shape
+    bound: str
+    words: str
+    excess: float
+    limit: Limit | None = None
+
+
+def no_room(shape: Shape, load: LoadSketch) -> Pruned | None:
+    """Why the shape cannot hold one request, ``None`` if it can."""
+    deployment = shape.deployment
+    if shape.kv_tokens <= 0:
+        held = deployment.model.weight_bytes(deployment.weight_precision) / deployment.devices / 1e9
+        memory = deployment.accelerator.memory_bytes / 1e9
+        words = f"would hold {held:.0f} GB of weights on each {memory:.0f} GB device and no cache beside them"
+        return Pruned(shape, "capacity", words, max(1.01, held / memory))
+    if shape.kv_tokens < load.largest_context:
+        words = f"has room for {shape.kv_tokens:,} tokens of cache, and one request needs {load.largest_context:,}"
+        return Pruned(shape, "capacity", words, load.largest_context / shape.kv_tokens)
+    return None
+
+
+def too_slow(shape: Shape, timer: Timer, step_error: float, load: LoadSketch, limits: tuple[Limit, ...]) -> Pruned | None:
+    """Why not even a request alone keeps a limit, ``None`` if it may."""
+    faster = math.exp(-SIGMAS * step_error)
+    for limit in limits:
+        if limit.percent is None or limit.metric == "queue_wait":
+            continue
+        least_s = faster * _floor_s(timer, load, limit.metric, limit.percent)
+        if least_s > limit.limit:
+            words = (
+                f"takes at least {seconds(least_s, ' ')} for {limit_name(limit)} even with a request alone, "
+                f"over the limit of {limit_number(limit, limit.limit)}"
+            )
+            return Pruned(shape, "latency", words, least_s / limit.limit, limit)
+    return None
+
+
+def _floor_s(timer: Timer, load: LoadSketch, metric: str, percent: float) -> float:
+    """The percentile that requests would have if each were alone and its prompt computed in one step."""
+    uncached = load.prompt_tokens - load.cached_tokens
+    prompt_s = np.array([_prompt_s(timer, tokens, prompt) for tokens, prompt in _sampled(uncached, load.prompt_tokens)])
+    if metric == "ttft":
+        return float(np.percentile(prompt_s, percent))
+    context = float(np.median(load.prompt_tokens))
+    gap_s = step_s(timer, StepWork(1, 1, round(context), round(context)))
+    if metric in ("itl", "tpot"):
+        return gap_s
+    answers = load.output_tokens[:: max(1, len(uncached) // len(prompt_s))][: len(prompt_s)]
+    return float(np.percentile(prompt_s + gap_s * (answers - 1), percent))
+
+
+def _sampled(uncached: np.ndarray, prompts: np.ndarray) -> list[tuple[float, float]]:
+    every = max(1, len(uncached) // 64)
+    return list(zip(uncached[::every].tolist(), prompts[::every].tolist(), strict=True))
+
+
+def _prompt_s(timer: Timer, tokens: float, prompt: float) -> float:
+    products = tokens * (prompt - tokens / 2)
+    return step_s(timer, StepWork(max(1, round(tokens)), 1, round(prompt), round(products)))
+
+
+def fewest_replicas(
+    shape: Shape, serving: Serving, timer: Timer, step_error: float, load: LoadSketch, load_rps: float
+) -> int:
+    """Replicas without which even the balance (``fluid``) at optimistic speed does not carry the load."""
+    most_rps = capacity(timer, load, serving, shape.kv_tokens).rate_rps * math.exp(SIGMAS * step_error)
+    return max(1, math.ceil(load_rps / most_rps))
+
+
+def too_many(
+    shape: Shape, serving: Serving, timer: Timer, step_error: float, load: LoadSketch, load_rps: float, bounds: Bounds
+) -> Pruned | None:
+    """Why the load takes more than is allowed, ``None`` if it may not."""
+    needed = fewest_replicas(shape, serving, timer, step_error, load, load_rps)
+    most = most_replicas(shape, bounds.max_gpus, bounds.max_usd_per_h)
+    if needed <= most:
+        return None
+    words = f"needs at least {needed * shape.gpus} devices for the load, and the bounds allow {most * shape.gpus}"
+    return Pruned(shape, "gpus", words, needed / max(most, 0.5))

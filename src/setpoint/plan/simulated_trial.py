@@ -1,0 +1,139 @@
+"""A trial through the simulator: one replica of a shape, the profile's requests, and what every limit came to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from setpoint.hardware.deployment import Deployment
+from setpoint.hardware.step_time import StepTimer, step_timer
+from setpoint.plan.curve import Floats
+from setpoint.plan.latency import PERCENT, latency_metric
+from setpoint.plan.limits import limits_of
+from setpoint.plan.offered import offered_load
+from setpoint.plan.samples import PhaseSamples, excess_table
+from setpoint.plan.space import BLOCK_TOKENS
+from setpoint.plan.topology import Scheduler
+from setpoint.plan.trial import Job, Trial
+from setpoint.record import Phase
+from setpoint.report.figures import request_slos
+from setpoint.requirement import LatencyMetric, Requirement
+from setpoint.simulate.gaps import bin_s
+from setpoint.simulate.ledger import Ending
+from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
+
+GAP_FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.2, 3.2)
+"""Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
+
+
+def run_trial(requirement: Requirement, job: Job) -> Trial:
+    """The trial of a job. Deterministic: all that is drawn is drawn from the job's seed."""
+    load = offered_load(requirement, job.rate_rps, job.requests, job.warmup_requests, job.seed)
+    done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement))
+    phases = [
+        samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase is not Phase.WARMUP
+    ]
+    slos = {phase: request_slos(requirement, phase) for phase in Phase}
+    excess = excess_table(phases, limits_of(requirement), slos)
+    latency_s = phases[0].percentile_s(latency_metric(requirement.profile), PERCENT)
+    predicted, slo = None, None
+    if job.full:
+        from setpoint.plan.judged import judged_trial
+
+        predicted, slo = judged_trial(requirement, job, done, phases)
+    return Trial(job, excess, latency_s, predicted, slo)
+
+
+def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
+    """The system that a job describes."""
+    shape = job.shape
+    block = BLOCK_TOKENS[shape.deployment.engine]
+    return SimulatedSystem(
+        timer=timer_of(shape.deployment),
+        kv_blocks=max(1, shape.kv_tokens // block),
+        block_tokens=block,
+        configuration=job.serving.config,
+        replicas=replicas,
+        flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
+    )
+
+
+def timer_of(deployment: Deployment) -> StepTimer:
+    """The deployment's step timer, made once in a process."""
+    return _timer((deployment.model.name, deployment.accelerator.name), _Hidden(deployment))
+
+
+class _Hidden:
+    """A deployment that counts as equal to any other with the same fields that matter to a timer."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.key = (
+            deployment.tensor_parallel,
+            deployment.data_parallel,
+            deployment.expert_parallel,
+            deployment.engine,
+            deployment.weight_precision,
+            deployment.kv_precision,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hidden) and other.key == self.key
+
+
+@lru_cache(maxsize=256)
+def _timer(names: tuple[str, str], hidden: _Hidden) -> StepTimer:
+    return step_timer(hidden.deployment)
+
+
+def _gap_limits_s(requirement: Requirement) -> tuple[float, ...]:
+    limit_s = requirement.slo.limit_s(LatencyMetric.ITL)
+    if limit_s is None or requirement.slo.goodput_fraction_min is None:
+        return ()
+    return tuple(limit_s * factor for factor in GAP_FACTORS)
+
+
+def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSamples:
+    """The columns of one phase, its number being ``place``."""
+    ledger, load = done.ledger, done.load
+    rows = load.phase == place
+    ending = ledger.ending[rows]
+    shed = np.isin(ending, (Ending.REFUSED, Ending.SHED))
+    kept, sent_s = ~shed, load.sent_s[rows]
+    served = (ending == Ending.SERVED)[kept]
+    first_s, last_s = ledger.first_s[rows][kept] - sent_s[kept], ledger.last_s[rows][kept] - sent_s[kept]
+    tokens = ledger.tokens[rows][kept].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot_s = np.where(tokens > 1, (last_s - first_s) / (tokens - 1), np.nan)
+    streaming = requirement.profile.streaming
+    deciding = _deciding_gap_s(done, rows, requirement)[kept] if done.gaps.limits_s else ledger.gap_s[rows][kept]
+    counts = done.gaps.counts[place].counts
+    seen = np.flatnonzero(counts)
+    return PhaseSamples(
+        phase=load.phases[place].phase,
+        offered=int(rows.sum()),
+        shed=int(shed.sum()),
+        ttft_s=np.where(served, first_s, np.inf) if streaming else np.full(len(served), np.nan),
+        tpot_s=np.where(served, tpot_s, np.inf) if streaming else np.full(len(served), np.nan),
+        e2e_s=np.where(served, last_s, np.inf),
+        queue_wait_s=np.where(served, ledger.joined_s[rows][kept] - sent_s[kept], np.inf),
+        deciding_gap_s=np.nan_to_num(deciding) if streaming else np.zeros(len(served)),
+        gap_values_s=np.array([bin_s(int(bin_)) for bin_ in seen]) if streaming else np.zeros(0),
+        gap_counts=counts[seen].astype(np.float64) if streaming else np.zeros(0),
+    )
+
+
+def _deciding_gap_s(done: Simulated, rows: np.ndarray, requirement: Requirement) -> Floats:
+    """Of each request's gaps the largest that may not be over the limit: the least of the counted limits that it keeps."""
+    slo = next(slo for slo in requirement.slo.latency if slo.metric is LatencyMetric.ITL)
+    late = done.ledger.late_gaps[:, rows]
+    gaps = np.maximum(done.ledger.tokens[rows] - 1, 0)
+    allowed = np.floor((1.0 - slo.percentile / 100.0) * gaps + 1e-9)
+    found = np.where(gaps > 0, done.ledger.gap_s[rows], 0.0)
+    for limit_s, counts in sorted(zip(done.gaps.limits_s, late, strict=True), key=lambda each: -each[0]):
+        found = np.where(counts <= allowed, np.minimum(found, limit_s), found)
+    return np.asarray(found, dtype=np.float64)

@@ -1,0 +1,71 @@
+"""A plan on a terminal: the recommendation, the ranking, and the answers."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from setpoint.plan.planner import Plan, Ranked, Standing
+from setpoint.plan.report import spoken
+from setpoint.plan.words import probability, spare, usd_per_hour, usd_per_million
+from setpoint.report.format import number, printable, seconds
+
+MOST_ROWS = 16
+HEADLINES = {
+    Standing.SURE: ("met", "green"),
+    Standing.WITHIN_ERROR: ("inside its error bar", "yellow"),
+    Standing.INFEASIBLE: ("nothing meets it", "red"),
+}
+
+
+def render_plan(plan: Plan, console: Console) -> None:
+    """Print all of it."""
+    words, style = HEADLINES[plan.standing]
+    said = spoken(plan)
+    console.print(Text(printable(plan.asked.requirement.name), style="bold"), Text(f"({words})", style=style))
+    console.print(printable(said["recommendation"]), markup=False)
+    if said["cheaper_but_unsure"]:
+        console.print(printable(said["cheaper_but_unsure"]), markup=False)
+    if plan.ranked:
+        console.print(_table(plan))
+    _section(console, "Why this", said["why"])
+    _section(console, "What each limit costs", said["limits"])
+    _section(console, "If the load doubles", [said["if_load_doubles"]])
+    _section(console, "What to measure next", [said["measure_next"]])
+
+
+def _section(console: Console, title: str, sentences: list[str | None]) -> None:
+    lines = [sentence for sentence in sentences if sentence]
+    if lines:
+        console.print()
+        console.print(Text(title, style="bold"))
+        for line in lines:
+            console.print(f"- {printable(line)}", markup=False)
+
+
+def _table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("candidate", "left"), ("$/h", "right"), ("$/M requests", "right"), ("P95", "right"), ("knee", "right"),
+                          ("P(met)", "right"), ("bound by", "left"), ("steps", "left")):  # fmt: skip
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "candidate")  # type: ignore[arg-type]
+    shown = list(plan.ranked[:MOST_ROWS])
+    if plan.chosen is not None and plan.chosen not in shown:
+        shown.append(plan.chosen)
+    for ranked in shown:
+        chosen = ranked is plan.chosen
+        table.add_row(*_row(ranked), style="bold" if chosen else "" if ranked.holds else "dim")
+    return table
+
+
+def _row(ranked: Ranked) -> tuple[str, ...]:
+    return (
+        printable(ranked.name),
+        usd_per_hour(ranked.topology.usd_per_h).removesuffix("/h"),
+        usd_per_million(ranked.usd_per_good_request),
+        seconds(ranked.latency_s, " "),
+        spare(ranked.headroom.knee_distance),
+        probability(ranked.headroom.met_probability) + (" *" if ranked.headroom.within_error else ""),
+        ranked.binding.bound,
+        f"{ranked.option.source} {number(100 * ranked.option.step_error)} %",
+    )
