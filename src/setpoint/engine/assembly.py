@@ -6,6 +6,7 @@ by the plan's order; a request joins only if blocks for its whole prompt are the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from setpoint.engine.batch import Batch, BatchItem, make_batch
@@ -39,10 +40,10 @@ class Assembler:
     def assemble(self, plan: StepPlan, running: dict[int, Sequence], waiting: dict[int, Sequence]) -> Assembled:
         """Make up the next step; the caller moves ``joined`` and ``preempted`` between its queues."""
         result = Assembled(make_batch([]))
-        items = self._decodes(plan, running, result.preempted)
+        self._grow_decodes(plan, running, result.preempted)
         gone = {sequence.sequence_id for sequence in result.preempted}
-        items += self._prefills(plan, running, waiting, gone, result.joined)
-        result.batch = make_batch(items)
+        prefills = self._prefills(plan, running, waiting, gone, result.joined)
+        result.batch = self._batch(running, gone, prefills)
         return result
 
     def uncached_tokens(self, sequence: Sequence) -> int:
@@ -65,22 +66,31 @@ class Assembler:
                 self._pool.publish(sequence.blocks[index], hashes[index])
             sequence.published = full
 
-    def _decodes(self, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> list[BatchItem]:
+    def _grow_decodes(self, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> None:
+        """A block for each decode whose next token has none, in order of arrival, as far as preemption leaves it in."""
+        for sequence in self._lacking(running):
+            if not (preempted and sequence in preempted):
+                self._grow(sequence, plan, running, preempted)
+
+    def _lacking(self, running: dict[int, Sequence]) -> Iterable[Sequence]:
+        """Decodes whose next token has no block, in order."""
         block_tokens = self._pool.block_tokens
-        items = []
         for sequence in running.values():
-            if sequence.in_prefill or (preempted and sequence in preempted):
-                continue
-            if len(sequence.blocks) * block_tokens <= sequence.computed and not self._grow(sequence, plan, running, preempted):
-                continue
-            items.append(BatchItem(sequence, sequence.computed, 1, emits=True))
-        return [item for item in items if item.sequence not in preempted] if preempted else items
+            if len(sequence.blocks) * block_tokens <= sequence.computed and not sequence.in_prefill:
+                yield sequence
+
+    def _batch(self, running: dict[int, Sequence], gone: set[int], prefills: list[BatchItem]) -> Batch:
+        """Every decode that was not preempted, and ``prefills`` after them."""
+        items = [
+            BatchItem(s, s.computed, 1, emits=True) for i, s in running.items() if not (s.in_prefill or (gone and i in gone))
+        ]
+        return make_batch(items + prefills)
 
     def _grow(self, sequence: Sequence, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> bool:
         """One more block for ``sequence``, preempting if there is none; False if that was ``sequence`` itself."""
         if not self._pool.available:
             for victim in victims(plan, running):
-                if not victim.blocks:
+                if not victim.holds_blocks:
                     continue
                 self.release(victim)
                 victim.preemptions += 1
@@ -90,8 +100,11 @@ class Assembler:
                     return False
                 if self._pool.available:
                     break
-        sequence.blocks += self._pool.allocate(1)
+        self._add_block(sequence)
         return True
+
+    def _add_block(self, sequence: Sequence) -> None:
+        sequence.blocks += self._pool.allocate(1)
 
     def _prefills(
         self,
@@ -130,18 +143,22 @@ class Assembler:
         """Give a waiting sequence its cached prefix and blocks for the rest; False (and no change) if they are not there."""
         prefix = self._cached_prefix(sequence)
         block_tokens = self._pool.block_tokens
-        needed = -(-len(sequence.tokens) // block_tokens) - len(prefix)
+        needed = -(-sequence.length // block_tokens) - len(prefix)
         left = self._pool.available - self._pool.cached_among(prefix) - needed
         # A block each for the running, so that a join does not at once preempt; a lone request may take everything.
         if left < 0 or (running and left < running):
             return False
-        self._pool.share(prefix)
-        sequence.blocks = prefix + self._pool.allocate(needed)
+        self._take(sequence, prefix, needed)
         sequence.computed = len(prefix) * block_tokens
         sequence.published = len(prefix)
         if sequence.first_scheduled_s is None:
             sequence.cached_tokens = sequence.computed
         return True
+
+    def _take(self, sequence: Sequence, prefix: list[int], needed: int) -> None:
+        """The blocks of a sequence that joins: those found, and ``needed`` more."""
+        self._pool.share(prefix)
+        sequence.blocks = prefix + self._pool.allocate(needed)
 
     def _cached_prefix(self, sequence: Sequence) -> list[int]:
         return self._pool.find(sequence.hash_full_blocks(self._pool.block_tokens, len(sequence.tokens) - 1))

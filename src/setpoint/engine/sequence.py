@@ -88,6 +88,16 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     @property
+    def length(self) -> int:
+        """Prompt and output tokens so far."""
+        return len(self.tokens)
+
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether there is anything to give back."""
+        return bool(self.blocks)
+
+    @property
     def uncomputed(self) -> int:
         """Tokens whose KV is missing: 1 while decoding, more in prefill."""
         return len(self.tokens) - self.computed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.decision_log import DecisionLog
@@ -72,8 +73,7 @@ class StepLoop:
         self._clock = clock
         self._model = model
         self._stop_token_ids = stop_token_ids
-        self.pool = BlockPool(executor.blocks, executor.block_tokens)
-        self._assembler = Assembler(self.pool)
+        self.pool, self._assembler = self._storage(executor)
         self.max_model_len = min(max_model_len, executor.blocks * executor.block_tokens)
         self.waiting: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}
@@ -90,6 +90,11 @@ class StepLoop:
         self._in_flight: tuple[StepPlan, Assembled, Ticket] | None = None
         self._ending: dict[int, tuple[Sequence, FinishReason]] = {}
         self._notices: list[Emission] = []
+
+    def _storage(self, executor: Executor) -> tuple[BlockPool, Assembler]:
+        """Where blocks are kept, and what hands them out."""
+        pool = BlockPool(executor.blocks, executor.block_tokens)
+        return pool, Assembler(pool)
 
     # Requests in
 
@@ -111,6 +116,10 @@ class StepLoop:
         tenant = self._tenants.number(request.tenant)
         sequence = Sequence(self._next_id, request, arrived_s=self._clock(), max_tokens=cap, tenant=tenant)
         self._next_id += 1
+        return self._offer(sequence)
+
+    def _offer(self, sequence: Sequence) -> Sequence:
+        """Ask the policy about ``sequence`` and queue it. Raises ``Rejected``."""
         sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
         decision = self._policy.admit(request_view(sequence), self._system_view())
         self.decisions.asked(
@@ -125,10 +134,13 @@ class StepLoop:
         if isinstance(decision, Reject):
             self.counters.rejected += 1
             raise Rejected(str(decision.reason), decision.retry_after_s)
+        self._queue(sequence)
+        return sequence
+
+    def _queue(self, sequence: Sequence) -> None:
         if self._waiting_columns is not None:
             self._waiting_columns = joined_columns(self._waiting_columns, columns([sequence], waiting=True))
         self.waiting[sequence.sequence_id] = sequence
-        return sequence
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
         """End a request from outside (cancelled, stop string found): its blocks are free at the next step."""
@@ -162,7 +174,7 @@ class StepLoop:
         assembled = self._assembler.assemble(plan, self.running, self.waiting)
         self._move(plan, assembled)
         self.wake_at_s = plan.wake_at_s
-        if not assembled.batch.items:
+        if not assembled.batch.work.sequences:
             return False
         self._in_flight = (plan, assembled, self._executor.submit(assembled.batch))
         return True
@@ -271,7 +283,9 @@ class StepLoop:
             self.decisions.joined(sequence, plan.order_rule, now_s=now_s, step=step, waiting=len(self.waiting))
         if assembled.joined:
             # Whoever joins out of turn (most urgent first, or back from preemption) still stands in order of arrival.
-            self.running = dict(sorted(self.running.items()))
+            ids = list(self.running)[-len(assembled.joined) - 1 :]
+            if any(later < earlier for earlier, later in pairwise(ids)):
+                self.running = dict(sorted(self.running.items()))
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.finish_reason = reason

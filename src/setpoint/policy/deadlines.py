@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from math import inf
 
-from setpoint.policy.views import RequestLimits
+import numpy as np
+
+from setpoint.policy.views import FloatColumn, IntColumn, RequestLimits
 
 
 def next_deadline_s(
@@ -40,3 +42,19 @@ def gap_limit_s(limits: RequestLimits, *, streaming: bool) -> float:
     if not streaming:
         return inf
     return min(inf if limits.itl_s is None else limits.itl_s, inf if limits.tpot_s is None else limits.tpot_s)
+
+
+def next_deadlines_s(
+    *,
+    end_s: FloatColumn,
+    itl_s: FloatColumn,
+    tpot_s: FloatColumn,
+    first_token_s: FloatColumn,
+    last_token_s: float,
+    emitted_tokens: IntColumn,
+) -> FloatColumn:
+    """``next_deadline_s`` of many streams whose last token came at the same moment. Shapes (requests,).
+
+    ``end_s``: sent + E2E. All three limits are ``inf`` where none is declared (``itl_s`` and ``tpot_s`` where nobody streams).
+    """
+    return np.minimum(np.minimum(end_s, last_token_s + itl_s), first_token_s + emitted_tokens * tpot_s)

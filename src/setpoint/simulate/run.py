@@ -1,0 +1,159 @@
+"""A load through a system of replicas on a virtual clock.
+
+The system's parts are the ones that serve: the policy of ``policy/modes.py``, the engine's step loop and its rules for blocks
+(``simulate/stretch_loop.py`` says how). A simulation is deterministic: the same load, system and seed give the same columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+
+from setpoint.engine.simulated import VirtualClock
+from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.modes import build_policy
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.simulate.gaps import GapAccount
+from setpoint.simulate.ledger import Ledger
+from setpoint.simulate.load import Load
+from setpoint.simulate.replica import Replica
+from setpoint.simulate.router import Router, Routing
+from setpoint.simulate.sequences import SimulatedSequence
+from setpoint.simulate.stretch_loop import StretchLoop
+from setpoint.simulate.taught import taught_model
+from setpoint.simulate.timing import Noise, Overheads, StepTimer, Timing
+
+MOST_REPLICAS = 1024
+
+
+class Flavour(StrEnum):
+    """Whose engine: what differs is how it is configured and how long its steps take, never a rule of its own."""
+
+    SETPOINT = "setpoint"
+    VLLM = "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedSystem:
+    """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens and a policy for ``configuration``.
+
+    model: what policies know of the machine to begin with, learning included; ``None``: they know ``timer`` as it is.
+    """
+
+    timer: StepTimer
+    kv_blocks: int
+    block_tokens: int
+    configuration: ServingConfig
+    replicas: int = 1
+    flavour: Flavour = Flavour.SETPOINT
+    routing: Routing = Routing.ROUND_ROBIN
+    overheads: Overheads = field(default_factory=Overheads)
+    noise: Noise = field(default_factory=Noise)
+    model: StepTimeModel | None = None
+
+
+@dataclass(slots=True)
+class Simulated:
+    """What became of a load: columns by request, gaps by phase, and totals over all replicas.
+
+    end_s: when the last thing happened. steps: made in all. busy_s: seconds in steps, over all replicas. peak_kv: largest
+    share of blocks in use.
+    """
+
+    load: Load
+    ledger: Ledger
+    gaps: GapAccount
+    end_s: float
+    steps: int
+    busy_s: float
+    peak_kv: float
+    overheads: Overheads
+
+
+def simulate(load: Load, system: SimulatedSystem, *, seed: int = 0, gap_limits_s: tuple[float, ...] = ()) -> Simulated:
+    """Put ``load`` on ``system``. ``gap_limits_s``: gaps are counted as late against each of these.
+
+    Raises ``ValueError`` for a load or a system that cannot be.
+    """
+    load.check()
+    if not 1 <= system.replicas <= MOST_REPLICAS:
+        raise ValueError(f"replicas is {system.replicas}; allowed: 1 to {MOST_REPLICAS}")
+    spans = tuple((phase.start_s, phase.end_s) for phase in load.phases)
+    gaps = GapAccount(len(load.phases), gap_limits_s, spans)
+    ledger = Ledger(len(load), len(gap_limits_s))
+    accounts = [gaps, *(GapAccount(len(load.phases), gap_limits_s, spans) for _ in range(system.replicas - 1))]
+    replicas = [_replica(load, system, ledger, account, (seed, number)) for number, account in enumerate(accounts)]
+    _drive(load, system, replicas, ledger)
+    for replica in replicas:
+        replica.loop.close()
+    for account in accounts:
+        account.flush()
+    for other in accounts[1:]:
+        gaps.take(other)
+    return Simulated(
+        load=load,
+        ledger=ledger,
+        gaps=gaps,
+        end_s=max(replica.clock() for replica in replicas),
+        steps=sum(replica.loop.steps.total for replica in replicas),
+        busy_s=sum(replica.loop.steps.seconds_total for replica in replicas),
+        peak_kv=max(replica.loop.peak_used_blocks for replica in replicas) / system.kv_blocks,
+        overheads=system.overheads,
+    )
+
+
+def _replica(load: Load, system: SimulatedSystem, ledger: Ledger, gaps: GapAccount, seed: tuple[int, ...]) -> Replica:
+    clock = VirtualClock()
+    model = system.model or taught_model(system.timer, system.configuration, system.overheads)
+    loop = StretchLoop(
+        build_policy(system.configuration, model),
+        clock,
+        blocks=system.kv_blocks,
+        block_tokens=system.block_tokens,
+        timing=Timing(system.timer, system.overheads, system.noise, seed),
+        ledger=ledger,
+        gaps=gaps,
+        phases=len(load.phases),
+        limits=any(kind.limited for kind in load.kinds),
+        whole_answers=not all(kind.streaming for kind in load.kinds),
+    )
+    return Replica(loop, clock)
+
+
+def _drive(load: Load, system: SimulatedSystem, replicas: list[Replica], ledger: Ledger) -> None:
+    """Every request to the replica that the router chooses, when it arrives; then on to the end, or until the drain is over."""
+    router = Router(system.routing, replicas)
+    receive_s, size = system.overheads.receive_s, system.block_tokens
+    requests = [kind.as_request() for kind in load.kinds]
+    kinds = None if load.kind is None else load.kind.tolist()
+    rows = zip(
+        load.sent_s.tolist(),
+        load.prompt_tokens.tolist(),
+        load.output_tokens.tolist(),
+        load.cap_tokens.tolist(),
+        load.phase.tolist(),
+        strict=True,
+    )
+    for row, (sent_s, prompt, output, cap, phase) in enumerate(rows):
+        at_s = sent_s + receive_s
+        number, replica = router.choose(at_s)
+        ledger.replica[row] = number
+        sequence = SimulatedSequence(
+            row,
+            requests[0 if kinds is None else kinds[row]],
+            replica.loop.progress,
+            row=row,
+            phase=phase,
+            arrived_s=at_s,
+            sent_s=at_s,
+            prompt_tokens=prompt,
+            target_tokens=output,
+            cap_tokens=cap,
+            named=load.named(row, size),
+            fingerprint=row + 1,
+        )
+        replica.offer(sequence)
+    until_s = load.phases[-1].end_s + load.drain_s if load.phases else inf
+    for replica in replicas:
+        replica.advance(until_s)

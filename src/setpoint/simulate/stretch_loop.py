@@ -1,0 +1,374 @@
+"""The engine's step loop (``engine/step_loop.py``) taken over whole stretches of steps in which nobody joins or leaves.
+
+What is the engine's: admission, queues, the plan and who asks for it, joins, preemption, order, what a policy is shown and told. What
+is here: requests kept as rows, and a plan that the policy declared to stand (``StepPlan.valid_for_steps``) carried out for as
+many steps as nothing changes, every one of them timed. A stretch ends with the first answer that does, before the step
+for which blocks would lack, and where the caller has something new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+from operator import add, sub
+
+import numpy as np
+
+from setpoint.engine.assembly import Assembled, Assembler
+from setpoint.engine.batch import Batch
+from setpoint.engine.executor import Executor
+from setpoint.engine.kv_blocks import BlockPool
+from setpoint.engine.request import FinishReason, Rejected
+from setpoint.engine.sequence import Sequence
+from setpoint.engine.step_loop import StepLoop
+from setpoint.policy.decisions import Policy, StepPlan, StepResult, StepWork
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.views import Columns, FloatColumn
+from setpoint.simulate.counting_assembler import CountingAssembler
+from setpoint.simulate.gaps import GapAccount
+from setpoint.simulate.kv_counts import CountedPool
+from setpoint.simulate.ledger import Ending, Ledger
+from setpoint.simulate.rows import CONTEXT, DECODES, EMITTED, ID, PREFILL, TARGET, Rows
+from setpoint.simulate.sequences import Progress, SimulatedSequence
+from setpoint.simulate.silence import NoDecisions, NoSteps
+from setpoint.simulate.timing import Timing
+
+MOST_AT_ONCE = 4096
+
+
+class _Nothing(Executor):
+    """Batches are carried out by the loop itself; this only says how much memory there is."""
+
+    observation_lag = 0
+
+    def __init__(self, blocks: int, block_tokens: int) -> None:
+        self.blocks, self.block_tokens = blocks, block_tokens
+
+    def submit(self, batch: Batch) -> Batch:
+        return batch
+
+
+class StretchLoop(StepLoop):
+    """One engine. ``offer`` a request, ``begin_step``, ``finish_stretch``; ``clock`` is moved by whoever drives it."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        clock: Callable[[], float],
+        *,
+        blocks: int,
+        block_tokens: int,
+        timing: Timing,
+        ledger: Ledger,
+        gaps: GapAccount,
+        phases: int,
+        limits: bool,
+        whole_answers: bool,
+        model: StepTimeModel | None = None,
+    ) -> None:
+        self.progress = Progress()
+        self.running_rows, self.waiting_rows = Rows(), Rows()
+        super().__init__(policy, _Nothing(blocks, block_tokens), clock, max_model_len=blocks * block_tokens, model=model)
+        self.decisions, self.steps = NoDecisions(), NoSteps()
+        self.peak_used_blocks = 0
+        self._timing, self._ledger, self._gaps = timing, ledger, gaps
+        self._limits, self._whole_answers = limits, whole_answers
+        self._streams = [0] * phases  # Streams of each phase whose last token came at the end of the last step.
+        self.last_end_s = 0.0
+        self.ended_last = 0
+        self._pending: list[SimulatedSequence] = []  # Decodes whose next token is not a gap after the last step's.
+        self._may_find: set[int] = set()  # Waiting requests whose uncached tokens may change.
+
+    def _storage(self, executor: Executor) -> tuple[BlockPool, Assembler]:
+        self._counted = CountedPool(executor.blocks, executor.block_tokens)
+        self._counting = CountingAssembler(self._counted, self.running_rows, self.progress)
+        return self._counted, self._counting  # type: ignore[return-value]
+
+    # Requests in
+
+    def offer(self, sequence: SimulatedSequence) -> None:
+        """Ask for admission; the ledger is told of a refusal."""
+        if sequence.prompt_tokens >= self.max_model_len or sequence.prompt_tokens < 1:
+            self._note(sequence, Ending.IMPOSSIBLE, self._clock())
+            return
+        sequence.max_tokens = min(sequence.max_tokens, self.max_model_len - sequence.prompt_tokens)
+        sequence.target_tokens = min(sequence.target_tokens, sequence.max_tokens)
+        try:
+            self._offer(sequence)
+        except Rejected as refusal:
+            self._ledger.retry_after_s[sequence.row] = refusal.retry_after_s
+            self._note(sequence, Ending.REFUSED, self._clock())
+
+    def _queue(self, sequence: Sequence) -> None:
+        self.waiting[sequence.sequence_id] = sequence
+        self._wait(sequence)
+
+    def _wait(self, sequence: Sequence) -> None:
+        assert isinstance(sequence, SimulatedSequence)
+        if sequence.named or sequence.preemptions:
+            self._may_find.add(sequence.sequence_id)
+        prefill = sequence.uncached_tokens
+        self.waiting_rows.add(sequence, prefill_tokens=prefill, computed=0, emitted=sequence.emitted)
+        self._waiting_columns = None
+
+    # Views
+
+    def _both_columns(self) -> tuple[Columns, Columns]:
+        if self._looked_up != self.pool.version:
+            for sequence_id in self._may_find:
+                sequence = self.waiting[sequence_id]
+                sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
+                self.waiting_rows.whole(PREFILL)[self.waiting_rows.place(sequence_id)] = sequence.uncached_tokens
+            self._looked_up = self.pool.version
+        if self._waiting_columns is None:
+            self._waiting_columns = self.waiting_rows.columns(last_token_s=0.0, limits=False)
+        if self._running_columns is None:
+            self._running_columns = self.running_rows.columns(last_token_s=self.last_end_s, limits=self._limits)
+        return self._waiting_columns, self._running_columns
+
+    # Steps
+
+    def finish_stretch(self, until_s: float) -> float:
+        """Carry out the plan for as long as it stands, at most to the first moment that is not before ``until_s``.
+
+        Gives the moment at which the loop looks up after the last of the steps.
+        """
+        assert self._in_flight is not None, "no step is in flight"
+        plan, assembled, _ = self._in_flight
+        self._in_flight = None
+        work, start_s, decodes = assembled.batch.work, self._clock(), self._counting.decodes
+        most = self._most_steps(plan, assembled, until_s - start_s)
+        ends_s, free_s = self._timing.steps(work, step=self.steps.total, start_s=start_s, steps=most, decodes=decodes)
+        if most > 1:
+            steps = min(most, int(free_s.searchsorted(until_s)) + 1)
+            ends_s, free_s = ends_s[:steps], free_s[:steps]
+        rows = self.running_rows
+        decoding = rows.whole(ID) if decodes == len(rows) else rows.whole(ID)[rows.whole(DECODES) == 1]
+        new_tokens = dict.fromkeys(decoding.tolist(), 1)
+        self._advance(ends_s, float(free_s[-1]) - start_s)
+        self._timing.stepped(work.tokens)
+        ended = self._complete(decodes, float(ends_s[-1]))
+        ended += self._prefilled(assembled, float(ends_s[-1]), new_tokens)
+        self._observe(work, decodes, start_s, ends_s, free_s, new_tokens, ended)
+        self.ended_last = len(ended)
+        for sequence in ended:
+            self._remove(sequence)
+        self.peak_used_blocks = max(self.peak_used_blocks, self.pool.used)
+        return float(free_s[-1])
+
+    def _most_steps(self, plan: StepPlan, assembled: Assembled, left_s: float) -> int:
+        """Steps for which nothing can change but the clock; 1 if this one changes something itself."""
+        decodes, rows = self._counting.decodes, self.running_rows
+        changes = assembled.batch.items or assembled.preempted or self._pending
+        if changes or plan.valid_for_steps == 1 or decodes != len(rows):
+            return 1
+        to_end = int((rows.whole(TARGET) - rows.whole(EMITTED)).min())
+        soon = left_s / max(self._timing.shortest_s(assembled.batch.work), 1e-9) + 2
+        most = min(to_end, plan.valid_for_steps, MOST_AT_ONCE, int(min(soon, MOST_AT_ONCE)))
+        if most > 1 and decodes * (most // self.pool.block_tokens + 1) > self.pool.available:
+            most = self._steps_with_blocks(most)
+        return max(1, most)
+
+    def _steps_with_blocks(self, most: int) -> int:
+        """Of ``most`` steps those for which there are blocks; those of the first are held already."""
+        size = self.pool.block_tokens
+        # A decode needs a block in every step that begins with a context of whole blocks.
+        by_place = np.bincount((-self.running_rows.whole(CONTEXT)) % size, minlength=size)
+        needed = np.resize(by_place, most)
+        needed[0] = 0
+        return int(np.searchsorted(np.cumsum(needed), self.pool.available, side="right"))
+
+    def _advance(self, ends_s: FloatColumn, took_s: float) -> None:
+        """Every decode has a token more at each of these moments."""
+        decodes, rows, steps = self._counting.decodes, self.running_rows, len(ends_s)
+        pending, self._pending = self._pending, []
+        if decodes:
+            if steps > 1:
+                size, context = self.pool.block_tokens, rows.whole(CONTEXT)
+                self._counted.allocate(int(((context + (steps - 1)) // size - context // size).sum()))
+            self.progress.steps += steps
+            rows.advance(steps, all_decode=decodes == len(rows), whole_answers=self._whole_answers)
+            self._counting.context_tokens += steps * decodes
+            gaps_s = np.empty(steps)
+            gaps_s[0] = ends_s[0] - self.last_end_s
+            np.subtract(ends_s[1:], ends_s[:-1], out=gaps_s[1:])
+            last = self.steps.total + steps - 1
+            self._gaps.steps(gaps_s, ends_s, self._streams, decodes - len(pending), last)
+        self.steps.passed(steps, took_s)
+        self.last_end_s = float(ends_s[-1])
+        self._running_columns = None
+        for sequence in pending:
+            self._assembler.publish_computed(sequence)
+            self._single_token(sequence, rows.place(sequence.sequence_id))
+
+    def _complete(self, decodes: int, end_s: float) -> list[SimulatedSequence]:
+        """Decodes whose answer is complete, in order of arrival."""
+        if not decodes:
+            return []
+        rows = self.running_rows
+        complete = np.flatnonzero(rows.whole(EMITTED) >= rows.whole(TARGET))
+        ended: list[SimulatedSequence] = []
+        for sequence_id in rows.whole(ID)[complete].tolist() if len(complete) else ():
+            sequence = self.running[sequence_id]
+            assert isinstance(sequence, SimulatedSequence)
+            sequence.finish_reason = FinishReason.LENGTH
+            ended.append(sequence)
+        return ended
+
+    def _prefilled(
+        self, assembled: Assembled, end_s: float, new_tokens: dict[int, int]
+    ) -> list[SimulatedSequence]:
+        """Prompts that were computed, or parts of them; gives those that are over with their first token."""
+        over: list[SimulatedSequence] = []
+        rows = self.running_rows
+        for item in assembled.batch.items:
+            sequence = item.sequence
+            assert isinstance(sequence, SimulatedSequence)
+            sequence.computed = item.start + item.count
+            place = rows.place(sequence.sequence_id)
+            rows.whole(CONTEXT)[place] = sequence.computed
+            self._assembler.publish_computed(sequence)
+            if item.emits:
+                sequence.emit_after_prompt()
+                new_tokens[sequence.sequence_id] = 1
+                rows.whole(EMITTED)[place] += 1
+                self._single_token(sequence, place)
+                if sequence.emitted >= sequence.target_tokens:
+                    sequence.finish_reason = FinishReason.LENGTH
+                    over.append(sequence)
+                    continue
+            rows.whole(PREFILL)[place] = sequence.prefill_tokens
+            if not sequence.in_prefill:
+                sequence.begin_to_decode()
+                rows.decodes(place)
+                self._counting.decodes += 1
+                self._counting.context_tokens += sequence.computed
+                if not item.emits:
+                    self._pending.append(sequence)
+        return over
+
+    def _single_token(self, sequence: SimulatedSequence, place: int) -> None:
+        """A token that does not follow one of the step before: the first of all, or the first after a preemption."""
+        now_s, streaming = self.last_end_s, sequence.request.streaming
+        if sequence.first_token_s is None:
+            sequence.first_token_s = self._ledger.first_s[sequence.row] = now_s
+        elif streaming:
+            gap_s = now_s - float(self._ledger.last_s[sequence.row])
+            self._gaps.one(gap_s, sequence.phase)
+            sequence.own_gap_s = max(sequence.own_gap_s, gap_s)
+            late = [gap_s > limit_s for limit_s in self._gaps.limits_s]
+            sequence.own_late = tuple(map(add, sequence.own_late or repeat(0), late))
+        self._gaps.emitted_at(now_s)
+        sequence.follows = True
+        sequence.gaps_from, sequence.late_from = self.steps.total - 1, tuple(self._gaps.late)
+        self._streams[sequence.phase] += streaming
+        if sequence.has_limits:
+            self.running_rows.limited(place, sequence)
+
+    def _observe(
+        self,
+        work: StepWork,
+        decodes: int,
+        start_s: float,
+        ends_s: FloatColumn,
+        free_s: FloatColumn,
+        new_tokens: dict[int, int],
+        ended: list[SimulatedSequence],
+    ) -> None:
+        """Tell the policy of every step, one by one."""
+        finished = tuple(sequence.sequence_id for sequence in ended)
+        if len(ends_s) == 1:
+            self._policy.observe(StepResult(start_s, float(ends_s[0]), work, new_tokens, finished))
+            return
+        tokens, sequences, reads, products = work.tokens, work.sequences, work.kv_tokens_read, work.attention_products
+        observe, last = self._policy.observe, len(ends_s) - 1
+        for number, (end_s, next_s) in enumerate(zip(ends_s.tolist(), free_s.tolist(), strict=True)):
+            each = StepWork(tokens, sequences, reads + decodes * number, products + decodes * number)
+            observe(StepResult(start_s, end_s, each, new_tokens, finished if number == last else ()))
+            start_s = next_s
+
+    # Who moves and who leaves
+
+    def _move(self, plan: StepPlan, assembled: Assembled) -> None:
+        for sequence in assembled.preempted:
+            self._leave(sequence)
+        super()._move(plan, assembled)
+        for sequence in assembled.preempted:
+            assert isinstance(sequence, SimulatedSequence)
+            sequence.renew_deadline()
+            sequence.uncached_tokens = self._assembler.uncached_tokens(sequence)
+            self._wait(sequence)
+        for sequence in assembled.joined:
+            assert isinstance(sequence, SimulatedSequence)
+            self.waiting_rows.remove(self.waiting_rows.place(sequence.sequence_id))
+            self._may_find.discard(sequence.sequence_id)
+            prefill, computed = sequence.prefill_tokens, sequence.computed
+            self.running_rows.add(sequence, prefill_tokens=prefill, computed=computed, emitted=sequence.emitted)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """``sequence`` runs no more: its row goes, and its gaps so far are put to its own account."""
+        assert isinstance(sequence, SimulatedSequence)
+        self.running_rows.remove(self.running_rows.place(sequence.sequence_id))
+        if sequence in self._pending:
+            self._pending.remove(sequence)
+        if sequence.follows:
+            self._fold(sequence)
+            sequence.follows = False
+            self._streams[sequence.phase] -= sequence.request.streaming
+
+    def _fold(self, sequence: SimulatedSequence) -> None:
+        """A request whose tokens came with the steps: its last token, and its gaps since ``gaps_from``."""
+        self._ledger.last_s[sequence.row] = sequence.last_token_s = self.last_end_s
+        if sequence.request.streaming:
+            sequence.own_gap_s = max(sequence.own_gap_s, self._gaps.most.after(sequence.gaps_from))
+            since = map(sub, self._gaps.late, sequence.late_from)
+            sequence.own_late = tuple(map(add, sequence.own_late or repeat(0), since))
+
+    def _remove(self, sequence: Sequence) -> None:
+        assert isinstance(sequence, SimulatedSequence)
+        if sequence.sequence_id in self.waiting:
+            self.waiting_rows.remove(self.waiting_rows.place(sequence.sequence_id))
+            self._may_find.discard(sequence.sequence_id)
+            ending, now_s = Ending.SHED, self._clock()
+        else:
+            self._leave(sequence)
+            ending, now_s = Ending.SERVED, self.last_end_s
+        super()._remove(sequence)
+        self._note(sequence, ending, now_s)
+
+    def close(self) -> None:
+        """Account for those that are still there: nothing more will come."""
+        for sequence in (*self.running.values(), *self.waiting.values()):
+            assert isinstance(sequence, SimulatedSequence)
+            if sequence.follows:
+                self._fold(sequence)
+            self._note(sequence, Ending.WAITS, float("nan"))
+
+    def _note(self, sequence: SimulatedSequence, ending: Ending, now_s: float) -> None:
+        """The ledger's line."""
+        ledger, row = self._ledger, sequence.row
+        ledger.ending[row], ledger.ended_s[row] = ending, now_s
+        if sequence.first_scheduled_s is not None:
+            ledger.joined_s[row] = sequence.first_scheduled_s
+        ledger.tokens[row] = sequence.emitted
+        ledger.cached_tokens[row], ledger.preemptions[row] = sequence.cached_tokens, sequence.preemptions
+        if sequence.request.streaming and sequence.emitted > 1:
+            ledger.gap_s[row] = sequence.own_gap_s
+            for place, count in enumerate(sequence.own_late):
+                ledger.late_gaps[place, row] = count
+
+    def check_integrity(self) -> None:
+        """Raise ``AssertionError`` if queues, rows and pool contradict each other."""
+        self._counted.check_integrity()
+        size, used = self.pool.block_tokens, 0
+        for rows, queue in ((self.running_rows, self.running), (self.waiting_rows, self.waiting)):
+            assert rows.whole(ID).tolist() == list(queue), "rows and requests differ"
+        for place, sequence in enumerate(self.running.values()):
+            assert isinstance(sequence, SimulatedSequence)
+            rows = self.running_rows
+            assert int(rows.whole(CONTEXT)[place]) == sequence.computed, "a row's context is not the request's"
+            assert int(rows.whole(EMITTED)[place]) == sequence.emitted, "a row's tokens are not the request's"
+            assert int(rows.whole(PREFILL)[place]) == sequence.prefill_tokens, "a row's prompt is not the request's"
+            used += sequence.held if sequence.since < 0 else -(-sequence.computed // size)
+        shared = sum(self._counted.references.values()) - len(self._counted.references)
+        assert used - shared == self.pool.used, "blocks in use are not those that requests hold"

@@ -1,0 +1,138 @@
+"""How long steps take on a virtual clock: a timer's line for each batch, the loop's own time between steps, and noise by seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from setpoint.policy.decisions import StepWork
+from setpoint.policy.views import FloatColumn
+
+MOST_LINES = 1 << 16
+NOISE_AT_ONCE = 4096
+
+
+class StepTimer(Protocol):
+    """What a simulation asks of a machine: the time of a step as a line in what grows while a batch stays the same."""
+
+    @property
+    def source(self) -> str:
+        """``measured``, ``transferred`` or ``physics``: where the coefficients come from."""
+        ...
+
+    def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
+        """``(base_s, per_kv_token_s, per_product_s)`` of a step of ``tokens`` new tokens over ``sequences`` requests.
+
+        It takes ``base_s + per_kv_token_s * kv_tokens_read + per_product_s * attention_products`` (``StepWork``).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LineTimer:
+    """A machine of five constants, those of ``policy/step_time.py``: a base, and seconds a token, sequence, KV read, product."""
+
+    base_s: float
+    token_s: float = 0.0
+    sequence_s: float = 0.0
+    kv_token_s: float = 0.0
+    product_s: float = 0.0
+    source: str = "measured"
+    relative_error: float = 0.0
+
+    def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
+        """See ``StepTimer``."""
+        return self.base_s + self.token_s * tokens + self.sequence_s * sequences, self.kv_token_s, self.product_s
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """Seconds beside the model's own work.
+
+    between_s: of the loop from the end of a step to the start of the next, and between_sequence_s more for each request in it.
+    change_s: a step of another number of tokens than the one before takes longer by it. receive_s: from the intended send to
+    where the engine may see a request. deliver_s: from the end of a step to the client, deliver_sequence_s more for each
+    request whose token is delivered before. refuse_s: from the intended send to a refusal at the client.
+    """
+
+    between_s: float = 0.0
+    between_sequence_s: float = 0.0
+    change_s: float = 0.0
+    receive_s: float = 0.0
+    deliver_s: float = 0.0
+    deliver_sequence_s: float = 0.0
+    refuse_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What a step takes over what the timer says: runs of consecutive ``factors`` as they were measured, drawn by seed.
+
+    A step that lost a core to a neighbour is followed by others that do; so pieces of ``run_steps`` are drawn whole (block
+    bootstrap; Kuensch, Annals of Statistics 17, 1989). Shape (factors,), each above 0; none is no noise.
+    """
+
+    factors: FloatColumn = field(default_factory=lambda: np.zeros(0))
+    run_steps: int = 32
+
+
+class Timing:
+    """Moments of steps. Deterministic by ``seed``; step n has the same noise however many are asked for at once."""
+
+    def __init__(self, timer: StepTimer, overheads: Overheads, noise: Noise, seed: tuple[int, ...]) -> None:
+        self.overheads = overheads
+        self._timer = timer
+        self._noise = noise
+        self._dice = np.random.default_rng(np.random.SeedSequence(seed)) if len(noise.factors) else None
+        self._factors = np.zeros(0)
+        self._drawn = 0  # Steps before the first of ``_factors``.
+        self._lines: dict[tuple[int, int], tuple[float, float, float]] = {}
+        self._last_tokens = -1
+
+    def steps(
+        self, work: StepWork, *, step: int, start_s: float, steps: int, decodes: int
+    ) -> tuple[FloatColumn, FloatColumn]:
+        """Ends of ``steps`` steps from number ``step`` on, the first of ``work``, and when the loop looks up after each.
+
+        In each step the contexts of ``decodes`` requests are a token longer than in the one before. Shapes (steps,).
+        """
+        line = self._lines.get((work.tokens, work.sequences))
+        if line is None:
+            if len(self._lines) >= MOST_LINES:
+                self._lines.clear()
+            line = self._lines[work.tokens, work.sequences] = self._timer.affine(work.tokens, work.sequences)
+        base_s, per_read_s, per_product_s = line
+        grown = decodes * np.arange(steps)
+        took_s = base_s + per_read_s * (work.kv_tokens_read + grown) + per_product_s * (work.attention_products + grown)
+        if work.tokens != self._last_tokens:
+            took_s[0] += self.overheads.change_s
+        if self._dice is not None:
+            took_s *= self._noise_of(step, steps)
+        moments = np.empty(2 * steps + 1)
+        moments[0] = start_s
+        moments[1::2] = took_s
+        moments[2::2] = self.overheads.between_s + self.overheads.between_sequence_s * work.sequences
+        np.add.accumulate(moments, out=moments)
+        return moments[1::2], moments[2::2]
+
+    def shortest_s(self, work: StepWork) -> float:
+        """What the first of these steps takes without noise: those after it, of longer contexts, take no less."""
+        line = self._lines.get((work.tokens, work.sequences)) or self._timer.affine(work.tokens, work.sequences)
+        return line[0] + line[1] * work.kv_tokens_read + line[2] * work.attention_products
+
+    def stepped(self, tokens: int) -> None:
+        """The last step that was made had so many new tokens."""
+        self._last_tokens = tokens
+
+    def _noise_of(self, step: int, steps: int) -> FloatColumn:
+        assert self._dice is not None
+        while step + steps > self._drawn + len(self._factors):
+            kept = self._factors[max(0, step - self._drawn) :]
+            self._drawn = max(self._drawn, min(step, self._drawn + len(self._factors)))
+            run = min(self._noise.run_steps, len(self._noise.factors))
+            pieces = self._dice.integers(0, len(self._noise.factors) - run + 1, size=-(-NOISE_AT_ONCE // run))
+            fresh = self._noise.factors[(pieces[:, None] + np.arange(run)).ravel()]
+            self._factors = np.concatenate((kept, fresh))
+        return self._factors[step - self._drawn : step - self._drawn + steps]
