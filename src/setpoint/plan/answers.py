@@ -23,8 +23,10 @@ def recommendation(plan: Plan) -> str:
     price = usd_per_hour(chosen.topology.usd_per_h)
     spare_words = f"the knee is at {spare(chosen.headroom.knee_distance)} of the offered load"
     sure = f"every limit holds with probability {probability(chosen.headroom.met_probability)}"
-    source = f"steps are predicted from what was {SOURCES[chosen.option.source]}" if chosen.option.source != "physics" else (
-        "steps are predicted from physics alone"
+    source = (
+        f"steps are predicted from what was {SOURCES[chosen.option.source]}"
+        if chosen.option.source != "physics"
+        else ("steps are predicted from physics alone")
     )
     head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
     if plan.standing is Standing.WITHIN_ERROR:
@@ -86,7 +88,9 @@ def _subject(ranked: Ranked) -> str:
 def _bound(ranked: Ranked) -> str:
     binding = ranked.binding
     words = WORDS[binding.bound]
-    return words if binding.decode_bound == binding.bound else f"{words} (steps that only decode by {WORDS[binding.decode_bound]})"
+    return (
+        words if binding.decode_bound == binding.bound else f"{words} (steps that only decode by {WORDS[binding.decode_bound]})"
+    )
 
 
 def _against(other: Ranked, chosen: Ranked) -> str:
@@ -151,12 +155,10 @@ def if_doubled(plan: Plan) -> str | None:
         return None
     if doubled is None:
         return "Twice the load cannot be carried within the bounds by anything looked at."
-    now = min((each for each in plan.ranked if each.holds), key=lambda each: each.topology.usd_per_h or 0.0, default=chosen)
-    price, before = doubled.topology.usd_per_h, now.topology.usd_per_h
-    ratio = f", {price / before:.2g} times the {usd_per_hour(before)} of {now.name}" if price and before else ""
-    same = doubled.option.name == now.option.name
-    change = "more replicas of the same" if same else "another choice"
-    return f"Twice the load, as predicted, takes {doubled.name} at {usd_per_hour(price)}{ratio}: {change}."
+    price, before = doubled.topology.usd_per_h, chosen.topology.usd_per_h
+    ratio = f", {price / before:.2g} times the price of now" if price and before else ""
+    same = "more replicas of the same" if doubled.option.name == chosen.option.name else "another choice"
+    return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}."
 
 
 def measure_next(plan: Plan) -> str | None:
@@ -165,7 +167,10 @@ def measure_next(plan: Plan) -> str | None:
     if ranked is None:
         return None
     spare_now, doubt = ranked.headroom, Uncertainty(ranked.option.step_error, plan.asked.load_error)
-    gain = {"measured": spare_now.if_measured - spare_now.met_probability, "load": spare_now.if_load_known - spare_now.met_probability}
+    gain = {
+        "measured": spare_now.if_measured - spare_now.met_probability,
+        "load": spare_now.if_load_known - spare_now.met_probability,
+    }
     hardware = ranked.option.shape.hardware
     binding = ranked.binding
     point = f"steps of about {binding.batch:.0f} decodes with {plan.load.mean_context:.0f} tokens of context each"
@@ -195,11 +200,15 @@ def infeasible(plan: Plan) -> str:
         if (excess := nearest.option.curve.of_limit(index, rate)) > 1.0
     ]
     missed.sort(key=lambda each: -each[1])
-    said = ", ".join(f"{limit_name(limit)} misses {limit_number(limit, limit.limit)} by a factor of {_factor(e)}" for limit, e in missed)
+    said = ", ".join(
+        f"{limit_name(limit)} misses {limit_number(limit, limit.limit)} by a factor of {_factor(e)}" for limit, e in missed
+    )
     carried = nearest.option.curve.knee_rps() * nearest.topology.pool.replicas
     load_words = f"; it carries {carried:.3g}/s of the {plan.asked.load_rps:.3g}/s" if carried else ""
     relax = _relax(plan, nearest)
-    return f"Nothing meets the requirement. {nearest.name} comes nearest: {said or 'too small for the load'}{load_words}. {relax}"
+    return (
+        f"Nothing meets the requirement. {nearest.name} comes nearest: {said or 'too small for the load'}{load_words}. {relax}"
+    )
 
 
 def _factor(excess: float) -> str:

@@ -61,5 +61,9 @@ def _with_context(load: LoadSketch, context: float) -> LoadSketch:
     output = np.array([load.mean_output])
     prompt = np.array([max(context - load.mean_output / 2, 1.0)])
     return replace(
-        load, prompt_tokens=prompt, output_tokens=output, cached_tokens=np.maximum(prompt - uncached, 0.0), private_tokens=prompt
+        load,
+        prompt_tokens=prompt,
+        output_tokens=output,
+        cached_tokens=np.maximum(prompt - uncached, 0.0),
+        private_tokens=prompt,
     )

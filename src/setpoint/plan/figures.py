@@ -23,7 +23,9 @@ MOST_CURVES = 6
 
 def colours_of(plan: Plan) -> dict[str, str]:
     """A CSS class for each hardware, in the order of the ranking."""
-    names = list(dict.fromkeys(each.option.shape.hardware for each in (*plan.ranked, *((plan.nearest,) if plan.nearest else ()))))
+    names = list(
+        dict.fromkeys(each.option.shape.hardware for each in (*plan.ranked, *((plan.nearest,) if plan.nearest else ())))
+    )
     return {name: f"hw-{index % COLOURS}" for index, name in enumerate(names)}
 
 
@@ -72,7 +74,10 @@ def _mark(panel: Panel, each: Ranked, colours: dict[str, str], *, chosen: bool) 
     shape = "diamond" if each.option.serving.scheduler == "setpoint" else "triangle"
     kind = "mark" if each.holds and not each.headroom.within_error else "mark hollow"
     drawn = tag(
-        "path", tag("title", words(_tip(each))), d=marker_path(shape, x, y, MARK_PX), class_=f"{kind} {colour}"  # type: ignore[arg-type]
+        "path",
+        tag("title", words(_tip(each))),
+        d=marker_path(shape, x, y, MARK_PX),
+        class_=f"{kind} {colour}",  # type: ignore[arg-type]
     )
     halo = tag("circle", cx=x, cy=y, r=RING_PX, class_=f"halo {colour}") if chosen else ""
     return halo + drawn
@@ -127,7 +132,10 @@ def load_figure(plan: Plan) -> Figure | None:
     y = log_scale([0.05, 10.0], bottom, top)
     panel = Panel(x, y, "x load", "x limit")
     colours = colours_of(plan)
-    parts = [panel.y_axis(lambda value: f"{value:g}x"), panel.x_axis(lambda value: f"{value:g}x", "Load, times the offered one")]
+    parts = [
+        panel.y_axis(lambda value: f"{value:g}x"),
+        panel.x_axis(lambda value: f"{value:g}x", "Load, times the offered one"),
+    ]
     parts.append(panel.limit_y(1.0, "limit"))
     parts.append(line(x.at(1.0), top, x.at(1.0), bottom, "base"))
     for each, curve in zip(shown, curves, strict=True):
@@ -138,7 +146,9 @@ def load_figure(plan: Plan) -> Figure | None:
     said = "; ".join(f"{each.name}: knee at {spare(each.headroom.knee_distance)} of the load" for each in shown)
     heading = "How near the limits are as the load grows"
     svg = drawing("plan-load", HALF_WIDTH, HALF_HEIGHT, heading, said, panel.wrap(*parts), class_="half")
-    return Figure(heading=heading, svg=svg, note="The worst of all limits, 1 being the limit; where a line crosses it is the knee.")
+    return Figure(
+        heading=heading, svg=svg, note="The worst of all limits, 1 being the limit; where a line crosses it is the knee."
+    )
 
 
 def context_figure(plan: Plan, curves: Sequence[ContextCurve]) -> Figure | None:
@@ -149,7 +159,10 @@ def context_figure(plan: Plan, curves: Sequence[ContextCurve]) -> Figure | None:
     left, right, top, bottom = half_box()
     values = np.concatenate([curve.request_s for curve in drawn])
     panel = Panel(
-        log_scale(np.concatenate([curve.contexts for curve in drawn]), left, right), log_scale(values, bottom, top), "tokens", "s"
+        log_scale(np.concatenate([curve.contexts for curve in drawn]), left, right),
+        log_scale(values, bottom, top),
+        "tokens",
+        "s",
     )
     colours = colours_of(plan)
     parts = [panel.y_axis(round_seconds), panel.x_axis(round_number, "Context of each request, tokens")]

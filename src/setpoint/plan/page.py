@@ -25,7 +25,9 @@ BANNERS = {
 def render_page(plan: Plan, document: dict[str, Any]) -> str:
     """The whole page as text. Nothing on it is fetched from anywhere."""
     verdict, headline = BANNERS[plan.standing]
-    figures = [figure for figure in (pareto_figure(plan), load_figure(plan), context_figure(plan, plan.contexts)) if figure is not None]
+    figures = [
+        figure for figure in (pareto_figure(plan), load_figure(plan), context_figure(plan, plan.contexts)) if figure is not None
+    ]
     colours = colours_of(plan)
     return _template().render(
         title=plan.asked.requirement.name,

@@ -23,7 +23,7 @@ from setpoint.plan.headroom import Headroom, Uncertainty, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, no_room, too_many, too_slow
 from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
-from setpoint.plan.shadow import Bounds, ShadowPrice, cheapest, shadow_prices
+from setpoint.plan.shadow import Bounds, ShadowPrice, shadow_prices
 from setpoint.plan.sketch import LoadSketch, sketch_of
 from setpoint.plan.space import servings_for, shapes_of
 from setpoint.plan.topology import Shape, Topology
@@ -115,7 +115,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         chosen=chosen,
         pruned=tuple(pruned),
         shadow=tuple(shadow_prices(only, limits, asked.load_rps, asked.bounds)) if chosen else (),
-        doubled=_for_load(asked, load, options, 2.0) if chosen else None,
+        doubled=_for_load(asked, load, options, 2.0, sure=standing is Standing.SURE) if chosen else None,
         nearest=_nearest(asked, load, options) if chosen is None else None,
         contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
         simulations=search.simulations,
@@ -132,9 +132,7 @@ def _timer(arm: Arm) -> StepTimer:
     return arm.timer  # type: ignore[return-value]
 
 
-def _bounded(
-    asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]
-) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
+def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
     """The shapes that may do, and why the others cannot."""
     kept: list[tuple[Shape, StepTimer]] = []
     pruned: list[Pruned] = []
@@ -206,14 +204,22 @@ def _order(goal: Goal, ranked: Ranked) -> tuple[float, ...]:
 
 
 def _for_load(
-    asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float
+    asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float, *, sure: bool
 ) -> Ranked | None:
-    """The cheapest that carries ``factor`` times the load within the bounds."""
-    found = cheapest([option for option, _ in options], factor * asked.load_rps, asked.bounds)
-    if found is None:
-        return None
-    arm = next(arm for option, arm in options if option is found.option)
-    return rank_of(asked, load, found.option, arm, found.replicas, factor * asked.load_rps)
+    """The cheapest that carries ``factor`` times the load within the bounds, ``sure``: with the confidence asked for."""
+    load_rps = factor * asked.load_rps
+    found = []
+    for option, arm in options:
+        most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
+        doubt = Uncertainty(option.step_error, asked.load_error)
+        replicas = (
+            replicas_for_confidence(option.curve, load_rps, doubt, confidence=asked.confidence, most=most)
+            if sure
+            else replicas_needed(option.curve, load_rps, most=most)
+        )
+        if replicas is not None:
+            found.append(rank_of(asked, load, option, arm, replicas, load_rps))
+    return min(found, key=lambda each: _order(Goal.COST, each), default=None)
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:
@@ -246,9 +252,7 @@ def _look_closely(search: Search, ranked: list[Ranked], arms: dict[int, Arm]) ->
     """The first ones simulated once more, with all figures and checks."""
     first = ranked[:LOOKED_AT]
     jobs = [
-        search.job(
-            arms[id(each.option)], search.load_rps / each.topology.pool.replicas, requests_for(search.limits), full=True
-        )
+        search.job(arms[id(each.option)], search.load_rps / each.topology.pool.replicas, requests_for(search.limits), full=True)
         for each in first
     ]
     trials = search.simulate("a closer look", jobs)

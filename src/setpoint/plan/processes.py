@@ -49,7 +49,9 @@ class ProcessRunner:
                 finished += 1
                 done(finished)
         else:
-            futures: list[tuple[Job, Future[Trial]]] = [(job, self._pool.submit(partial(self._run_trial, job))) for job in order]
+            futures: list[tuple[Job, Future[Trial]]] = [
+                (job, self._pool.submit(partial(self._run_trial, job))) for job in order
+            ]
             for job, future in futures:
                 self._known[_key(job)] = future.result()
                 finished += 1

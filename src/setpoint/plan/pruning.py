@@ -92,9 +92,7 @@ def _prompt_s(timer: Timer, tokens: float, prompt: float) -> float:
     return step_s(timer, StepWork(max(1, round(tokens)), 1, round(prompt), round(products)))
 
 
-def fewest_replicas(
-    shape: Shape, serving: Serving, timer: Timer, step_error: float, load: LoadSketch, load_rps: float
-) -> int:
+def fewest_replicas(shape: Shape, serving: Serving, timer: Timer, step_error: float, load: LoadSketch, load_rps: float) -> int:
     """Replicas without which even the balance (``fluid``) at optimistic speed does not carry the load."""
     most_rps = capacity(timer, load, serving, shape.kv_tokens).rate_rps * math.exp(SIGMAS * step_error)
     return max(1, math.ceil(load_rps / most_rps))

@@ -1,11 +1,13 @@
 """Successive halving over serving configurations, then the load curves of the best of each hardware.
 
-1. **Sift**: every configuration of a shape is simulated briefly at one load, a share of what the shape could carry at most; the
-   ``KEPT_SHARE`` with the least excess go on. Bounds (``fluid``) drop what cannot be among them.
-2. **Knee**: for those the load is moved up or down ``KNEE_ROUNDS`` times, longer each time, until the knee is bracketed; the best of
-   each hardware go on: the most load per dollar, and the best of the other scheduler beside it.
-3. **Curve**: those are simulated at loads around the knee and at the share of the offered load that so many replicas would get,
-   with as many requests as the tightest percentile takes.
+1. **Scouts**: configurations that join requests at every step, one a budget and batch, are simulated briefly at one load near the
+   most that their shape could carry; those that did exactly alike count once.
+2. **Others**: with the numbers of the best scouts, the ``setpoint`` mode; ``static`` and ``immediate`` where their bound
+   (``fluid``) says that they could carry ``NEARLY`` of that load. The best ``MOST_KEPT`` of a shape go on.
+3. **Knee**: their load is moved up or down until the knee is bracketed, ``KNEE_ROUNDS`` times, longer each time, the better half
+   of each hardware going on after each.
+4. **Curve**: the best of each hardware and scheduler are simulated at loads around the knee and at the share of the offered load
+   that so many replicas would get, with as many requests as the tightest percentile takes.
 
 The same seed everywhere: all configurations see the same requests, only closer or farther apart, so that differences between
 them are not of the draw.
@@ -20,8 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from setpoint.plan.curve import LoadCurve
-from setpoint.plan.fluid import Timer, at_load, capacity
 from setpoint.plan.economy import Goal, most_replicas
+from setpoint.plan.fluid import Timer, at_load, capacity
 from setpoint.plan.limits import Limit
 from setpoint.plan.shadow import Bounds
 from setpoint.plan.sketch import LoadSketch
@@ -29,21 +31,20 @@ from setpoint.plan.topology import Serving, Shape
 from setpoint.plan.trial import Job, Runner, Trial
 from setpoint.policy.configuration import BatchingMode
 
-SIFT_LOAD, SIFT_REQUESTS = 0.75, 150
-KEPT_SHARE, LEAST_KEPT, MOST_KEPT = 0.34, 2, 5
-KNEE_ROUNDS, KNEE_REQUESTS = 3, 250
-CURVE_LOADS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.35, 1.7)
-FINALISTS = 2
-TAIL_SAMPLES, LEAST_REQUESTS, MOST_REQUESTS = 30, 400, 4000
-WARMUP_BATCHES, MOST_WARMUP = 1.5, 3000
-NEARLY_IDLE = 0.02
+SIFT_LOAD, SIFT_REQUESTS = 0.75, 120
+SCOUTS_FOLLOWED, MOST_KEPT = 2, 4
+NEARLY = 0.5
+KNEE_ROUNDS, KNEE_REQUESTS = 2, 200
+CURVE_LOADS = (0.12, 0.4, 0.75, 0.95, 1.1, 1.35, 1.8)
+TAIL_SAMPLES, LEAST_REQUESTS, MOST_REQUESTS = 30, 400, 3000
+WARMUP_BATCHES, MOST_WARMUP = 1.1, 2000
 LATE_S = 1e6
 CALM_LOAD = 0.25
 
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Arm:
     """A configuration on a shape and what is known of it; ``knee_rps`` is a guess until its curve is there."""
 
@@ -68,6 +69,10 @@ class Arm:
     def excess(self) -> float:
         """The least excess seen."""
         return min((trial.worst for trial in self.trials.values()), default=math.inf)
+
+    def fits(self, rate_rps: float) -> bool:
+        """Whether its bound lets it carry nearly such a load."""
+        return self.capacity_rps >= NEARLY * rate_rps
 
     def latency_at(self, rate_rps: float) -> float:
         """The latency that candidates are compared by, at a load between those simulated; ``nan`` without a trial."""
@@ -129,27 +134,37 @@ class Search:
         return finalists
 
     def _sift(self, arms: Sequence[Arm]) -> list[Arm]:
-        jobs = []
-        for shape_arms in _by_shape(arms):
-            rate_rps = self._sift_rps(shape_arms)
-            jobs += [(arm, rate_rps, SIFT_REQUESTS) for arm in shape_arms if arm.capacity_rps > NEARLY_IDLE * rate_rps]
-        self._simulate("configurations", jobs)
+        groups = _by_shape(arms)
+        rates = [self._sift_rps(group) for group in groups]
+        scouts = [[arm for arm in group if arm.serving.config.mode is BatchingMode.CONTINUOUS] or group for group in groups]
+        self._simulate(
+            "configurations",
+            [(arm, rate, SIFT_REQUESTS) for group, rate in zip(scouts, rates, strict=True) for arm in group if arm.fits(rate)],
+        )
+        followers = [
+            [arm for arm in group if arm not in tried and arm.fits(rate) and _follows(arm, self._best(tried)[:SCOUTS_FOLLOWED])]
+            for group, tried, rate in zip(groups, scouts, rates, strict=True)
+        ]
+        self._simulate(
+            "other modes",
+            [(arm, rate, SIFT_REQUESTS) for group, rate in zip(followers, rates, strict=True) for arm in group],
+        )
         kept = []
-        for shape_arms in _by_shape(arms):
-            tried = _distinct(sorted((arm for arm in shape_arms if arm.trials), key=self._sifted))
-            most = min(MOST_KEPT, max(LEAST_KEPT, math.ceil(KEPT_SHARE * len(tried))))
-            kept += tried[:most]
-            others = [arm for arm in tried[most:] if arm.serving.scheduler != tried[0].serving.scheduler]
-            if others and all(arm.serving.scheduler == tried[0].serving.scheduler for arm in tried[:most]):
-                kept.append(others[0])
+        for tried, others in zip(scouts, followers, strict=True):
+            half = MOST_KEPT // 2
+            best, best_others = self._best(tried), self._best(others)
+            kept += best[: MOST_KEPT - min(half, len(best_others))] + best_others[:half]
         return kept
+
+    def _best(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Those that were tried and are distinct, best first."""
+        return _distinct(sorted((arm for arm in arms if arm.trials), key=self._sifted))
 
     def _find_knees(self, arms: Sequence[Arm]) -> None:
         for round_number in range(KNEE_ROUNDS):
             jobs = [(arm, _next_load(arm), KNEE_REQUESTS * (1 + round_number)) for arm in arms]
             self._simulate(f"knee, round {round_number + 1} of {KNEE_ROUNDS}", jobs)
-            if round_number == 0:
-                arms = self._better_half(arms)
+            arms = self._better_half(arms)
 
     def _sift_rps(self, arms: Sequence[Arm]) -> float:
         """The load at which the configurations of a shape are compared first: near the most it carries, or calm for latency."""
@@ -173,28 +188,16 @@ class Search:
         return arm.knee_rps / (arm.shape.gpus * max(unit, 1e-9))
 
     def _better_half(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Of each hardware and scheduler the better half, and at least ``LEAST_KEPT``."""
-        groups: dict[tuple[str, str], list[Arm]] = {}
-        for arm in arms:
-            groups.setdefault((arm.shape.hardware, arm.serving.scheduler), []).append(arm)
+        """Of each hardware and scheduler the better half, at least one."""
         return [
             arm
-            for group in groups.values()
-            for arm in sorted(group, key=self.value, reverse=True)[: max(LEAST_KEPT, math.ceil(len(group) / 2))]
+            for group in _by_hardware(arms)
+            for arm in sorted(group, key=self.value, reverse=True)[: math.ceil(len(group) / 2)]
         ]
 
     def _finalists(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Of each hardware the ``FINALISTS`` best, and the best of a scheduler that is not among them."""
-        groups: dict[str, list[Arm]] = {}
-        for arm in arms:
-            groups.setdefault(arm.shape.hardware, []).append(arm)
-        found = []
-        for group in groups.values():
-            ranked = sorted(group, key=self.value, reverse=True)
-            chosen = ranked[:FINALISTS]
-            schedulers = {each.serving.scheduler for each in chosen}
-            found += chosen + [arm for arm in ranked[FINALISTS:] if arm.serving.scheduler not in schedulers][:1]
-        return found
+        """The best of each hardware and scheduler."""
+        return [max(group, key=self.value) for group in _by_hardware(arms)]
 
     def _draw_curves(self, arms: Sequence[Arm]) -> None:
         requests = requests_for(self.limits)
@@ -204,9 +207,8 @@ class Search:
             arm.trials.clear()
             rates = {share * knee_rps for share in CURVE_LOADS}
             replicas = max(1, math.ceil(self.load_rps / knee_rps)) if knee_rps > 0 else 1
-            rates |= {self.load_rps / (replicas + more) for more in (0, 1)} if knee_rps > 0 else {self.load_rps}
-            near = [rate for rate in rates if rate > 0]
-            jobs += [(arm, rate, requests if 0.6 * knee_rps < rate < 1.2 * knee_rps else requests // 2) for rate in near]
+            rates |= {self.load_rps / (replicas + 1)} if knee_rps > 0 else {self.load_rps}
+            jobs += [(arm, rate, _curve_requests(rate / knee_rps if knee_rps else 1.0, requests)) for rate in rates if rate > 0]
         self._simulate("load curves", jobs)
 
     def _simulate(self, stage: str, planned: Sequence[tuple[Arm, float, int]]) -> None:
@@ -225,6 +227,27 @@ class Search:
         batch = steady.batch if steady is not None else arm.capacity_rps * self.load.mean_output * 0.02
         warmup = min(MOST_WARMUP, math.ceil(WARMUP_BATCHES * batch) + 8)
         return Job(arm.shape, arm.serving, rate_rps, requests, warmup, self.seed, full)
+
+
+def _curve_requests(load: float, requests: int) -> int:
+    """All of them near the knee, where a limit is decided; fewer where it is not near."""
+    return requests if 0.6 < load < 1.2 else max(LEAST_REQUESTS // 2, requests // 3)
+
+
+def _follows(arm: Arm, scouts: Sequence[Arm]) -> bool:
+    """Whether a configuration is worth trying after these scouts: it has the numbers of one, or is of a mode without them."""
+    config = arm.serving.config
+    if config.mode is not BatchingMode.SETPOINT:
+        return True
+    numbers = {(scout.serving.config.max_running, scout.serving.config.token_budget) for scout in scouts}
+    return (config.max_running, config.token_budget) in numbers
+
+
+def _by_hardware(arms: Sequence[Arm]) -> list[list[Arm]]:
+    groups: dict[tuple[str, str], list[Arm]] = {}
+    for arm in arms:
+        groups.setdefault((arm.shape.hardware, arm.serving.scheduler), []).append(arm)
+    return list(groups.values())
 
 
 def _by_shape(arms: Sequence[Arm]) -> list[list[Arm]]:

@@ -16,52 +16,19 @@ from setpoint.plan.samples import PhaseSamples, excess_table
 from setpoint.plan.space import BLOCK_TOKENS
 from setpoint.plan.topology import Scheduler
 from setpoint.plan.trial import Job, Trial
+from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.step_time import StepTimeModel
 from setpoint.record import Phase
 from setpoint.report.figures import request_slos
 from setpoint.requirement import LatencyMetric, Requirement
 from setpoint.simulate.gaps import bin_s
 from setpoint.simulate.ledger import Ending
 from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
+from setpoint.simulate.taught import taught_model
+from setpoint.simulate.timing import Overheads
 
 GAP_FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.2, 3.2)
 """Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
-
-
-def run_trial(requirement: Requirement, job: Job) -> Trial:
-    """The trial of a job. Deterministic: all that is drawn is drawn from the job's seed."""
-    load = offered_load(requirement, job.rate_rps, job.requests, job.warmup_requests, job.seed)
-    done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement))
-    phases = [
-        samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase is not Phase.WARMUP
-    ]
-    slos = {phase: request_slos(requirement, phase) for phase in Phase}
-    excess = excess_table(phases, limits_of(requirement), slos)
-    latency_s = phases[0].percentile_s(latency_metric(requirement.profile), PERCENT)
-    predicted, slo = None, None
-    if job.full:
-        from setpoint.plan.judged import judged_trial
-
-        predicted, slo = judged_trial(requirement, job, done, phases)
-    return Trial(job, excess, latency_s, predicted, slo)
-
-
-def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
-    """The system that a job describes."""
-    shape = job.shape
-    block = BLOCK_TOKENS[shape.deployment.engine]
-    return SimulatedSystem(
-        timer=timer_of(shape.deployment),
-        kv_blocks=max(1, shape.kv_tokens // block),
-        block_tokens=block,
-        configuration=job.serving.config,
-        replicas=replicas,
-        flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
-    )
-
-
-def timer_of(deployment: Deployment) -> StepTimer:
-    """The deployment's step timer, made once in a process."""
-    return _timer((deployment.model.name, deployment.accelerator.name), _Hidden(deployment))
 
 
 class _Hidden:
@@ -83,6 +50,54 @@ class _Hidden:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Hidden) and other.key == self.key
+
+
+def run_trial(requirement: Requirement, job: Job) -> Trial:
+    """The trial of a job. Deterministic: all that is drawn is drawn from the job's seed."""
+    load = offered_load(requirement, job.rate_rps, job.requests, job.warmup_requests, job.seed)
+    done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement))
+    phases = [
+        samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase is not Phase.WARMUP
+    ]
+    slos = {phase: request_slos(requirement, phase) for phase in Phase}
+    excess = excess_table(phases, limits_of(requirement), slos)
+    latency_s = phases[0].percentile_s(latency_metric(requirement.profile), PERCENT)
+    predicted, slo = None, None
+    if job.full:
+        from setpoint.plan.judged import judged_trial
+
+        predicted, slo = judged_trial(requirement, job, done, phases, timer_of(job.shape.deployment).source)
+    return Trial(job, excess, latency_s, predicted, slo)
+
+
+def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
+    """The system that a job describes."""
+    shape = job.shape
+    block = BLOCK_TOKENS[shape.deployment.engine]
+    return SimulatedSystem(
+        timer=timer_of(shape.deployment),
+        kv_blocks=max(1, shape.kv_tokens // block),
+        block_tokens=block,
+        configuration=job.serving.config,
+        replicas=replicas,
+        flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
+        model=_model(job.serving.config.model_dump_json(), *_names(shape.deployment)),
+    )
+
+
+@lru_cache(maxsize=256)
+def _model(config: str, names: tuple[str, str], hidden: _Hidden) -> StepTimeModel:
+    """What a policy knows of the machine: taught once for a configuration, since it learns no more after that."""
+    return taught_model(_timer(names, hidden), ServingConfig.model_validate_json(config), Overheads())
+
+
+def timer_of(deployment: Deployment) -> StepTimer:
+    """The deployment's step timer, made once in a process."""
+    return _timer(*_names(deployment))
+
+
+def _names(deployment: Deployment) -> tuple[tuple[str, str], _Hidden]:
+    return (deployment.model.name, deployment.accelerator.name), _Hidden(deployment)
 
 
 @lru_cache(maxsize=256)
