@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, init, measure, plan, serve, tune
+from setpoint.commands import batch, compare, explain, init, measure, plan, serve, simulate, tune
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -31,6 +31,7 @@ app.command(epilog=serve.SERVE_EXAMPLES)(with_groups(serve.serve, serve.PANELS))
 app.command(epilog=tune.TUNE_EXAMPLES)(tune.tune)
 app.command(epilog=plan.PLAN_EXAMPLES)(with_groups(plan.plan, plan.PANELS))
 app.command(help=measure.HELP, epilog=measure.EPILOG)(with_groups(measure.measure, PANELS))
+app.command(help=simulate.HELP, epilog=simulate.EPILOG)(with_groups(simulate.simulate, simulate.PANELS))
 app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
 app.command(epilog=compare.COMPARE_EXAMPLES)(compare.compare)
 app.command(epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -102,4 +102,3 @@ def small_worlds(modes: Sequence[BatchingMode] = tuple(BatchingMode), classes: i
     )
 
 
-__all__ = ["Small", "small_worlds", "replace"]

@@ -1,10 +1,10 @@
-"""The plan's answers in sentences: why this and not that, what each limit costs, what a doubled load changes, what to measure."""
+"""The plan's answers in sentences: why this and not that, what each limit costs, twice the load, what to measure next."""
 
 from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
 from setpoint.plan.headroom import Uncertainty
-from setpoint.plan.limits import limit_name, limit_number
+from setpoint.plan.limits import Limit, limit_name, limit_number
 from setpoint.plan.planner import Plan, Ranked, Standing, worst_excess
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
@@ -13,6 +13,8 @@ from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
 MOST_OTHERS = 12
+RELAXED, RELAXED_BOUND = 1.05, 1.2
+"""By how much a limit is relaxed over what came nearest: as simulated, and for a bound, which is optimistic."""
 
 
 def recommendation(plan: Plan) -> str:
@@ -31,8 +33,8 @@ def recommendation(plan: Plan) -> str:
     head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
     if plan.standing is Standing.WITHIN_ERROR:
         head += (
-            f" This is inside its own error bar: it holds as predicted, but less than {probability(plan.asked.confidence)} sure, "
-            "and nothing within the bounds is surer."
+            " This is inside its own error bar: it holds as predicted, but with less than "
+            f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
         )
     return head.replace("%)", " %)").replace("  ", " ")
 
@@ -54,8 +56,7 @@ def why_this(plan: Plan) -> list[str]:
     if chosen is None:
         return []
     found = [f"{_subject(chosen)} is bound by {_bound(chosen)}."]
-    for other in others(plan)[:MOST_OTHERS]:
-        found.append(_against(other, chosen))
+    found += [_against(other, chosen) for other in others(plan)[:MOST_OTHERS]]
     known = {each.option.shape.hardware for each in plan.ranked}
     left_out: dict[str, Pruned] = {}
     for each in plan.pruned:
@@ -179,12 +180,12 @@ def measure_next(plan: Plan) -> str | None:
     if gain["measured"] >= gain["load"] or ranked.option.source != "measured":
         return (
             f"To be surer, measure {hardware} with {ranked.option.shape.deployment.engine} where the plan runs it: {point}. "
-            f"Steps are known to {doubt.step_error:.0%} (one standard error); if they come out as predicted, every limit holds with "
-            f"probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
+            f"Steps are known to {doubt.step_error:.0%} (one standard error); if they come out as predicted, every limit holds "
+            f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
         ).replace("% (", " % (")
     return (
-        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would hold with "
-        f"probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
+        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would hold "
+        f"with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
     ).replace("%. W", " %. W")
 
 
@@ -230,7 +231,11 @@ def _relax(plan: Plan, nearest: Ranked) -> str:
     limit = plan.limits[index]
     if limit.metric == "goodput_fraction":
         return f"Relax {limit_name(limit)}, or lower the load."
-    return f"Relax {limit_name(limit)} from {limit_number(limit, limit.limit)} to {limit_number(limit, limit.limit * worst * 1.05)}."
+    return f"{_moved_limit(limit, worst * RELAXED)}."
+
+
+def _moved_limit(limit: Limit, factor: float) -> str:
+    return f"Relax {limit_name(limit)} from {limit_number(limit, limit.limit)} to {limit_number(limit, limit.limit * factor)}"
 
 
 def _none_simulated(plan: Plan) -> str:
@@ -243,6 +248,5 @@ def _none_simulated(plan: Plan) -> str:
         "latency": "",
     }[nearest.bound]
     if nearest.limit is not None:
-        limit = nearest.limit
-        relax = f"Relax {limit_name(limit)} from {limit_number(limit, limit.limit)} to {limit_number(limit, limit.limit * nearest.excess * 1.2)} or more."
+        relax = f"{_moved_limit(nearest.limit, nearest.excess * RELAXED_BOUND)} or more."
     return f"Nothing meets the requirement. {nearest.shape.name} comes nearest: it {nearest.words}. {relax}"

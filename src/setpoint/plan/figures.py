@@ -57,8 +57,7 @@ def pareto_figure(plan: Plan) -> Figure | None:
     xs = panel.x.px([each.topology.usd_per_h or 0.0 for each in frontier])
     ys = panel.y.px([each.latency_s for each in frontier])
     parts.append(tag("path", d=polyline_path(xs, ys), class_="line quiet", fill="none", data_tip="Pareto frontier"))
-    for each in reversed(shown):
-        parts.append(_mark(panel, each, colours, chosen=each is plan.chosen))
+    parts += [_mark(panel, each, colours, chosen=each is plan.chosen) for each in reversed(shown)]
     parts += _names(panel, plan, frontier, (left, top, right, bottom), colours)
     said = "; ".join(_tip(each).replace("\n", ", ") for each in shown)
     metric = "TTFT" if plan.asked.requirement.profile.streaming else "E2E"

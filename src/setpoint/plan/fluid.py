@@ -2,8 +2,8 @@
 
 With ``B`` requests decoding, each step emits ``B`` tokens and, in balance, computes ``B * u / o`` prompt tokens (``u`` uncached
 prompt tokens and ``o`` output tokens a request). A step then takes ``t(B)``, and the load carried is ``x(B) = B / (o * t(B))``.
-The most is ``x`` at the largest batch that the configuration, the token budget and the KV cache allow. Requests that wait, bursts
-and percentiles are left to the simulator; this only says where it is worth looking, and what no fluctuation can better.
+The most is ``x`` at the largest batch that the configuration, the token budget and the KV cache allow. Requests that wait,
+bursts and percentiles are left to the simulator; this only says where it is worth looking, and what no fluctuation can better.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _measures(requirement: Requirement, job: Job, done: Simulated, samples: Phas
 
 
 def scaled(predicted: Predicted, replicas: int) -> Predicted:
-    """The figures of ``replicas`` that each see such a share of the load: so many times the counts and rates, the same latencies."""
+    """The figures of ``replicas`` that each see such a share of the load: so many times the counts and rates."""
     counts = ("offered", "ok", "late", "shed", "failed", "dropped", "unfinished", "preemptions")
     rates = ("goodput_rps", "output_tokens_per_s", "prompt_tokens_per_s")
 

@@ -37,8 +37,8 @@ class Texts:
 def offered_load(requirement: Requirement, rate_rps: float, requests: int, warmup_requests: int, seed: int) -> Load:
     """``requests`` of the profile at ``rate_rps`` after ``warmup_requests``, then the burst if the requirement limits one.
 
-    Arrivals whose rate follows a pattern get ``PATTERNS`` whole ones, so there may be more of them. Turns of a conversation come
-    after their think time, whatever became of the turn before. The burst is as much above the rate as in the requirement.
+    Arrivals whose rate follows a pattern get ``PATTERNS`` whole ones, so there may be more of them. Turns of a conversation
+    come after their think time, whatever became of the turn before. The burst is as much above the rate as in the requirement.
     """
     profile = requirement.profile
     arrival = profile.arrival.at_mean(rate_rps / mean_turns(profile.shapes))

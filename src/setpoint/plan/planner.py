@@ -1,4 +1,4 @@
-"""The plan: shapes and configurations bounded, searched by simulation, priced, ranked, and the first of them looked at closely."""
+"""The plan: shapes and configurations bounded, searched by simulation, priced, ranked, the first of them looked at closely."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Ranked:
 class Plan:
     """All that was found. ``ranked`` is best first; ``chosen`` is its first that holds, or ``None``.
 
-    nearest: where nothing holds, the candidate that comes nearest and the limits it misses. doubled: the cheapest for twice the load.
+    nearest: where nothing holds, the candidate that comes nearest. doubled: the cheapest for twice the load.
     """
 
     asked: Asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -52,9 +53,9 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "if_load_doubles": ranked_document(plan, plan.doubled) if plan.doubled else None,
         "nearest": ranked_document(plan, plan.nearest) if plan.nearest else None,
         "context_curves": [context_document(each) for each in plan.contexts],
-        "exports": {name: text for name, text in exports_of(plan).items()} if chosen else {},
+        "exports": exports_of(plan) if chosen else {},
         "simulations": plan.simulations,
-        "report": report_of(plan).model_dump(mode="json", by_alias=True, exclude_none=True),
+        "report": json.loads(report_of(plan).to_json()),
     }
 
 

@@ -1,13 +1,13 @@
 """Successive halving over serving configurations, then the load curves of the best of each hardware.
 
-1. **Scouts**: configurations that join requests at every step, one a budget and batch, are simulated briefly at one load near the
-   most that their shape could carry; those that did exactly alike count once.
+1. **Scouts**: configurations that join requests at every step, one a budget and batch, are simulated briefly at one load near
+   the most that their shape could carry; those that did exactly alike count once.
 2. **Others**: with the numbers of the best scouts, the ``setpoint`` mode; ``static`` and ``immediate`` where their bound
    (``fluid``) says that they could carry ``NEARLY`` of that load. The best ``MOST_KEPT`` of a shape go on.
-3. **Knee**: their load is moved up or down until the knee is bracketed, ``KNEE_ROUNDS`` times, longer each time, the better half
-   of each hardware going on after each.
-4. **Curve**: the best of each hardware and scheduler are simulated at loads around the knee and at the share of the offered load
-   that so many replicas would get, with as many requests as the tightest percentile takes.
+3. **Knee**: their load is moved up or down until the knee is bracketed, ``KNEE_ROUNDS`` times, longer each time, the better
+   half of each hardware going on after each.
+4. **Curve**: the best of each hardware and scheduler are simulated at loads around the knee and at the share of the offered
+   load that so many replicas would get, with as many requests as the tightest percentile takes.
 
 The same seed everywhere: all configurations see the same requests, only closer or farther apart, so that differences between
 them are not of the draw.

@@ -1,4 +1,4 @@
-"""The candidate space: shapes (accelerator x tensor parallel x precision) and serving configurations (mode x budget x running)."""
+"""The candidate space: shapes (accelerator x tensor parallel x precision), serving configurations (mode x budget x batch)."""
 
 from __future__ import annotations
 

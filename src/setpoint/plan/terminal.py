@@ -46,9 +46,11 @@ def _section(console: Console, title: str, sentences: list[str | None]) -> None:
 
 def _table(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("candidate", "left"), ("$/h", "right"), ("$/M requests", "right"), ("P95", "right"), ("knee", "right"),
-                          ("P(met)", "right"), ("bound by", "left"), ("steps", "left")):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "candidate")  # type: ignore[arg-type]
+    table.add_column("candidate", overflow="fold")
+    for name in ("$/h", "$/M requests", "P95", "knee", "P(met)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("bound by", "steps"):
+        table.add_column(name, no_wrap=True)
     shown = list(plan.ranked[:MOST_ROWS])
     if plan.chosen is not None and plan.chosen not in shown:
         shown.append(plan.chosen)

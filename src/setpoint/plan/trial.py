@@ -55,5 +55,5 @@ class Runner(Protocol):
     """Runs jobs, several at once where it can."""
 
     def run(self, jobs: Sequence[Job], done: Callable[[int], None]) -> list[Trial]:
-        """The trials in the order of the jobs; ``done`` hears how many there are. Deterministic: the same jobs, the same trials."""
+        """The trials in the order of the jobs, always the same for the same jobs; ``done`` hears how many there are."""
         ...

@@ -55,6 +55,7 @@ def next_deadlines_s(
 ) -> FloatColumn:
     """``next_deadline_s`` of many streams whose last token came at the same moment. Shapes (requests,).
 
-    ``end_s``: sent + E2E. All three limits are ``inf`` where none is declared (``itl_s`` and ``tpot_s`` where nobody streams).
+    ``end_s``: sent + E2E, ``inf`` without an E2E limit. ``itl_s``: ``inf`` without an ITL limit. Without a TPOT limit
+    ``first_token_s`` is ``inf`` and ``tpot_s`` 0. Requests that do not stream have neither.
     """
     return np.minimum(np.minimum(end_s, last_token_s + itl_s), first_token_s + emitted_tokens * tpot_s)

@@ -54,21 +54,8 @@ def severity(requests: Requests, slos: Slos) -> FloatArray:
             worst = np.fmax(worst, values / limit_s)
     for slo in slos.latency:
         if slo.metric == LatencyMetric.ITL:
-            worst = np.fmax(worst, _deciding_gap_s(requests, slo.percentile) / slo.limit_s)
+            worst = np.fmax(worst, requests.deciding_gap_s(slo) / slo.limit_s)
     return np.where(requests.is_class(*SERVED), worst, np.inf)
-
-
-def _deciding_gap_s(requests: Requests, percent: float) -> FloatArray:
-    """Of each request's gaps the largest that may not be over a limit if at most 1 - p of them may; 0 without gaps."""
-    gaps, owner, _ = requests.gaps()
-    order = np.lexsort((-gaps, owner))
-    counts = np.bincount(owner, minlength=len(requests))
-    allowed = np.floor((1.0 - percent / 100.0) * counts + 1e-9).astype(np.int64)
-    place = np.cumsum(counts) - counts + np.minimum(allowed, np.maximum(counts - 1, 0))
-    found = np.zeros(len(requests), dtype=np.float64)
-    has = counts > 0
-    found[has] = gaps[order][place[has]]
-    return found
 
 
 def classify(requests: Requests, slos: Slos) -> BoolArray:

@@ -24,14 +24,25 @@ from setpoint.statistics import (
     share_interval,
 )
 
-__all__ = ["choose", "judge", "overall_verdict", "spread_within", "within_limit"]
+__all__ = [
+    "JudgedPhase",
+    "choose",
+    "failure_check",
+    "judge",
+    "not_for_long",
+    "overall_verdict",
+    "phase_checks",
+    "sees_failures",
+    "spread_within",
+    "within_limit",
+]
 
 FAILED_FRACTION = "failed_fraction"
 _SEES_FAILURES = (LatencyMetric.TTFT, LatencyMetric.E2E)
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class JudgedPhase:
     """The rows of a phase and how they are to be taken.
 
     course: its latencies followed a course, as in a burst and under a growing backlog, instead of varying about a level.
@@ -65,12 +76,12 @@ def judge(requests: pa.Table, requirement: Requirement) -> SloReport:
     """
     classified = classify_run(requests, requirement)
     growing = steady_state(requests).drifting
-    sustained = _Judged(read_requests(phase_rows(classified, Phase.SUSTAINED)), Phase.SUSTAINED, growing, growing)
-    checks = list(_phase_checks(sustained, requirement.slo, request_slos(requirement, Phase.SUSTAINED)))
-    if not _sees_failures(requirement.slo):
-        checks.append(_failure_check(sustained))
-    burst = _Judged(read_requests(phase_rows(classified, Phase.BURST)), Phase.BURST, course=True)
-    checks += _phase_checks(burst, requirement.slo_burst, request_slos(requirement, Phase.BURST))
+    sustained = JudgedPhase(read_requests(phase_rows(classified, Phase.SUSTAINED)), Phase.SUSTAINED, growing, growing)
+    checks = list(phase_checks(sustained, requirement.slo, request_slos(requirement, Phase.SUSTAINED)))
+    if not sees_failures(requirement.slo):
+        checks.append(failure_check(sustained))
+    burst = JudgedPhase(read_requests(phase_rows(classified, Phase.BURST)), Phase.BURST, course=True)
+    checks += phase_checks(burst, requirement.slo_burst, request_slos(requirement, Phase.BURST))
     return SloReport(verdict=overall_verdict(checks), checks=checks)
 
 
@@ -80,26 +91,27 @@ def overall_verdict(checks: list[SloCheck]) -> Verdict:
     return next((verdict for verdict in (Verdict.MISSED, Verdict.INCONCLUSIVE) if verdict in verdicts), Verdict.MET)
 
 
-def _phase_checks(judged: _Judged, slos: Slos, of_a_request: Slos) -> Iterator[SloCheck]:
+def phase_checks(judged: JudgedPhase, slos: Slos, of_a_request: Slos) -> Iterator[SloCheck]:
+    """One check for each limit of ``slos`` on a phase; ``of_a_request``: what a good request keeps."""
     for latency in slos.latency:
-        yield _not_for_long(judged, _latency_check(judged, latency))
+        yield not_for_long(judged, _latency_check(judged, latency))
     for spread in slos.spread:
-        yield _not_for_long(judged, _spread_check(judged, spread))
+        yield not_for_long(judged, _spread_check(judged, spread))
     if slos.goodput_fraction_min is not None:
-        yield _not_for_long(judged, _goodput_check(judged, slos.goodput_fraction_min, of_a_request))
+        yield not_for_long(judged, _goodput_check(judged, slos.goodput_fraction_min, of_a_request))
     if slos.shed_fraction_max is not None:
         shed = judged.requests.is_class(RequestClass.SHED)
         yield _few_check("shed_fraction", shed, slos.shed_fraction_max, judged)
 
 
-def _not_for_long(judged: _Judged, check: SloCheck) -> SloCheck:
+def not_for_long(judged: JudgedPhase, check: SloCheck) -> SloCheck:
     """A limit that was met under a growing backlog is not shown to be held."""
     if judged.growing and check.verdict is Verdict.MET:
         return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE})
     return check
 
 
-def _latency_check(judged: _Judged, slo: LatencySlo) -> SloCheck:
+def _latency_check(judged: JudgedPhase, slo: LatencySlo) -> SloCheck:
     sample = latency_sample(judged.requests, slo.metric, failures_infinite=True)
     interval = percentile_interval(sample.values, slo.percentile, censored=sample.censored, transient=judged.course)
     return SloCheck(
@@ -137,7 +149,7 @@ def _at_most(interval: Interval, most: float) -> Verdict:
     return Verdict.MISSED if interval[0] > most else Verdict.INCONCLUSIVE
 
 
-def _spread_check(judged: _Judged, slo: SpreadSlo) -> SloCheck:
+def _spread_check(judged: JudgedPhase, slo: SpreadSlo) -> SloCheck:
     sample = latency_sample(judged.requests, slo.metric, failures_infinite=True)
     p50, p99 = (finite(percentile(sample.values, p, sample.censored)) for p in (50.0, 99.0))
     interval = ratio_interval(sample.values, censored=sample.censored, transient=judged.course)
@@ -164,7 +176,7 @@ def spread_within(sample: Sample, limit: float, *, course: bool = False) -> Verd
     return verdicts.pop() if len(verdicts) == 1 else Verdict.INCONCLUSIVE
 
 
-def _goodput_check(judged: _Judged, least: float, slos: Slos) -> SloCheck:
+def _goodput_check(judged: JudgedPhase, least: float, slos: Slos) -> SloCheck:
     """The share of ok requests of those offered. A limit of exactly 0 or 1 is about the run itself and judged by count, as
     in ``_few_check``."""
     good = severity(judged.requests, slos) <= 1.0
@@ -186,7 +198,7 @@ def _goodput_check(judged: _Judged, least: float, slos: Slos) -> SloCheck:
     )
 
 
-def _few_check(metric: str, hits: BoolArray, most: float, judged: _Judged) -> SloCheck:
+def _few_check(metric: str, hits: BoolArray, most: float, judged: JudgedPhase) -> SloCheck:
     """That at most a share of the offered requests is among ``hits``. A limit of exactly 0 or 1 is about the run itself
     and judged by count, because no sample could prove it of all requests ever."""
     interval = share_interval(hits, transient=judged.course)
@@ -207,7 +219,7 @@ def _few_check(metric: str, hits: BoolArray, most: float, judged: _Judged) -> Sl
     )
 
 
-def _failure_check(judged: _Judged) -> SloCheck:
+def failure_check(judged: JudgedPhase) -> SloCheck:
     """Nothing failed, and something was served."""
     requests = judged.requests
     check = _few_check(FAILED_FRACTION, requests.is_class(RequestClass.FAILED), 0.0, judged)
@@ -216,7 +228,8 @@ def _failure_check(judged: _Judged) -> SloCheck:
     return check.model_copy(update={"verdict": Verdict.MISSED if len(requests) else Verdict.INCONCLUSIVE})
 
 
-def _sees_failures(slos: Slos) -> bool:
+def sees_failures(slos: Slos) -> bool:
+    """Whether a limit of ``slos`` would notice a failed request."""
     metrics = [slo.metric for slo in slos.latency] + [slo.metric for slo in slos.spread]
     return slos.goodput_fraction_min is not None or any(metric in _SEES_FAILURES for metric in metrics)
 

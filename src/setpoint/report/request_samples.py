@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from setpoint.record import Phase, RequestClass
-from setpoint.requirement import LatencyMetric
+from setpoint.requirement import LatencyMetric, LatencySlo
 from setpoint.statistics import BoolArray, FloatArray, IntArray
 
 SERVED = (RequestClass.OK, RequestClass.LATE)
@@ -71,6 +71,18 @@ class Requests:
         same = (self.token_owner[1:] == self.token_owner[:-1]) & self.streaming[self.token_owner[1:]]
         gaps = np.diff(self.token_times_s)
         return gaps[same], self.token_owner[1:][same], self.token_times_s[1:][same]
+
+    def deciding_gap_s(self, slo: LatencySlo) -> FloatArray:
+        """Of each request's gaps the largest that may not be over the limit if at most 1 - p of them may; 0 without gaps."""
+        gaps, owner, _ = self.gaps()
+        order = np.lexsort((-gaps, owner))
+        counts = np.bincount(owner, minlength=len(self))
+        allowed = np.floor((1.0 - slo.percentile / 100.0) * counts + 1e-9).astype(np.int64)
+        place = np.cumsum(counts) - counts + np.minimum(allowed, np.maximum(counts - 1, 0))
+        found = np.zeros(len(self), dtype=np.float64)
+        has = counts > 0
+        found[has] = gaps[order][place[has]]
+        return found
 
     def ttft_s(self) -> FloatArray:
         """Intended send to first token; an answer that came without any token counts its end. NaN if none came."""

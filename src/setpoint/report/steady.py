@@ -69,12 +69,12 @@ def steady_state(table: pa.Table, span: PhaseSpan | None = None, *, candidate: s
     intended_s = rows.intended_s[within]
     if span is None:
         span = PhaseSpan(float(intended_s[0]), float(intended_s[-1]) + 1e-9)
-    drifting, drift_rps, p_value = _drift(rows, span)
+    drifting, drift_rps, p_value = drift(rows, span)
     transient_s = 0.0 if drifting else _transient_s(rows, within, span)
     return SteadyState(transient_s, drifting, drift_rps, p_value, _words(transient_s, drifting, drift_rps, span))
 
 
-def _drift(rows: Requests, span: PhaseSpan) -> tuple[bool, float | None, float | None]:
+def drift(rows: Requests, span: PhaseSpan) -> tuple[bool, float | None, float | None]:
     """Whether the number in the system grew, by how many requests a second, and the p-value."""
     left_s = _left_s(rows)
     waits_s = (left_s - rows.intended_s)[:FIRST_REQUESTS]

@@ -26,6 +26,8 @@ class CountingAssembler(Assembler):
         self._pool: CountedPool = pool  # type: ignore[assignment]
         self._rows = running
         self._progress = progress
+        # Decodes whose next token is the first after their prompt: its block is there.
+        self.pending: list[SimulatedSequence] = []
         # How many decode, and the sum of their contexts; whoever makes requests decode and advance keeps them up.
         self.decodes = 0
         self.context_tokens = 0
@@ -39,6 +41,7 @@ class CountingAssembler(Assembler):
         """All blocks back, last first; a preempted request may find its own again."""
         assert isinstance(sequence, SimulatedSequence)
         if sequence.held:
+            self.publish_computed(sequence)  # Of a text that goes on, the answer may be found again too.
             computed, size = sequence.computed, self._pool.block_tokens
             held = sequence.held
             if sequence.since >= 0:
@@ -75,7 +78,11 @@ class CountingAssembler(Assembler):
     def _lacks(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which rows are decodes whose computed tokens fill their blocks, shape (rows,)."""
         full: np.ndarray[tuple[int], np.dtype[np.bool_]] = self._rows.whole(CONTEXT) % self._pool.block_tokens == 0
-        return full if self.decodes == len(self._rows) else full & (self._rows.whole(DECODES) == 1)
+        if self.decodes != len(self._rows):
+            full &= self._rows.whole(DECODES) == 1
+        for sequence in self.pending:
+            full[self._rows.place(sequence.sequence_id)] = False
+        return full
 
     def _lacking(self, running: dict[int, Sequence]) -> Iterable[Sequence]:
         return [running[sequence_id] for sequence_id in self._rows.whole(ID)[self._lacks()].tolist()]

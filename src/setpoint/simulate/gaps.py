@@ -44,6 +44,12 @@ class GapCounts:
             self.sum_s += float(gaps_s @ weights)
             self.most_s = max(self.most_s, float(gaps_s[some].max()))
 
+    def take(self, other: GapCounts) -> None:
+        """Add what ``other`` counted."""
+        self.counts += other.counts
+        self.sum_s += other.sum_s
+        self.most_s = max(self.most_s, other.most_s)
+
     def percentile(self, percent: float) -> float | None:
         """By nearest rank, the middle of its bin; ``None`` without gaps."""
         total = self.total
@@ -168,7 +174,5 @@ class GapAccount:
     def take(self, other: GapAccount) -> None:
         """Add what ``other`` counted; both flushed, of the same phases and limits."""
         for mine, its in zip(self.counts, other.counts, strict=True):
-            mine.counts += its.counts
-            mine.sum_s += its.sum_s
-            mine.most_s = max(mine.most_s, its.most_s)
+            mine.take(its)
         self.tokens = [mine + its for mine, its in zip(self.tokens, other.tokens, strict=True)]

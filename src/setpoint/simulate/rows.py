@@ -76,7 +76,7 @@ class Rows:
             0,
         )
         static_s = sequence.deadline_s
-        self._real[:, at] = (sequence.arrived_s, sequence.gap_s, static_s, static_s, np.inf, np.inf, 0.0)
+        self._real[:, at] = (sequence.arrived_s, sequence.gap_s, static_s, static_s, np.inf, 0.0, np.inf)
         return at - self._start
 
     def remove(self, place: int) -> None:
@@ -104,8 +104,8 @@ class Rows:
         self._real[END, at] = np.inf if limits.e2e_s is None else sequence.sent_s + limits.e2e_s
         if sequence.request.streaming:
             self._real[ITL, at] = np.inf if limits.itl_s is None else limits.itl_s
-            self._real[TPOT, at] = np.inf if limits.tpot_s is None else limits.tpot_s
-            self._real[FIRST, at] = sequence.first_token_s
+            if limits.tpot_s is not None:
+                self._real[TPOT, at], self._real[FIRST, at] = limits.tpot_s, sequence.first_token_s
 
     def advance(self, steps: int, *, all_decode: bool, whole_answers: bool) -> None:
         """Every decode has ``steps`` more tokens. ``whole_answers``: whether any row does not stream."""

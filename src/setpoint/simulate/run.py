@@ -20,6 +20,7 @@ from setpoint.simulate.load import Load
 from setpoint.simulate.replica import Replica
 from setpoint.simulate.router import Router, Routing
 from setpoint.simulate.sequences import SimulatedSequence
+from setpoint.simulate.speculation import Speculation
 from setpoint.simulate.stretch_loop import StretchLoop
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import Noise, Overheads, StepTimer, Timing
@@ -51,6 +52,7 @@ class SimulatedSystem:
     overheads: Overheads = field(default_factory=Overheads)
     noise: Noise = field(default_factory=Noise)
     model: StepTimeModel | None = None
+    speculation: Speculation | None = None
 
 
 @dataclass(slots=True)

@@ -76,12 +76,12 @@ class StretchLoop(StepLoop):
         self._streams = [0] * phases  # Streams of each phase whose last token came at the end of the last step.
         self.last_end_s = 0.0
         self.ended_last = 0
-        self._pending: list[SimulatedSequence] = []  # Decodes whose next token is not a gap after the last step's.
         self._may_find: set[int] = set()  # Waiting requests whose uncached tokens may change.
 
     def _storage(self, executor: Executor) -> tuple[BlockPool, Assembler]:
         self._counted = CountedPool(executor.blocks, executor.block_tokens)
         self._counting = CountingAssembler(self._counted, self.running_rows, self.progress)
+        self._pending = self._counting.pending
         return self._counted, self._counting  # type: ignore[return-value]
 
     # Requests in
@@ -181,7 +181,8 @@ class StretchLoop(StepLoop):
     def _advance(self, ends_s: FloatColumn, took_s: float) -> None:
         """Every decode has a token more at each of these moments."""
         decodes, rows, steps = self._counting.decodes, self.running_rows, len(ends_s)
-        pending, self._pending = self._pending, []
+        pending = tuple(self._pending)
+        self._pending.clear()
         if decodes:
             if steps > 1:
                 size, context = self.pool.block_tokens, rows.whole(CONTEXT)
@@ -244,6 +245,7 @@ class StretchLoop(StepLoop):
                 self._counting.decodes += 1
                 self._counting.context_tokens += sequence.computed
                 if not item.emits:
+                    sequence.grown = self.progress.steps
                     self._pending.append(sequence)
         return over
 
@@ -369,6 +371,8 @@ class StretchLoop(StepLoop):
             assert int(rows.whole(CONTEXT)[place]) == sequence.computed, "a row's context is not the request's"
             assert int(rows.whole(EMITTED)[place]) == sequence.emitted, "a row's tokens are not the request's"
             assert int(rows.whole(PREFILL)[place]) == sequence.prefill_tokens, "a row's prompt is not the request's"
-            used += sequence.held if sequence.since < 0 else -(-sequence.computed // size)
+            computed = sequence.computed
+            used += sequence.held if sequence.since < 0 else -(-computed // size)
+            used += sequence in self._pending and computed % size == 0
         shared = sum(self._counted.references.values()) - len(self._counted.references)
         assert used - shared == self.pool.used, "blocks in use are not those that requests hold"

@@ -22,6 +22,11 @@ class StepTimer(Protocol):
         """``measured``, ``transferred`` or ``physics``: where the coefficients come from."""
         ...
 
+    @property
+    def relative_error(self) -> float:
+        """One standard deviation of ln(predicted / true) of a step."""
+        ...
+
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """``(base_s, per_kv_token_s, per_product_s)`` of a step of ``tokens`` new tokens over ``sequences`` requests.
 

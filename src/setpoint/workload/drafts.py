@@ -51,6 +51,17 @@ class Draft:
     prompt: Prompt | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RequestColumns:
+    """What a segment's requests are like, int64, shape ``[n]`` each; ``kind`` is the place of the shape."""
+
+    kind: NDArray[np.int64]
+    prompt_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+    shared_tokens: NDArray[np.int64]
+    prefix_seed: NDArray[np.int64]
+
+
 class Segment:
     """The random streams of one phase of a plan; ``number`` is its position, so a phase of 0 s keeps its place."""
 
@@ -75,6 +86,19 @@ class Segment:
             places = np.flatnonzero(kinds == index)
             left -= self._draw(index, shape, places, times_s[places], left, drafts)
         return [draft for turns in drafts for draft in turns]
+
+    def columns(self, shapes: Sequence[MixPart], size: int) -> RequestColumns:
+        """The lengths and prefixes of ``size`` requests, the same as ``drafts`` draws; none of ``shapes`` has sessions."""
+        kinds = self._kinds(size, shapes)
+        columns = RequestColumns(kinds, *(np.zeros(size, dtype=np.int64) for _ in range(4)))
+        for index, shape in enumerate(shapes):
+            places = np.flatnonzero(kinds == index)
+            prompts = draw_tokens(shape.prompt_tokens, places.size, self.stream(PROMPT_TOKENS, index))
+            columns.prompt_tokens[places] = prompts
+            columns.output_tokens[places] = draw_tokens(shape.output_tokens, places.size, self.stream(OUTPUT_TOKENS, index))
+            columns.shared_tokens[places] = shared_tokens(shape, prompts)
+            columns.prefix_seed[places] = self._prefix_seeds(index, shape, places.size)
+        return columns
 
     def _kinds(self, size: int, shapes: Sequence[MixPart]) -> NDArray[np.int64]:
         """Which shape each has, shape ``[size]``."""

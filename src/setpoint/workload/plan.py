@@ -23,8 +23,10 @@ __all__ = [
     "LoadPlan",
     "PhaseSpan",
     "PlannedRequest",
+    "arrival_in",
     "largest_context_tokens",
     "plan_load",
+    "segments_of",
 ]
 
 
@@ -52,13 +54,13 @@ def plan_load(
     shapes = profile.shapes
     turns = mean_turns(shapes)
     start_s = 0.0
-    for number, (phase, duration_s) in enumerate(_segments(profile, warmup_s, sustained_s, burst_repeats, recovery_s)):
+    for number, (phase, duration_s) in enumerate(segments_of(profile, warmup_s, sustained_s, burst_repeats, recovery_s)):
         if duration_s <= 0:
             continue
         span = PhaseSpan(phase, start_s, start_s + duration_s)
         phases.append(span)
         segment = Segment(seed, number, phase)
-        arrival = _arrival_in(profile, phase)
+        arrival = arrival_in(profile, phase)
         arrival = arrival if turns == 1 else arrival.at_mean(arrival.mean_rps / turns)
         offsets_s = offsets_of(arrival, duration_s, segment.stream(ARRIVALS))
         try:
@@ -71,7 +73,7 @@ def plan_load(
     return build(drafts, seed=seed, phases=phases, make_prompt=make_prompt)
 
 
-def _segments(
+def segments_of(
     profile: RequestProfile, warmup_s: float, sustained_s: float, burst_repeats: int, recovery_s: float
 ) -> Iterator[tuple[Phase, float]]:
     """Phases and their lengths. The position of a phase names its random streams, so a phase of 0 s keeps its place."""
@@ -83,7 +85,7 @@ def _segments(
             yield Phase.RECOVERY, recovery_s
 
 
-def _arrival_in(profile: RequestProfile, phase: Phase) -> Arrival:
+def arrival_in(profile: RequestProfile, phase: Phase) -> Arrival:
     """The arrivals of a phase, in requests per second."""
     arrival = profile.arrival
     if phase is Phase.SUSTAINED:

@@ -1,0 +1,141 @@
+"""The load of a requirement or of a trace, as a simulation takes it: the requests that ``setpoint measure`` sends for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from setpoint.policy.views import IntColumn, RequestLimits
+from setpoint.record import Phase
+from setpoint.requirement import LatencyMetric, RequestProfile, Slos
+from setpoint.requirement.arrival import STATIONARY
+from setpoint.simulate.load import Load, PhaseOfLoad
+from setpoint.simulate.naming import SharedPrefixes, TraceBlocks
+from setpoint.simulate.sequences import Kind
+from setpoint.workload.arrivals import MAX_ARRIVALS, offsets_of
+from setpoint.workload.drafts import ARRIVALS, Draft, Segment, mean_turns
+from setpoint.workload.plan import arrival_in, segments_of
+from setpoint.workload.traces.trace import Trace
+
+MOST_TURNS = 200_000
+MOST_TRIES = 6
+
+
+def limits_of(slos: Slos) -> RequestLimits:
+    """The deadlines that a server holds one request to."""
+    return RequestLimits(
+        ttft_s=slos.limit_s(LatencyMetric.TTFT),
+        itl_s=slos.limit_s(LatencyMetric.ITL),
+        tpot_s=slos.limit_s(LatencyMetric.TPOT),
+        e2e_s=slos.limit_s(LatencyMetric.E2E),
+    )
+
+
+def load_of_profile(
+    profile: RequestProfile,
+    kind: Kind,
+    *,
+    seed: int,
+    warmup_s: float,
+    sustained_s: float,
+    recovery_s: float,
+    burst_repeats: int = 1,
+    drain_s: float,
+) -> Load:
+    """Warm-up, sustained phase, then burst and recovery if the profile has one; drawn as ``workload.plan_load`` draws.
+
+    Turns of a conversation come their think time after the turn before was sent, whatever became of it: in a simulation of a
+    load nobody waits. Their prompts have everything before them. Raises ``ValueError`` for more requests than can be planned.
+    """
+    phases: list[PhaseOfLoad] = []
+    parts: list[tuple[np.ndarray, ...]] = []
+    turns, start_s = mean_turns(profile.shapes), 0.0
+    drafts: list[Draft] = []
+    segments = segments_of(profile, warmup_s, sustained_s, burst_repeats, recovery_s)
+    for number, (phase, duration_s) in enumerate(segments):
+        if duration_s <= 0:
+            continue
+        span = PhaseOfLoad(phase, start_s, start_s + duration_s)
+        segment = Segment(seed, number, phase)
+        arrival = arrival_in(profile, phase)
+        arrival = arrival if turns == 1 else arrival.at_mean(arrival.mean_rps / turns)
+        times_s = start_s + offsets_of(arrival, duration_s, segment.stream(ARRIVALS))
+        if any(shape.sessions is not None for shape in profile.shapes):
+            drafts += segment.drafts(times_s, profile.shapes, MOST_TURNS - len(drafts))
+        else:
+            drawn = segment.columns(profile.shapes, times_s.size)
+            places = np.full(times_s.size, len(phases), dtype=np.int64)
+            parts.append(
+                (times_s, places, drawn.prompt_tokens, drawn.output_tokens, drawn.shared_tokens, drawn.prefix_seed)
+            )
+        phases.append(span)
+        start_s = span.end_s
+    if drafts:
+        return _with_turns(drafts, kind, phases, drain_s)
+    sent_s, places, prompts, outputs, shared, seeds = (np.concatenate(column) for column in zip(*parts, strict=True))
+    _, text = np.unique(seeds, return_inverse=True)
+    named = SharedPrefixes(text.astype(np.int64), shared)
+    return Load(sent_s, prompts, outputs, outputs, tuple(phases), places, (kind,), named=named, drain_s=drain_s)
+
+
+def sustained_for(profile: RequestProfile, requests: int, *, seed: int, warmup_s: float) -> float:
+    """Seconds of a sustained phase with exactly ``requests`` requests; where rates change or turns follow, about as many."""
+    arrival = profile.arrival
+    if arrival.process not in STATIONARY or mean_turns(profile.shapes) != 1:
+        return requests / arrival.mean_rps
+    margin, number = 1.0 + 6.0 * arrival.cv / np.sqrt(requests), 1
+    for _ in range(MOST_TRIES):
+        length_s = min((requests + 2) * margin, MAX_ARRIVALS) / arrival.mean_rps
+        times_s = offsets_of(arrival, length_s, Segment(seed, number, Phase.SUSTAINED).stream(ARRIVALS))
+        if times_s.size > requests:
+            return float(times_s[requests - 1] + times_s[requests]) / 2
+        margin *= 2.0
+    return float(length_s)
+
+
+def _with_turns(drafts: list[Draft], kind: Kind, phases: Sequence[PhaseOfLoad], drain_s: float) -> Load:
+    """Conversations: what is said in one is found again in it, and nowhere else (a prefix that all have is not)."""
+    ends = np.array([phase.end_s for phase in phases])
+    drafts = sorted((draft for draft in drafts if draft.time_s < ends[-1]), key=lambda draft: draft.time_s)
+    contexts: dict[int, int] = {}
+    texts: dict[object, int] = {}
+    columns = np.zeros((4, len(drafts)), dtype=np.int64)
+    for place, draft in enumerate(drafts):
+        history = 0 if draft.follows is None else contexts[id(draft.follows)]
+        prompt = history + draft.prompt_tokens
+        contexts[id(draft)] = prompt + draft.output_tokens
+        talks = draft.session is not None
+        text = texts.setdefault((draft.phase, draft.session) if talks else draft.prefix_seed, len(texts))
+        columns[:, place] = prompt, draft.output_tokens, prompt + draft.output_tokens if talks else draft.shared_tokens, text
+    prompts, outputs, shared, text_column = columns
+    sent_s = np.array([draft.time_s for draft in drafts])
+    places = np.searchsorted(ends, sent_s, side="right")
+    named = SharedPrefixes(text_column, shared)
+    return Load(sent_s, prompts, outputs, outputs, tuple(phases), places, (kind,), named=named, drain_s=drain_s)
+
+
+def load_of_trace(
+    trace: Trace, kind: Kind, *, speed_up: float = 1.0, start_s: float = 0.0, warmup_s: float, sustained_s: float, drain_s: float
+) -> Load:
+    """What a trace with times says of ``start_s`` and after, ``speed_up`` times as fast, its prompts sharing what its blocks do.
+
+    Raises ``ValueError`` if there is no request in that part of it.
+    """
+    if trace.times_s is None:
+        raise ValueError(f"{trace.name}: {trace.format} has no times to simulate; convert it to a format with times")
+    end_s = warmup_s + sustained_s
+    first, last = np.searchsorted(trace.times_s, [start_s, start_s + end_s * speed_up]).tolist()
+    if first == last:
+        raise ValueError(f"{trace.name}: there is no request in this part of it")
+    sent_s = (trace.times_s[first:last] - start_s) / speed_up
+    prompts, outputs = np.maximum(trace.prompt_tokens[first:last], 1), np.maximum(trace.output_tokens[first:last], 1)
+    phases = [PhaseOfLoad(Phase.WARMUP, 0.0, warmup_s)] if warmup_s > 0 else []
+    phases.append(PhaseOfLoad(Phase.SUSTAINED, warmup_s, end_s))
+    places = ((sent_s >= warmup_s) & (warmup_s > 0)).astype(np.int64)
+    load = Load(sent_s, prompts, outputs, outputs, tuple(phases), places, (kind,), drain_s=drain_s, notes=trace.notes)
+    blocks = trace.blocks
+    if blocks is None:
+        return load
+    return replace(load, named=TraceBlocks(lambda row: blocks.of(first + row), prompts))
