@@ -15,6 +15,7 @@ from setpoint.loop.errors import BadInput
 from setpoint.loop.folder import claim
 from setpoint.plan.asked import Asked, Wishes, asked_of
 from setpoint.plan.economy import Goal
+from setpoint.plan.improve import Improvement, improvement_document, make_improvement, shape_of
 from setpoint.plan.planner import Plan, make_plan
 from setpoint.plan.processes import ProcessRunner
 from setpoint.plan.report import EXIT_CODES, exports_of, plan_document, plan_json
@@ -22,8 +23,10 @@ from setpoint.plan.search import Progress
 from setpoint.plan.simulated_trial import run_trial
 from setpoint.plan.space import PARALLEL
 from setpoint.plan.topology import Scheduler
+from setpoint.plan.vllm_command import parse_vllm_command
 from setpoint.report.files import REPORT_FILE
-from setpoint.requirement import UnitError, load_requirement
+from setpoint.report.format import printable
+from setpoint.requirement import ModelSource, UnitError, load_requirement
 from setpoint.requirement.units import parse_fraction
 
 EXPORTS = "exports"
@@ -57,6 +60,7 @@ class Done:
     plan: Plan
     document: dict[str, Any]
     json_text: str
+    improvement: Improvement | None = None
 
     @property
     def exit_code(self) -> int:
@@ -70,13 +74,21 @@ def plan_requirement(path: Path, options: PlanOptions) -> Done:
     Raises ``BadInput``, ``PlanError``, ``HardwareError`` and ``RequirementError`` for a user's mistakes.
     """
     requirement = load_requirement(path)
+    command = None if options.improve is None else parse_vllm_command(options.improve)
+    if command is not None:
+        requirement = requirement.model_copy(update={"model": ModelSource(source=command.model)})
     asked = asked_of(requirement, wishes_of(options))
+    if command is not None:
+        shape_of(asked, command)
     if options.output is not None:
         claim(options.output)
     with ProcessRunner(partial(run_trial, requirement), options.processes) as runner, _progress() as progress:
+        improvement = None if command is None else make_improvement(asked, command, runner, progress)
         plan = make_plan(asked, runner, progress)
     document = plan_document(plan)
-    done = Done(plan, document, plan_json(document))
+    if improvement is not None:
+        document["improvement"] = improvement_document(improvement, asked.load_rps)
+    done = Done(plan, document, plan_json(document), improvement)
     if options.output is not None:
         write(done, options.output)
     return done
@@ -88,7 +100,12 @@ def render(done: Done) -> None:
 
     from setpoint.plan.terminal import render_plan
 
-    render_plan(done.plan, Console(highlight=False))
+    console = Console(highlight=False)
+    if done.improvement is not None:
+        for sentence in done.document["improvement"]["sentences"]:
+            console.print(f"- {printable(sentence)}", markup=False)
+        console.print()
+    render_plan(done.plan, console)
 
 
 def write(done: Done, folder: Path) -> None:

@@ -184,8 +184,8 @@ def measure_next(plan: Plan) -> str | None:
             f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
         ).replace("% (", " % (")
     return (
-        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would hold "
-        f"with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
+        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would "
+        f"hold with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
     ).replace("%. W", " %. W")
 
 

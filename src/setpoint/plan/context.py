@@ -1,10 +1,10 @@
 """When memory pressure bends latency: the time of a request against its context length, for a fixed number under way.
 
 ``N`` requests are under way on a replica (a closed system), each with ``c`` tokens of context that only it holds. While all
-of them fit, ``B = N`` decode at once. Beyond ``c = K / N`` (``K`` tokens of cache) only ``K / c`` do, and the others wait or are
-preempted. By Little's law a request then takes ``N`` over what the replica completes: ``N * o * t(B) / B``. Formula: ``fluid``;
-without fluctuations, so a real replica bends a little earlier. The uncached part of prompts is the profile's: what grows is
-history that the cache holds.
+of them fit, ``B = N`` decode at once. Beyond ``c = K / N`` (``K`` tokens of cache) only ``K / c`` do, and the others wait or
+are preempted. By Little's law a request then takes ``N`` over what the replica completes: ``N * o * t(B) / B``. Formula:
+``fluid``; without fluctuations, so a real replica bends a little earlier. The uncached part of prompts is the profile's: what
+grows is history that the cache holds.
 """
 
 from __future__ import annotations

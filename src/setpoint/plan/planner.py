@@ -10,6 +10,7 @@ from enum import StrEnum
 from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.asked import Asked
 from setpoint.plan.binding import Binding, binding
+from setpoint.plan.closer_look import scaled
 from setpoint.plan.context import ContextCurve, context_curve
 from setpoint.plan.economy import (
     Goal,
@@ -30,7 +31,7 @@ from setpoint.plan.topology import Shape, Topology
 from setpoint.plan.trial import Runner, Trial
 
 MOST_RANKED = 40
-LOOKED_AT = 12
+LOOKED_AT = 8
 S_PER_H = 3600.0
 
 
@@ -256,7 +257,14 @@ def _look_closely(search: Search, ranked: list[Ranked], arms: dict[int, Arm]) ->
         for each in first
     ]
     trials = search.simulate("a closer look", jobs)
-    return [replace(each, trial=trial) for each, trial in zip(first, trials, strict=True)] + ranked[LOOKED_AT:]
+    looked = [replace(each, trial=_of_all(each, trial)) for each, trial in zip(first, trials, strict=True)]
+    return looked + ranked[LOOKED_AT:]
+
+
+def _of_all(ranked: Ranked, trial: Trial) -> Trial:
+    """The trial of one replica with the figures of all of them."""
+    replicas = ranked.topology.pool.replicas
+    return replace(trial, predicted=scaled(trial.predicted, replicas) if trial.predicted is not None else None)
 
 
 __all__ = ["Bounds", "Plan", "Ranked", "Standing", "make_plan"]

@@ -133,6 +133,14 @@ class Search:
         self._draw_curves(finalists)
         return finalists
 
+    def measure(self, arms: Sequence[Arm]) -> None:
+        """The load curves of just these arms, whatever they are worth."""
+        self._simulate("configurations", [(arm, SIFT_LOAD * arm.capacity_rps, SIFT_REQUESTS) for arm in arms if not arm.trials])
+        for round_number in range(KNEE_ROUNDS):
+            jobs = [(arm, _next_load(arm), KNEE_REQUESTS * (1 + round_number)) for arm in arms]
+            self._simulate(f"knee, round {round_number + 1} of {KNEE_ROUNDS}", jobs)
+        self._draw_curves(arms)
+
     def _sift(self, arms: Sequence[Arm]) -> list[Arm]:
         groups = _by_shape(arms)
         rates = [self._sift_rps(group) for group in groups]

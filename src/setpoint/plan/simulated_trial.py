@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.step_time import StepTimer, step_timer
+from setpoint.plan.closer_look import looked_at
 from setpoint.plan.curve import Floats
 from setpoint.plan.latency import PERCENT, latency_metric
 from setpoint.plan.limits import limits_of
-from setpoint.plan.offered import offered_load
 from setpoint.plan.samples import PhaseSamples, excess_table
 from setpoint.plan.space import BLOCK_TOKENS
 from setpoint.plan.topology import Scheduler
@@ -21,12 +22,19 @@ from setpoint.policy.step_time import StepTimeModel
 from setpoint.record import Phase
 from setpoint.report.figures import request_slos
 from setpoint.requirement import LatencyMetric, Requirement
+from setpoint.simulate.figures import gap_limits_s
 from setpoint.simulate.gaps import bin_s
 from setpoint.simulate.ledger import Ending
+from setpoint.simulate.load import Load
+from setpoint.simulate.offered import limits_of as deadlines_of
+from setpoint.simulate.offered import load_of_profile
 from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
+from setpoint.simulate.sequences import Kind
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import Overheads
 
+JUDGED = (Phase.SUSTAINED, Phase.BURST)
+PATTERNS, MOST_PATTERN_REQUESTS = 3.0, 20_000
 GAP_FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.2, 3.2)
 """Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
 
@@ -54,20 +62,44 @@ class _Hidden:
 
 def run_trial(requirement: Requirement, job: Job) -> Trial:
     """The trial of a job. Deterministic: all that is drawn is drawn from the job's seed."""
-    load = offered_load(requirement, job.rate_rps, job.requests, job.warmup_requests, job.seed)
-    done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement))
-    phases = [
-        samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase is not Phase.WARMUP
-    ]
+    load = offered_load(requirement, job)
+    done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement, full=job.full))
+    phases = [samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase in JUDGED]
     slos = {phase: request_slos(requirement, phase) for phase in Phase}
     excess = excess_table(phases, limits_of(requirement), slos)
     latency_s = phases[0].percentile_s(latency_metric(requirement.profile), PERCENT)
     predicted, slo = None, None
     if job.full:
-        from setpoint.plan.judged import judged_trial
-
-        predicted, slo = judged_trial(requirement, job, done, phases, timer_of(job.shape.deployment).source)
+        price = job.shape.usd_per_gpu_h
+        usd_per_h = None if price is None else price * job.shape.gpus
+        predicted, slo = looked_at(requirement, done, timer_of(job.shape.deployment).source, usd_per_h)
     return Trial(job, excess, latency_s, predicted, slo)
+
+
+def offered_load(requirement: Requirement, job: Job) -> Load:
+    """The profile's requests brought to the job's rate, the same ones at every rate: warm-up, sustained, burst if limited.
+
+    Where the rate follows a pattern there are whole patterns of it, so there may be more requests. The burst is as much above
+    the rate as in the requirement.
+    """
+    profile = requirement.profile
+    factor = job.rate_rps / profile.arrival.mean_rps
+    burst = profile.burst if requirement.slo_burst.declared() else None
+    if burst is not None:
+        burst = burst.model_copy(update={"rate_rps": burst.rate_rps * factor})
+    profile = profile.model_copy(update={"arrival": profile.arrival.at_mean(job.rate_rps), "burst": burst})
+    sustained_s = job.requests / job.rate_rps
+    if profile.arrival.pattern_s is not None:
+        sustained_s = max(sustained_s, min(PATTERNS * profile.arrival.pattern_s, MOST_PATTERN_REQUESTS / job.rate_rps))
+    return load_of_profile(
+        profile,
+        Kind(streaming=profile.streaming, limits=deadlines_of(requirement.slo)),
+        seed=job.seed,
+        warmup_s=job.warmup_requests / job.rate_rps,
+        sustained_s=sustained_s,
+        recovery_s=0.0,
+        drain_s=math.inf,
+    )
 
 
 def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
@@ -105,11 +137,13 @@ def _timer(names: tuple[str, str], hidden: _Hidden) -> StepTimer:
     return step_timer(hidden.deployment)
 
 
-def _gap_limits_s(requirement: Requirement) -> tuple[float, ...]:
+def _gap_limits_s(requirement: Requirement, *, full: bool) -> tuple[float, ...]:
+    """What gaps are counted against: the limits themselves for a closer look, their multiples where goodput is limited."""
+    found = set(gap_limits_s(requirement)) if full else set()
     limit_s = requirement.slo.limit_s(LatencyMetric.ITL)
-    if limit_s is None or requirement.slo.goodput_fraction_min is None:
-        return ()
-    return tuple(limit_s * factor for factor in GAP_FACTORS)
+    if limit_s is not None and requirement.slo.goodput_fraction_min is not None:
+        found |= {limit_s * factor for factor in GAP_FACTORS}
+    return tuple(sorted(found))
 
 
 def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSamples:
@@ -125,7 +159,8 @@ def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSa
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot_s = np.where(tokens > 1, (last_s - first_s) / (tokens - 1), np.nan)
     streaming = requirement.profile.streaming
-    deciding = _deciding_gap_s(done, rows, requirement)[kept] if done.gaps.limits_s else ledger.gap_s[rows][kept]
+    limited = requirement.slo.limit_s(LatencyMetric.ITL) is not None and bool(done.gaps.limits_s)
+    deciding = _deciding_gap_s(done, rows, requirement)[kept] if limited else ledger.gap_s[rows][kept]
     counts = done.gaps.counts[place].counts
     seen = np.flatnonzero(counts)
     return PhaseSamples(

@@ -17,6 +17,9 @@ RUNNING = (32, 128, 512)
 STATIC_SIZES = (8, 32)
 STATIC_WAIT_S = 0.2
 MAX_WAITING = 1024
+UNBOUNDED_WAITING = 1 << 31
+"""vLLM's own queue has no bound unless it is given one."""
+
 CPU_BUDGETS = (128, 512, 2048)
 CPU_RUNNING = (8, 16, 64)
 BLOCK_TOKENS = {"vllm": 16, "setpoint": 32}
@@ -74,7 +77,7 @@ def servings_for(shape: Shape, *, deadlines: bool, schedulers: Sequence[Schedule
             max_running=most,
             token_budget=budget,
             batch_wait_s=STATIC_WAIT_S,
-            max_waiting=MAX_WAITING,
+            max_waiting=UNBOUNDED_WAITING if scheduler is Scheduler.VLLM else MAX_WAITING,
             kv_cache_tokens=cache,
         )
         found.append(Serving(scheduler, config))
