@@ -163,7 +163,7 @@ def sentences(found: Improvement, load_rps: float) -> list[str]:
     else:
         words = " and ".join(f"{flag} {old} -> {new}" for flag, (old, new) in changes.items())
         said.append(
-            f"Change {words}: it carries {best.knee_rps:.3g}/s, {_change(now.knee_rps, best.knee_rps)}; {load} its P95 is {best_s}."
+            f"Change {words}: {best.knee_rps:.3g}/s, {_change(now.knee_rps, best.knee_rps)}; {load} its P95 is {best_s}."
         )
     said += [
         f"{flag} {each.flags[flag]} alone: {each.knee_rps:.3g}/s, {_change(now.knee_rps, each.knee_rps)}."

@@ -22,7 +22,7 @@ from setpoint.plan.economy import (
 )
 from setpoint.plan.headroom import Headroom, Uncertainty, headroom
 from setpoint.plan.limits import Limit, limits_of
-from setpoint.plan.pruning import Pruned, no_room, too_many, too_slow
+from setpoint.plan.pruning import Pruned, dearer, no_room, too_many, too_slow
 from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
 from setpoint.plan.shadow import Bounds, ShadowPrice, shadow_prices
 from setpoint.plan.sketch import LoadSketch, sketch_of
@@ -31,7 +31,7 @@ from setpoint.plan.topology import Shape, Topology
 from setpoint.plan.trial import Runner, Trial
 
 MOST_RANKED = 40
-LOOKED_AT = 8
+LOOKED_AT = 6
 S_PER_H = 3600.0
 
 
@@ -99,7 +99,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     finalists = search.run(arms) if arms else []
     options = [(option_of(arm, len(limits)), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
-    ranked = _look_closely(search, ranked, {id(option): arm for option, arm in options})
+    ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
     chosen = next((each for each in ranked if each.headroom.sure(asked.confidence) and each.holds), None)
     standing = Standing.SURE
     if chosen is None:
@@ -153,7 +153,11 @@ def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple
                 kept.append((shape, timer))
         if found is not None:
             pruned.append(found)
-    return kept, pruned
+    if asked.goal is Goal.LATENCY:
+        return kept, pruned
+    costly = dearer(kept, load, limits)
+    left_out = {each.shape.name for each in costly}
+    return [each for each in kept if each[0].name not in left_out], pruned + costly
 
 
 def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: int, load_rps: float) -> Ranked:
@@ -249,16 +253,17 @@ def worst_excess(ranked: Ranked, load_rps: float) -> float:
     return max((curve.of_limit(limit, rate) for limit in range(curve.limits)), default=0.0)
 
 
-def _look_closely(search: Search, ranked: list[Ranked], arms: dict[int, Arm]) -> list[Ranked]:
-    """The first ones simulated once more, with all figures and checks."""
-    first = ranked[:LOOKED_AT]
+def _look_closely(search: Search, ranked: list[Ranked], asked: Asked, arms: dict[int, Arm]) -> list[Ranked]:
+    """Sure ones before others, in the order of the ranking, simulated once more, with all figures and checks."""
+    sure = [each for each in ranked if each.holds and each.headroom.sure(asked.confidence)]
+    first = [*sure, *(each for each in ranked if each not in sure)][:LOOKED_AT]
     jobs = [
         search.job(arms[id(each.option)], search.load_rps / each.topology.pool.replicas, requests_for(search.limits), full=True)
         for each in first
     ]
     trials = search.simulate("a closer look", jobs)
-    looked = [replace(each, trial=_of_all(each, trial)) for each, trial in zip(first, trials, strict=True)]
-    return looked + ranked[LOOKED_AT:]
+    looked = {id(each): replace(each, trial=_of_all(each, trial)) for each, trial in zip(first, trials, strict=True)}
+    return [looked.get(id(each), each) for each in ranked]
 
 
 def _of_all(ranked: Ranked, trial: Trial) -> Trial:

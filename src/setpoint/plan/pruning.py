@@ -1,19 +1,21 @@
 """What need not be simulated: shapes that have no room, or that no scheduler could make fast enough; and why, in words.
 
 Bounds are optimistic, so that nothing is lost: no queue, no other request, and steps faster than predicted by ``SIGMAS``
-standard errors. A bound says ``capacity`` (weights or cache do not fit), ``latency`` (one request alone is too slow), ``gpus``
-(carrying the load takes more replicas than allowed) or ``load`` (no replica carries even the smallest share).
+standard errors. A bound says ``capacity`` (weights or cache do not fit), ``latency`` (one request alone is too slow) or ``gpus``
+(carrying the load takes more replicas than allowed). ``cost`` is no bound but an estimate: in balance, without fluctuations, a
+request costs ``DEARER`` times as much as on another shape of the same hardware.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from setpoint.plan.economy import most_replicas
-from setpoint.plan.fluid import Timer, capacity, step_s
+from setpoint.plan.fluid import Timer, balance, capacity, step_s
 from setpoint.plan.limits import Limit, limit_name, limit_number
 from setpoint.plan.shadow import Bounds
 from setpoint.plan.sketch import LoadSketch
@@ -22,6 +24,8 @@ from setpoint.policy.decisions import StepWork
 from setpoint.report.format import seconds
 
 SIGMAS = 2.0
+DEARER = 1.7
+LARGEST_BATCH = 512.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +112,30 @@ def too_many(
         return None
     words = f"needs at least {needed * shape.gpus} devices for the load, and the bounds allow {most * shape.gpus}"
     return Pruned(shape, "gpus", words, needed / max(most, 0.5))
+
+
+def dearer(shapes: Sequence[tuple[Shape, Timer]], load: LoadSketch, limits: tuple[Limit, ...]) -> list[Pruned]:
+    """Of each hardware the shapes on which a request would cost far more than on its best, and by how much."""
+    best: dict[str, tuple[float, Shape]] = {}
+    costs = [_device_s(shape, timer, load, limits) for shape, timer in shapes]
+    for (shape, _), cost in zip(shapes, costs, strict=True):
+        if shape.hardware not in best or cost < best[shape.hardware][0]:
+            best[shape.hardware] = (cost, shape)
+    found = []
+    for (shape, _), cost in zip(shapes, costs, strict=True):
+        least, other = best[shape.hardware]
+        if cost > DEARER * least:
+            words = f"would cost about {cost / least:.1f} times as much a request as {other.name}"
+            found.append(Pruned(shape, "cost", words, cost / least))
+    return found
+
+
+def _device_s(shape: Shape, timer: Timer, load: LoadSketch, limits: tuple[Limit, ...]) -> float:
+    """Seconds of a device that a request takes in balance, gaps between tokens being within their limits."""
+    gap_s = min((limit.limit for limit in limits if limit.metric in ("itl", "tpot") and limit.is_latency), default=math.inf)
+    low, high = 1.0, max(1.0, min(LARGEST_BATCH, shape.kv_tokens / load.mean_resident))
+    if balance(timer, load, high).step_s > gap_s:
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if balance(timer, load, middle).step_s <= gap_s else (low, middle)
+    return shape.gpus / balance(timer, load, low if low > 1.0 else high).rate_rps

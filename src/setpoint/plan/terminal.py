@@ -8,8 +8,8 @@ from rich.text import Text
 
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.report import spoken
-from setpoint.plan.words import probability, spare, usd_per_hour, usd_per_million
-from setpoint.report.format import number, printable, seconds
+from setpoint.plan.words import probability, spare, usd_per_hour
+from setpoint.report.format import printable, seconds
 
 MOST_ROWS = 16
 HEADLINES = {
@@ -46,11 +46,11 @@ def _section(console: Console, title: str, sentences: list[str | None]) -> None:
 
 def _table(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("candidate", overflow="fold")
-    for name in ("$/h", "$/M requests", "P95", "knee", "P(met)"):
+    for name in ("hardware", "serving"):
+        table.add_column(name, overflow="fold")
+    for name in ("$/h", "P95", "knee", "P(met)"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("bound by", "steps"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
     shown = list(plan.ranked[:MOST_ROWS])
     if plan.chosen is not None and plan.chosen not in shown:
         shown.append(plan.chosen)
@@ -61,13 +61,13 @@ def _table(plan: Plan) -> Table:
 
 
 def _row(ranked: Ranked) -> tuple[str, ...]:
+    pool = ranked.topology.pool
     return (
-        printable(ranked.name),
+        printable(f"{pool.replicas} x {pool.shape.name}"),
+        printable(pool.serving.name),
         usd_per_hour(ranked.topology.usd_per_h).removesuffix("/h"),
-        usd_per_million(ranked.usd_per_good_request),
         seconds(ranked.latency_s, " "),
         spare(ranked.headroom.knee_distance),
         probability(ranked.headroom.met_probability) + (" *" if ranked.headroom.within_error else ""),
         ranked.binding.bound,
-        f"{ranked.option.source} {number(100 * ranked.option.step_error)} %",
     )
