@@ -22,6 +22,7 @@ from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.user_data import user_folder
 
 THIS_MACHINE = "this-machine"
+GPU, CPU = "gpu", "cpu"
 MOST_FILES = 256
 PRECISIONS = ("bf16", "fp8", "fp4", "int8")
 # What a multiplication runs in where the accelerator has no unit for the precision of the weights.
@@ -38,7 +39,7 @@ class Accelerator:
 
     flops_per_s: dense operations a second by precision (``bf16``, ``fp8``, ``fp4``, ``int8``; those it has). link_bytes_per_s:
     one direction to the other devices of its node, 0 if there is none. price_usd_per_h: of one device, ``None`` if unknown.
-    aliases: other spellings of the name.
+    aliases: other spellings of the name. kind: ``gpu`` or ``cpu``.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Accelerator:
     price_source: str
     spec_source: str
     aliases: tuple[str, ...] = ()
+    kind: str = GPU
 
     def compute_flops_per_s(self, weight_precision: str) -> float:
         """Dense operations a second for weights of ``weight_precision``: where it has no such unit, those of bf16."""
@@ -142,6 +144,7 @@ def accelerator_from(document: object, *, where: str) -> Accelerator:
         price_source=str(document.get("price_source", "")),
         spec_source=str(document.get("spec_source", "")),
         aliases=tuple(str(each) for each in document.get("aliases") or ()),
+        kind=CPU if document.get("kind") == CPU else GPU,
     )
 
 

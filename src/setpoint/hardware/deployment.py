@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from setpoint.hardware.accelerator import Accelerator
+from setpoint.hardware.accelerator import GPU, Accelerator
 from setpoint.hardware.model_facts import ModelFacts
 
 ENGINES = ("setpoint", "vllm", "sglang", "trtllm")
@@ -36,6 +36,11 @@ class Deployment:
             raise ValueError("parallelism must be at least 1")
 
     @property
+    def kernels(self) -> str:
+        """Whose kernels run: on a GPU setpoint's policies run inside vLLM."""
+        return "vllm" if self.engine == "setpoint" and self.accelerator.kind == GPU else self.engine
+
+    @property
     def devices(self) -> int:
         """How many accelerators the replica takes."""
         return self.tensor_parallel * self.data_parallel
@@ -59,7 +64,7 @@ def device_weight_bytes(deployment: Deployment) -> float:
 
 def kv_capacity_bytes(deployment: Deployment, *, memory_share: float = 0.9) -> float:
     """Bytes for the cache on each device; negative: the weights do not fit."""
-    usable = memory_share * deployment.accelerator.memory_bytes - RESERVED_BYTES[deployment.engine]
+    usable = memory_share * deployment.accelerator.memory_bytes - RESERVED_BYTES[deployment.kernels]
     return usable - device_weight_bytes(deployment)
 
 

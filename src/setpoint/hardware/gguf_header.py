@@ -34,7 +34,8 @@ FIELDS = {
     "vocab_size": "vocab_size", "sliding_window": "attention.sliding_window", "num_experts": "expert_count",
     "num_experts_per_tok": "expert_used_count", "moe_intermediate_size": "expert_feed_forward_length",
     "n_shared_experts": "expert_shared_count", "first_k_dense_replace": "leading_dense_block_count",
-    "kv_lora_rank": "attention.kv_lora_rank", "q_lora_rank": "attention.q_lora_rank", "qk_rope_head_dim": "rope.dimension_count",
+    "kv_lora_rank": "attention.kv_lora_rank", "q_lora_rank": "attention.q_lora_rank",
+    "qk_rope_head_dim": "rope.dimension_count",
 }  # fmt: skip
 
 

@@ -78,6 +78,11 @@ class ModelFacts:
     file_bytes: float | None = None
 
     @property
+    def shape(self) -> str:
+        """The same for models that differ in their weights alone, such as DeepSeek-V3 and R1."""
+        return f"{self.family}-{self.layers}x{self.hidden}" + (f"x{self.experts}" if self.experts else "")
+
+    @property
     def dense_parameters(self) -> float:
         """Multiplied for every token on every step: all but the routed experts and the input table."""
         return self.parameters - self.expert_parameters - self.embedding_parameters

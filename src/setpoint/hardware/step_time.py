@@ -1,8 +1,9 @@
-"""How long a step takes on a deployment: physics with coefficients from measurements where there are any.
+"""How long a step takes on a deployment, from measurements where there are any.
 
-Formula: ``coefficients.py``. Source of the coefficients: a calibration for the accelerator and engine (``measured``), for
-the engine on other accelerators (``transferred``), or prior means alone (``physics``). When it is wrong: kernels with tiers (a
-step function of tokens) are followed on average; the first step of a shape is slower; a shared machine has a heavy tail.
+Formula: ``coefficients.py``. Where its coefficients come from, the best first: observed steps of this model on this accelerator
+under this engine (``step_fit.py``); observed steps of another model there, whose distance from physics is carried over; effects
+fitted to tables of measurements (``effects.py``); prior means alone. When it is wrong: kernels with tiers (a step function of
+tokens) are followed on average; the first step of a shape is slower; a shared machine has a heavy tail.
 """
 
 from __future__ import annotations
@@ -11,12 +12,37 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from setpoint.hardware.coefficients import BY_ENGINE, Coefficients, base_s, parts_s, per_kv_token_s, per_product_s
+from setpoint.hardware.calibrations import (
+    MEASURED,
+    PHYSICS,
+    TRANSFERRED,
+    StepsCalibration,
+    calibrations,
+    effects_calibration,
+    error_kind,
+    source_of,
+)
+from setpoint.hardware.coefficients import (
+    OVERLAP,
+    PRIORS,
+    TIMES,
+    Coefficients,
+    base_s,
+    dense_parts_s,
+    expert_parts_s,
+    parts_s,
+    per_kv_token_s,
+    per_product_s,
+)
 from setpoint.hardware.deployment import Deployment
-from setpoint.hardware.terms import Terms, terms_of
+from setpoint.hardware.effects import deployment_coefficients, levels_of
+from setpoint.hardware.step_fit import StepFit, step_fit_from
+from setpoint.hardware.terms import Number, Terms, terms_of
 from setpoint.policy.decisions import StepWork
 
+# Standard deviation of ln(predicted / true) where no calibration says better.
 PHYSICS_ERROR = 0.45
+TRANSFERRED_STEPS_ERROR = 0.3
 BANDWIDTH, COMPUTE, LINK, OVERHEAD = "bandwidth", "compute", "link", "overhead"
 
 
@@ -68,14 +94,65 @@ def step_s(timer: StepTimer, work: StepWork) -> float:
     return base + per_kv * work.kv_tokens_read + per_product * work.attention_products
 
 
+@dataclass(frozen=True)
+class ObservedTimer:
+    """The step-time model of observed steps."""
+
+    fit: StepFit
+    relative_error: float
+    source: str = MEASURED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_affine", lru_cache(maxsize=1 << 16)(self.fit.affine))
+
+    def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
+        """See ``StepTimer.affine``."""
+        return self._affine(tokens, sequences)  # type: ignore[attr-defined, no-any-return]
+
+
 def step_timer(deployment: Deployment) -> StepTimer:
-    """The best model there is of ``deployment``: its calibration if it has one, else physics with prior means."""
-    return PhysicalTimer(terms_of(deployment), BY_ENGINE[deployment.engine])
+    """The best model there is of ``deployment``: its calibration if it has one, else physics with prior means.
+
+    Raises ``HardwareError`` if a calibration of the user's cannot be read.
+    """
+    found = calibrations()
+    here = [
+        each
+        for each in found
+        if isinstance(each, StepsCalibration)
+        and (each.accelerator, each.engine) == (deployment.accelerator.name, deployment.engine)
+    ]
+    for each in here:
+        if (each.model, each.weight_precision) == (deployment.model.shape, deployment.weight_precision):
+            return ObservedTimer(step_fit_from(each.fit), each.relative_error)
+    physical = physical_timer(deployment)
+    return carried_over(here[0], physical) if here else physical
+
+
+def physical_timer(deployment: Deployment) -> PhysicalTimer:
+    """The physical model with what tables of measurements say, or with prior means."""
+    calibration = effects_calibration()
+    if calibration is None:
+        return PhysicalTimer(terms_of(deployment), PRIORS[deployment.accelerator.kind])
+    levels = levels_of(deployment)
+    source = source_of(calibration.effects, levels)
+    errors = calibration.errors.get(error_kind(calibration.effects, levels))
+    if source == PHYSICS:
+        return PhysicalTimer(terms_of(deployment), PRIORS[deployment.accelerator.kind])
+    coefficients = deployment_coefficients(calibration.effects, deployment)
+    return PhysicalTimer(terms_of(deployment), coefficients, source, errors.tpot_deviation if errors else PHYSICS_ERROR)
+
+
+def carried_over(calibration: StepsCalibration, physical: PhysicalTimer) -> PhysicalTimer:
+    """``physical`` times how far observed steps of another model are from physics there."""
+    factor = max(float(calibration.fit.get("over_physics", 1.0)), 1e-3)
+    coefficients = physical.coefficients.scaled(dict.fromkeys(TIMES, factor))
+    return PhysicalTimer(physical.terms, coefficients, TRANSFERRED, TRANSFERRED_STEPS_ERROR)
 
 
 def breakdown(deployment: Deployment, work: StepWork, timer: PhysicalTimer | None = None) -> dict[str, float]:
     """Seconds of a step by what they are spent on: the parts of ``coefficients.parts_s``, and ``kv`` and ``attention``."""
-    timer = timer or _physical(deployment)
+    timer = timer or physical_timer(deployment)
     parts = parts_s(timer.terms, timer.coefficients, float(work.tokens), float(work.sequences))
     seconds = {name: float(each) for name, each in parts.items()}
     _, per_kv, per_product = timer.affine(work.tokens, work.sequences)
@@ -84,12 +161,11 @@ def breakdown(deployment: Deployment, work: StepWork, timer: PhysicalTimer | Non
 
 def bound_by(deployment: Deployment, work: StepWork) -> str:
     """What most of a step of ``work`` waits for: ``bandwidth``, ``compute``, ``link`` or ``overhead``."""
-    timer = _physical(deployment)
+    timer = physical_timer(deployment)
     seconds = breakdown(deployment, work, timer)
     terms, c, tokens = timer.terms, timer.coefficients, float(work.tokens)
-    dense = _memory_share(c.memory * terms.dense_weights_s, c.compute * terms.dense_token_s * tokens)
-    hit = 1.0 - (1.0 - terms.expert_share) ** tokens
-    experts = _memory_share(c.experts * terms.expert_weights_s * hit, c.expert_compute * terms.expert_token_s * tokens)
+    dense = _memory_share(*dense_parts_s(terms, c, tokens, float(work.sequences)))
+    experts = _memory_share(*expert_parts_s(terms, c, tokens))
     shares = {
         BANDWIDTH: seconds["dense"] * dense
         + seconds["experts"] * experts
@@ -103,12 +179,7 @@ def bound_by(deployment: Deployment, work: StepWork) -> str:
     return max(shares, key=lambda each: shares[each])
 
 
-def _memory_share(memory_s: float, compute_s: float) -> float:
+def _memory_share(memory_s: Number, compute_s: Number) -> float:
     """Of an overlapping read and operation: the share of the time that the read accounts for."""
-    return memory_s**2 / max(memory_s**2 + compute_s**2, 1e-30)
-
-
-def _physical(deployment: Deployment) -> PhysicalTimer:
-    timer = step_timer(deployment)
-    assert isinstance(timer, PhysicalTimer)
-    return timer
+    reads, operations = float(memory_s) ** OVERLAP, float(compute_s) ** OVERLAP
+    return reads / max(reads + operations, 1e-60)

@@ -32,7 +32,8 @@ Number = float | npt.NDArray[np.float64]
 class Terms:
     """Ideal seconds; ``_s`` once a step, ``_token_s`` for each new token, ``_sequence_s`` for each sequence of the step.
 
-    expert_share: chosen experts / experts of a layer (0: dense). reductions: collectives a step, weighted by how many devices.
+    ranks: copies of the attention part, each with its own sequences. expert_share: chosen experts / experts of a layer (0:
+    dense). reductions: collectives a step, weighted by how many devices.
     """
 
     dense_weights_s: Any
@@ -47,6 +48,7 @@ class Terms:
     link_token_s: Any
     activation_token_s: Any
     reductions: Any
+    ranks: Any
     layers: Any
     moe_layers: Any
 
@@ -79,6 +81,7 @@ def terms_of(deployment: Deployment) -> Terms:
         link_token_s=reduced / device.link_bytes_per_s if device.link_bytes_per_s and devices > 1 else 0.0,
         activation_token_s=ACTIVATION_PASSES * model.layers * model.hidden * ACTIVATION_BYTES / dp / bandwidth,
         reductions=2.0 * model.layers * log2(devices) if devices > 1 else 0.0,
+        ranks=float(dp),
         layers=float(model.layers),
         moe_layers=float(model.moe_layers),
     )

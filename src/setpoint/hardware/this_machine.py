@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import yaml
 
-from setpoint.hardware.accelerator import THIS_MACHINE, Accelerator, accelerator_from
+from setpoint.hardware.accelerator import CPU, THIS_MACHINE, Accelerator, accelerator_from
 from setpoint.hardware.user_data import user_folder
 
 MEASURED_FOR_S = 0.25
@@ -67,6 +67,7 @@ def measure_this_machine() -> Accelerator:
     tflops = {"bf16": round(f32 * wide / 1e12, 4), "int8": round(f32 * (4.0 if _has_int8(flags) else 2.0) / 1e12, 4)}
     document = {
         "name": THIS_MACHINE,
+        "kind": CPU,
         "machine": fingerprint(),
         "dense_tflops": tflops,
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 2),
@@ -82,8 +83,8 @@ def measure_this_machine() -> Accelerator:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    except OSError:
-        pass  # A machine whose disk cannot be written is measured each time.
+    except OSError:  # A machine whose disk cannot be written is measured each time.
+        return accelerator_from(document, where=str(file))
     return accelerator_from(document, where=str(file))
 
 

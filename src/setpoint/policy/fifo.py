@@ -25,8 +25,11 @@ def oldest_first(step: StepView, max_running: int) -> tuple[int, ...]:
 
 
 def steady_for(step: StepView) -> int:
-    """Steps for which a first-come plan stands if nothing changes: for ever once no prompt is left to compute."""
-    return 1 if len(step.waiting) or step.running.prefill_tokens.any() else UNLIMITED
+    """Steps for which a first-come plan stands if nothing changes: for ever once no running prompt is left to compute.
+
+    Whoever waits then waits for a place or for blocks, and a step in which one of them joins is a change.
+    """
+    return 1 if step.running.prefill_tokens.any() else UNLIMITED
 
 
 class FirstComePolicy:

@@ -231,7 +231,7 @@ class SetpointPolicy:
             max_running=self._limits.max_running,
             preempt_order=tuple(running.ids[np.lexsort((running.context_tokens, -running.request_class))].tolist()),
             preempt_rule="least_computed",
-            valid_for_steps=steady_for(step),
+            valid_for_steps=1 if len(step.waiting) else steady_for(step),
             reason=reason,
         )
 

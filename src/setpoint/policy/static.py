@@ -7,7 +7,7 @@ offline work of equal lengths; wrong for anybody who waits.
 from __future__ import annotations
 
 from setpoint.policy.decisions import Reason, StepPlan
-from setpoint.policy.fifo import FirstComePolicy, in_prefill, left_of
+from setpoint.policy.fifo import FirstComePolicy, in_prefill, left_of, steady_for
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import StepView
 
@@ -49,6 +49,7 @@ class StaticPolicy(FirstComePolicy):
             prefill_budget_tokens=left_of(self._token_budget, step.running),
             max_running=self._batch_size,
             preempt_order=tuple(step.running.ids[::-1].tolist()),
+            valid_for_steps=steady_for(step) if code == "batch_runs" else 1,
             reason=Reason(code, {"members": len(self._members), "waiting": len(waiting)}),
         )
 

@@ -28,14 +28,42 @@ class CountingAssembler(Assembler):
         self._progress = progress
         # Decodes whose next token is the first after their prompt: its block is there.
         self.pending: list[SimulatedSequence] = []
-        # How many decode, and the sum of their contexts; whoever makes requests decode and advance keeps them up.
+        # How many decode and the sum of their contexts; by how far each is from a full block, counted back to step 0: a decode
+        # needs a block in every ``block_tokens``-th step. ``decode``, ``release`` and whoever advances keep them up.
         self.decodes = 0
         self.context_tokens = 0
+        self._by_place = [0] * pool.block_tokens
 
     def uncached_tokens(self, sequence: Sequence) -> int:
         """As the engine's: tokens that no cached block covers, at least 1."""
         assert isinstance(sequence, SimulatedSequence)
         return sequence.length - sum(self._found(sequence)) * self._pool.block_tokens
+
+    def decode(self, sequence: SimulatedSequence) -> None:
+        """From now on ``sequence`` decodes."""
+        sequence.begin_to_decode()
+        self.decodes += 1
+        self.context_tokens += sequence.computed
+        self._by_place[(sequence.computed - self._progress.steps) % self._pool.block_tokens] += 1
+
+    def lacking(self, after_steps: int = 0) -> int:
+        """How many of the present decodes need a block for the step that comes after so many more."""
+        return self._by_place[-(self._progress.steps + after_steps) % self._pool.block_tokens]
+
+    def blocks_for(self, steps: int) -> int:
+        """Blocks that the present decodes need for ``steps`` steps beyond those for the first."""
+        size = self._pool.block_tokens
+        whole, rest = divmod(steps - 1, size)
+        return whole * self.decodes + sum(self.lacking(after) for after in range(1, rest + 1))
+
+    def steps_within(self, blocks: int, most: int) -> int:
+        """Of ``most`` steps those for which ``blocks`` are enough."""
+        whole, steps = divmod(blocks, max(1, self.decodes))
+        left, steps = steps, 1 + whole * self._pool.block_tokens
+        while steps < most and (needed := self.lacking(steps)) <= left:
+            left -= needed
+            steps += 1
+        return min(steps, most)
 
     def release(self, sequence: Sequence) -> None:
         """All blocks back, last first; a preempted request may find its own again."""
@@ -47,6 +75,7 @@ class CountingAssembler(Assembler):
             if sequence.since >= 0:
                 self.decodes -= 1
                 self.context_tokens -= computed
+                self._by_place[(computed - self._progress.steps) % size] -= 1
                 held = -(-computed // size)
                 held += sequence.grown == self._progress.steps and computed % size == 0
             own = max(0, computed // size - len(sequence.named))
@@ -69,7 +98,9 @@ class CountingAssembler(Assembler):
 
     def _grow_decodes(self, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> None:
         """All at once where there is enough for all, else as the engine does."""
-        lacking = int(np.count_nonzero(self._lacks())) if self.decodes else 0
+        lacking = self.lacking()
+        for sequence in self.pending:
+            lacking -= sequence.computed % self._pool.block_tokens == 0
         if lacking <= self._pool.available:
             self._pool.allocate(lacking)
         else:

@@ -130,16 +130,25 @@ class GapAccount:
         for phase, count in enumerate(streams):
             self._weights[phase, window] = count
         self._size += size
-        if size == 1:
-            most_s = float(gaps_s[0])
-            for place, limit_s in enumerate(self.limits_s):
-                self.late[place] += most_s > limit_s
-        else:
-            most_s = float(gaps_s.max())
-            for place, limit_s in enumerate(self.limits_s):
-                if most_s > limit_s:
-                    self.late[place] += int(np.count_nonzero(gaps_s > limit_s))
+        most_s = float(gaps_s.max())
+        for place, limit_s in enumerate(self.limits_s):
+            if most_s > limit_s:
+                self.late[place] += int(np.count_nonzero(gaps_s > limit_s))
         self.most.add(step, most_s)
+
+    def step(self, gap_s: float, end_s: float, streams: list[int], emitted: int, step: int) -> None:
+        """``steps`` for a single one."""
+        if self._size == BUFFER:
+            self.flush()
+        place, self._size = self._size, self._size + 1
+        self._gaps[place] = gap_s
+        self._ends[place] = end_s
+        self._emitted[place] = emitted
+        for phase, count in enumerate(streams):
+            self._weights[phase, place] = count
+        for number, limit_s in enumerate(self.limits_s):
+            self.late[number] += gap_s > limit_s
+        self.most.add(step, gap_s)
 
     def one(self, gap_s: float, phase: int) -> None:
         """A gap of a single stream that stood still in between."""

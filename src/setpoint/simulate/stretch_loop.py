@@ -8,9 +8,10 @@ for which blocks would lack, and where the caller has something new.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import repeat
 from operator import add, sub
+from types import MappingProxyType
 
 import numpy as np
 
@@ -31,9 +32,12 @@ from setpoint.simulate.ledger import Ending, Ledger
 from setpoint.simulate.rows import CONTEXT, DECODES, EMITTED, ID, PREFILL, TARGET, Rows
 from setpoint.simulate.sequences import Progress, SimulatedSequence
 from setpoint.simulate.silence import NoDecisions, NoSteps
+from setpoint.simulate.taught import learns_nothing
 from setpoint.simulate.timing import Timing
 
 MOST_AT_ONCE = 4096
+NEVER = 1 << 62
+NO_TOKENS: Mapping[int, int] = MappingProxyType({})
 
 
 class _Nothing(Executor):
@@ -74,7 +78,9 @@ class StretchLoop(StepLoop):
         self._timing, self._ledger, self._gaps = timing, ledger, gaps
         self._limits, self._whole_answers = limits, whole_answers
         self._streams = [0] * phases  # Streams of each phase whose last token came at the end of the last step.
+        self._learns_nothing = learns_nothing(policy)
         self.last_end_s = 0.0
+        self._next_end = NEVER  # ``Progress.steps`` when the first of the present answers is complete, or earlier.
         self.ended_last = 0
         self._may_find: set[int] = set()  # Waiting requests whose uncached tokens may change.
 
@@ -138,87 +144,100 @@ class StretchLoop(StepLoop):
         self._in_flight = None
         work, start_s, decodes = assembled.batch.work, self._clock(), self._counting.decodes
         most = self._most_steps(plan, assembled, until_s - start_s)
-        ends_s, free_s = self._timing.steps(work, step=self.steps.total, start_s=start_s, steps=most, decodes=decodes)
         if most > 1:
-            steps = min(most, int(free_s.searchsorted(until_s)) + 1)
-            ends_s, free_s = ends_s[:steps], free_s[:steps]
-        rows = self.running_rows
-        decoding = rows.whole(ID) if decodes == len(rows) else rows.whole(ID)[rows.whole(DECODES) == 1]
-        new_tokens = dict.fromkeys(decoding.tolist(), 1)
-        self._advance(ends_s, float(free_s[-1]) - start_s)
-        self._timing.stepped(work.tokens)
-        ended = self._complete(decodes, float(ends_s[-1]))
-        ended += self._prefilled(assembled, float(ends_s[-1]), new_tokens)
-        self._observe(work, decodes, start_s, ends_s, free_s, new_tokens, ended)
+            ends, frees = self._timing.steps(work, step=self.steps.total, start_s=start_s, steps=most, decodes=decodes)
+            steps = min(most, int(frees.searchsorted(until_s)) + 1)
+            ends, frees = ends[:steps], frees[:steps]
+            end_s, free_s = float(ends[-1]), float(frees[-1])
+        else:
+            steps = 1
+            end_s, free_s = self._timing.step(work, step=self.steps.total, start_s=start_s)
+        new_tokens = {} if self._learns_nothing else dict.fromkeys(self._decoding(), steps)
+        if steps > 1:
+            self._advance(ends, steps)
+            starts_s = [start_s, *frees[:-1].tolist()]
+            moments = list(zip(starts_s, ends.tolist(), strict=True))[-1 if self._learns_nothing else 0 :]
+        else:
+            self._advance_one(end_s)
+            moments = [(start_s, end_s)]
+        self._after_advance(work, steps, free_s - start_s, end_s)
+        ended = self._complete()
+        ended += self._prefilled(assembled, new_tokens)
+        self._observe(work, steps, decodes, moments, new_tokens, ended)
         self.ended_last = len(ended)
         for sequence in ended:
             self._remove(sequence)
         self.peak_used_blocks = max(self.peak_used_blocks, self.pool.used)
-        return float(free_s[-1])
+        return free_s
+
+    def _decoding(self) -> list[int]:
+        """Ids of those that decode, in order of arrival."""
+        rows = self.running_rows
+        ids = rows.whole(ID)
+        return (ids if self._counting.decodes == len(rows) else ids[rows.whole(DECODES) == 1]).tolist()
 
     def _most_steps(self, plan: StepPlan, assembled: Assembled, left_s: float) -> int:
         """Steps for which nothing can change but the clock; 1 if this one changes something itself."""
-        decodes, rows = self._counting.decodes, self.running_rows
         changes = assembled.batch.items or assembled.preempted or self._pending
-        if changes or plan.valid_for_steps == 1 or decodes != len(rows):
+        if changes or plan.valid_for_steps == 1 or self._counting.decodes != len(self.running_rows):
             return 1
-        to_end = int((rows.whole(TARGET) - rows.whole(EMITTED)).min())
         soon = left_s / max(self._timing.shortest_s(assembled.batch.work), 1e-9) + 2
+        to_end = self._next_end - self.progress.steps
         most = min(to_end, plan.valid_for_steps, MOST_AT_ONCE, int(min(soon, MOST_AT_ONCE)))
-        if most > 1 and decodes * (most // self.pool.block_tokens + 1) > self.pool.available:
-            most = self._steps_with_blocks(most)
+        if most > 1 and self._counting.decodes * (most // self.pool.block_tokens + 1) > self.pool.available:
+            most = self._counting.steps_within(self.pool.available, most)
         return max(1, most)
 
-    def _steps_with_blocks(self, most: int) -> int:
-        """Of ``most`` steps those for which there are blocks; those of the first are held already."""
-        size = self.pool.block_tokens
-        # A decode needs a block in every step that begins with a context of whole blocks.
-        by_place = np.bincount((-self.running_rows.whole(CONTEXT)) % size, minlength=size)
-        needed = np.resize(by_place, most)
-        needed[0] = 0
-        return int(np.searchsorted(np.cumsum(needed), self.pool.available, side="right"))
+    def _advance(self, ends: FloatColumn, steps: int) -> None:
+        """Every decode has a token more at each of these moments, shape (steps,)."""
+        self._counted.allocate(self._counting.blocks_for(steps))
+        gaps_s = np.empty(steps)
+        gaps_s[0] = ends[0] - self.last_end_s
+        np.subtract(ends[1:], ends[:-1], out=gaps_s[1:])
+        self._gaps.steps(gaps_s, ends, self._streams, self._counting.decodes, self.steps.total + steps - 1)
 
-    def _advance(self, ends_s: FloatColumn, took_s: float) -> None:
-        """Every decode has a token more at each of these moments."""
-        decodes, rows, steps = self._counting.decodes, self.running_rows, len(ends_s)
-        pending = tuple(self._pending)
-        self._pending.clear()
+    def _advance_one(self, end_s: float) -> None:
+        """Every decode has a token more at this moment; of those that are pending it follows no other."""
+        decodes = self._counting.decodes
         if decodes:
-            if steps > 1:
-                size, context = self.pool.block_tokens, rows.whole(CONTEXT)
-                self._counted.allocate(int(((context + (steps - 1)) // size - context // size).sum()))
+            gap_s = end_s - self.last_end_s
+            self._gaps.step(gap_s, end_s, self._streams, decodes - len(self._pending), self.steps.total)
+
+    def _after_advance(self, work: StepWork, steps: int, took_s: float, end_s: float) -> None:
+        """Take ``steps`` steps into every account."""
+        decodes, rows = self._counting.decodes, self.running_rows
+        if decodes:
             self.progress.steps += steps
             rows.advance(steps, all_decode=decodes == len(rows), whole_answers=self._whole_answers)
             self._counting.context_tokens += steps * decodes
-            gaps_s = np.empty(steps)
-            gaps_s[0] = ends_s[0] - self.last_end_s
-            np.subtract(ends_s[1:], ends_s[:-1], out=gaps_s[1:])
-            last = self.steps.total + steps - 1
-            self._gaps.steps(gaps_s, ends_s, self._streams, decodes - len(pending), last)
         self.steps.passed(steps, took_s)
-        self.last_end_s = float(ends_s[-1])
+        self.last_end_s = end_s
         self._running_columns = None
-        for sequence in pending:
-            self._assembler.publish_computed(sequence)
-            self._single_token(sequence, rows.place(sequence.sequence_id))
+        self._timing.stepped(work.tokens)
+        if self._pending:
+            pending = tuple(self._pending)
+            self._pending.clear()
+            for sequence in pending:
+                self._assembler.publish_computed(sequence)
+                self._single_token(sequence, rows.place(sequence.sequence_id))
 
-    def _complete(self, decodes: int, end_s: float) -> list[SimulatedSequence]:
+    def _complete(self) -> list[SimulatedSequence]:
         """Decodes whose answer is complete, in order of arrival."""
-        if not decodes:
+        if self.progress.steps < self._next_end:
             return []
         rows = self.running_rows
-        complete = np.flatnonzero(rows.whole(EMITTED) >= rows.whole(TARGET))
+        left = rows.whole(TARGET) - rows.whole(EMITTED)
+        going = left[(left > 0) & (rows.whole(DECODES) == 1)]
+        self._next_end = self.progress.steps + int(going.min()) if len(going) else NEVER
         ended: list[SimulatedSequence] = []
-        for sequence_id in rows.whole(ID)[complete].tolist() if len(complete) else ():
+        for sequence_id in rows.whole(ID)[left <= 0].tolist():
             sequence = self.running[sequence_id]
             assert isinstance(sequence, SimulatedSequence)
             sequence.finish_reason = FinishReason.LENGTH
             ended.append(sequence)
         return ended
 
-    def _prefilled(
-        self, assembled: Assembled, end_s: float, new_tokens: dict[int, int]
-    ) -> list[SimulatedSequence]:
+    def _prefilled(self, assembled: Assembled, new_tokens: dict[int, int]) -> list[SimulatedSequence]:
         """Prompts that were computed, or parts of them; gives those that are over with their first token."""
         over: list[SimulatedSequence] = []
         rows = self.running_rows
@@ -240,10 +259,9 @@ class StretchLoop(StepLoop):
                     continue
             rows.whole(PREFILL)[place] = sequence.prefill_tokens
             if not sequence.in_prefill:
-                sequence.begin_to_decode()
+                self._counting.decode(sequence)
                 rows.decodes(place)
-                self._counting.decodes += 1
-                self._counting.context_tokens += sequence.computed
+                self._next_end = min(self._next_end, self.progress.steps + sequence.target_tokens - sequence.emitted)
                 if not item.emits:
                     sequence.grown = self.progress.steps
                     self._pending.append(sequence)
@@ -270,24 +288,27 @@ class StretchLoop(StepLoop):
     def _observe(
         self,
         work: StepWork,
+        steps: int,
         decodes: int,
-        start_s: float,
-        ends_s: FloatColumn,
-        free_s: FloatColumn,
+        moments: list[tuple[float, float]],
         new_tokens: dict[int, int],
         ended: list[SimulatedSequence],
     ) -> None:
-        """Tell the policy of every step, one by one."""
-        finished = tuple(sequence.sequence_id for sequence in ended)
-        if len(ends_s) == 1:
-            self._policy.observe(StepResult(start_s, float(ends_s[0]), work, new_tokens, finished))
-            return
-        tokens, sequences, reads, products = work.tokens, work.sequences, work.kv_tokens_read, work.attention_products
-        observe, last = self._policy.observe, len(ends_s) - 1
-        for number, (end_s, next_s) in enumerate(zip(ends_s.tolist(), free_s.tolist(), strict=True)):
-            each = StepWork(tokens, sequences, reads + decodes * number, products + decodes * number)
-            observe(StepResult(start_s, end_s, each, new_tokens, finished if number == last else ()))
-            start_s = next_s
+        """Tell the policy of every step, one by one, and with the last of all tokens (of the last alone if it does not learn).
+
+        moments: starts and ends of those it is told of.
+        """
+        observe, finished = self._policy.observe, tuple(sequence.sequence_id for sequence in ended)
+        first = steps - len(moments)
+        for number, (start_s, end_s) in enumerate(moments, start=first):
+            each, grown = work, decodes * number
+            if grown:
+                reads, products = work.kv_tokens_read + grown, work.attention_products + grown
+                each = StepWork(work.tokens, work.sequences, reads, products)
+            if number == steps - 1:
+                observe(StepResult(start_s, end_s, each, new_tokens, finished))
+            else:
+                observe(StepResult(start_s, end_s, each, NO_TOKENS))
 
     # Who moves and who leaves
 

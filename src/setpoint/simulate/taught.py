@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from setpoint.policy.configuration import ServingConfig
-from setpoint.policy.decisions import StepWork
+from setpoint.policy.decisions import Policy, StepWork
+from setpoint.policy.fifo import FirstComePolicy
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.simulate.timing import Overheads, StepTimer
 
@@ -24,6 +25,11 @@ class TaughtModel(StepTimeModel):
             self._last_tokens = work.tokens
         else:
             super().observe(work, seconds)
+
+
+def learns_nothing(policy: Policy) -> bool:
+    """Whether ``policy`` does not change by what it is told of steps: only the last of some has to be told."""
+    return isinstance(policy, FirstComePolicy) and isinstance(policy.model, TaughtModel) and policy.model.taught
 
 
 def taught_model(timer: StepTimer, configuration: ServingConfig, overheads: Overheads) -> TaughtModel:

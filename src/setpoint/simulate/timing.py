@@ -103,12 +103,7 @@ class Timing:
 
         In each step the contexts of ``decodes`` requests are a token longer than in the one before. Shapes (steps,).
         """
-        line = self._lines.get((work.tokens, work.sequences))
-        if line is None:
-            if len(self._lines) >= MOST_LINES:
-                self._lines.clear()
-            line = self._lines[work.tokens, work.sequences] = self._timer.affine(work.tokens, work.sequences)
-        base_s, per_read_s, per_product_s = line
+        base_s, per_read_s, per_product_s = self._line(work)
         grown = decodes * np.arange(steps)
         took_s = base_s + per_read_s * (work.kv_tokens_read + grown) + per_product_s * (work.attention_products + grown)
         if work.tokens != self._last_tokens:
@@ -118,13 +113,35 @@ class Timing:
         moments = np.empty(2 * steps + 1)
         moments[0] = start_s
         moments[1::2] = took_s
-        moments[2::2] = self.overheads.between_s + self.overheads.between_sequence_s * work.sequences
+        moments[2::2] = self._between_s(work)
         np.add.accumulate(moments, out=moments)
         return moments[1::2], moments[2::2]
 
+    def step(self, work: StepWork, *, step: int, start_s: float) -> tuple[float, float]:
+        """``steps`` for a single one: its end, and when the loop looks up after it."""
+        base_s, per_read_s, per_product_s = self._line(work)
+        took_s = base_s + per_read_s * work.kv_tokens_read + per_product_s * work.attention_products
+        if work.tokens != self._last_tokens:
+            took_s += self.overheads.change_s
+        if self._dice is not None:
+            took_s *= float(self._noise_of(step, 1)[0])
+        end_s = start_s + took_s
+        return end_s, end_s + self._between_s(work)
+
+    def _line(self, work: StepWork) -> tuple[float, float, float]:
+        line = self._lines.get((work.tokens, work.sequences))
+        if line is None:
+            if len(self._lines) >= MOST_LINES:
+                self._lines.clear()
+            line = self._lines[work.tokens, work.sequences] = self._timer.affine(work.tokens, work.sequences)
+        return line
+
+    def _between_s(self, work: StepWork) -> float:
+        return self.overheads.between_s + self.overheads.between_sequence_s * work.sequences
+
     def shortest_s(self, work: StepWork) -> float:
         """What the first of these steps takes without noise: those after it, of longer contexts, take no less."""
-        line = self._lines.get((work.tokens, work.sequences)) or self._timer.affine(work.tokens, work.sequences)
+        line = self._line(work)
         return line[0] + line[1] * work.kv_tokens_read + line[2] * work.attention_products
 
     def stepped(self, tokens: int) -> None:

@@ -1,0 +1,153 @@
+"""Calibrations: JSON files that say what was measured, bundled (``data/calibrations``) and the user's own.
+
+Two kinds. ``effects``: factors on physical coefficients from tables of closed-loop measurements (``effects.py``). ``steps``:
+the coefficients of one model on one accelerator under one engine, from observed steps (``step_fit.py``).
+A file of the user's that says the same as a bundled one wins; among several, the newest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from setpoint.hardware.effects import Effects
+from setpoint.hardware.errors import HardwareError
+from setpoint.hardware.user_data import user_folder
+
+SCHEMA = 1
+MOST_FILES = 256
+MEASURED, TRANSFERRED, PHYSICS = "measured", "transferred", "physics"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Relative errors on rows that were not fitted: mean absolute, and the standard deviation of ln(predicted / true)."""
+
+    rows: int
+    tpot_mape: float
+    ttft_mape: float
+    tpot_deviation: float
+    ttft_deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class EffectsCalibration:
+    """Effects, the names of the rows they were fitted on, and held-out errors by source."""
+
+    name: str
+    note: str
+    effects: Effects
+    rows: frozenset[str]
+    errors: Mapping[str, HeldOut]
+
+
+@dataclass(frozen=True, slots=True)
+class StepsCalibration:
+    """What ``step_fit.py`` found for one model on one accelerator under one engine."""
+
+    name: str
+    note: str
+    accelerator: str
+    engine: str
+    model: str
+    weight_precision: str
+    fit: Mapping[str, Any]
+    relative_error: float
+
+
+Calibration = EffectsCalibration | StepsCalibration
+
+
+def calibrations() -> tuple[Calibration, ...]:
+    """All there are, the strongest first: the user's own from the newest, then the bundled. Raises ``HardwareError``."""
+    return (*_own(), *_bundled())
+
+
+def own_folder() -> Path:
+    """Where a user's calibrations are."""
+    return user_folder() / "calibrations"
+
+
+def save(name: str, document: Mapping[str, Any]) -> Path:
+    """Write a calibration into the user's folder and return its file. Raises ``OSError``."""
+    parsed(document, where=name)
+    file = own_folder() / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+@cache
+def _bundled() -> tuple[Calibration, ...]:
+    folder = resources.files("setpoint.hardware").joinpath("data", "calibrations")
+    files = sorted((each for each in folder.iterdir() if each.name.endswith(".json")), key=lambda each: each.name)
+    return tuple(_read(file) for file in files)
+
+
+def _own() -> tuple[Calibration, ...]:
+    folder = own_folder()
+    if not folder.is_dir():
+        return ()
+    files = sorted(folder.glob("*.json"), key=lambda each: (-each.stat().st_mtime_ns, each.name))[:MOST_FILES]
+    return tuple(_read_once(file, file.stat().st_mtime_ns) for file in files)
+
+
+@cache
+def _read_once(file: Path, _: int) -> Calibration:
+    return _read(file)
+
+
+def _read(file: Traversable) -> Calibration:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HardwareError(f"{file}: cannot be read as JSON: {str(error).splitlines()[0]}") from error
+    return parsed(document, where=str(file))
+
+
+def parsed(document: Any, *, where: str) -> Calibration:
+    """A calibration from its file's content. Raises ``HardwareError`` that names ``where``."""
+    try:
+        if document["schema"] != SCHEMA:
+            raise HardwareError(f"{where}: schema {document['schema']!r}; this version reads {SCHEMA}")
+        if document["kind"] == "effects":
+            return EffectsCalibration(
+                str(document["name"]),
+                str(document["note"]),
+                Effects(document["effects"]),
+                frozenset(document["rows"]),
+                {source: HeldOut(**errors) for source, errors in document["errors"].items()},
+            )
+        return StepsCalibration(
+            *(str(document[field]) for field in ("name", "note", "accelerator", "engine", "model", "weight_precision")),
+            fit=dict(document["fit"]),
+            relative_error=float(document["relative_error"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HardwareError(f"{where}: is not a calibration of setpoint: {error}") from error
+
+
+def effects_calibration() -> EffectsCalibration | None:
+    """The strongest with effects, if there is one."""
+    return next((each for each in calibrations() if isinstance(each, EffectsCalibration)), None)
+
+
+def source_of(effects: Effects, levels: Mapping[str, str]) -> str:
+    """``measured`` where the accelerator was measured under this engine, ``transferred`` where only the engine was."""
+    if effects.knows("engine accelerator", levels["engine accelerator"]):
+        return MEASURED
+    return TRANSFERRED if effects.knows("engine", levels["engine"]) else PHYSICS
+
+
+def error_kind(effects: Effects, levels: Mapping[str, str]) -> str:
+    """Under which name held-out errors of such a prediction are kept: as ``source_of``, unseen models apart."""
+    source = source_of(effects, levels)
+    if source == MEASURED and not effects.knows("engine family", levels["engine family"]):
+        return "measured, unseen model"
+    return source

@@ -1,0 +1,114 @@
+"""What measurements say beyond the prior means, level by level: a tree of factors on coefficients, each shrunk to 1.
+
+The coefficients of one measurement are prior means times a factor for its engine, one for its accelerator, one for both
+together, for the family of its model, the parallelism, the version of the engine, and so on. What was never measured has a
+factor of 1 at that level and keeps those above it: so an unseen accelerator is predicted from the engine and the model, with
+the others' spread as its uncertainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from setpoint.hardware.closed_loop import Harness
+from setpoint.hardware.coefficients import NAMES, ON_GPU, PRIORS, TIMES, Coefficients
+from setpoint.hardware.deployment import Deployment
+from setpoint.hardware.measurements import Setting
+
+Array = npt.NDArray[np.float64]
+HARNESS_NAMES = tuple(field.name for field in fields(Harness))
+# Of everything a step takes: what a version of an engine gains or loses as a whole.
+SCALE = "scale"
+ALL_NAMES = (*NAMES, SCALE, *HARNESS_NAMES)
+STEP, WHOLE, AROUND = "step", "whole", "around"
+KIND_OF = {**dict.fromkeys(NAMES, STEP), SCALE: WHOLE, **dict.fromkeys(HARNESS_NAMES, AROUND)}
+# Levels that a deployment has by itself; the others need to know how it was measured.
+OWN_LEVELS = (
+    "all", "engine", "accelerator", "engine accelerator", "family", "engine family", "family accelerator", "model", "parallel",
+)  # fmt: skip
+
+
+def levels_of(deployment: Deployment) -> dict[str, str]:
+    """The name of each of ``OWN_LEVELS`` for ``deployment``."""
+    engine, device, model = deployment.kernels, deployment.accelerator.name, deployment.model
+    family = f"{model.family} {deployment.weight_precision}"
+    spread = f"{deployment.tensor_parallel}x{deployment.data_parallel}x{deployment.expert_parallel}"
+    return {
+        "all": "all",
+        "engine": engine,
+        "accelerator": device,
+        "engine accelerator": f"{engine} {device}",
+        "family": model.family,
+        "engine family": f"{engine} {family}",
+        "family accelerator": f"{family} {device}",
+        "model": f"{engine} {device} {model.shape} {deployment.weight_precision}",
+        "parallel": f"{engine} {device} {family} {spread}",
+    }
+
+
+def all_levels_of(setting: Setting) -> dict[str, str]:
+    """Those, and who measured, which version, which lengths."""
+    own = levels_of(setting.deployment)
+    lengths = f"{setting.prompt_tokens:.0f}+{setting.output_tokens:.0f}"
+    return {
+        **own,
+        "protocol": f"{setting.deployment.engine} {setting.protocol}",
+        "version": f"{own['model']} {setting.version} {setting.protocol}",
+        "engine lengths": f"{setting.deployment.engine} {setting.protocol} {lengths}",
+        "model lengths": f"{own['model']} {lengths}",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Logarithms of factors: level -> name at that level -> coefficient -> logarithm; absent is 0."""
+
+    factors: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+    def knows(self, level: str, name: str) -> bool:
+        """Whether anything was measured there."""
+        return name in self.factors.get(level, {})
+
+    def logarithms(self, levels: Mapping[str, str]) -> Array:
+        """The sum over ``levels``, shape (coefficients,) in the order of ``ALL_NAMES``."""
+        total = np.zeros(len(ALL_NAMES))
+        for level, name in levels.items():
+            found = self.factors.get(level, {}).get(name)
+            if found:
+                total += np.array([found.get(each, 0.0) for each in ALL_NAMES])
+        return total
+
+
+def coefficients_from(logarithms: Array, prior: Coefficients = ON_GPU) -> Coefficients:
+    """Coefficients at ``prior`` times the exponentials; shape (..., coefficients)."""
+    factors = {name: np.exp(logarithms[..., place]) for place, name in enumerate(ALL_NAMES[: len(NAMES)])}
+    whole = np.exp(logarithms[..., len(NAMES)])
+    return prior.scaled({name: factor * whole if name in TIMES else factor for name, factor in factors.items()})
+
+
+def harness_from(logarithms: Array) -> Harness:
+    """What surrounds the steps, at its prior means times the exponentials."""
+    prior = Harness()
+    start = len(NAMES) + 1
+    return replace(
+        prior, **{name: getattr(prior, name) * np.exp(logarithms[..., start + i]) for i, name in enumerate(HARNESS_NAMES)}
+    )
+
+
+def deployment_coefficients(effects: Effects, deployment: Deployment) -> Coefficients:
+    """The step coefficients of ``deployment`` as plain numbers."""
+    return as_numbers(coefficients_from(effects.logarithms(levels_of(deployment)), PRIORS[deployment.accelerator.kind]))
+
+
+def as_numbers(coefficients: Coefficients) -> Coefficients:
+    """The same with floats for arrays of no dimension."""
+    return replace(coefficients, **{name: float(getattr(coefficients, name)) for name in NAMES})
+
+
+def same_level(many: Iterable[Mapping[str, str]], level: str, numbers: dict[str, int]) -> npt.NDArray[np.intp]:
+    """A number for the name at ``level`` of each; ``numbers`` remembers them."""
+    return np.array([numbers.setdefault(each[level], len(numbers)) for each in many], dtype=np.intp)
