@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from setpoint.plan.planner import Plan, make_plan
 from setpoint.plan.processes import ProcessRunner
 from setpoint.plan.report import EXIT_CODES, exports_of, plan_document, plan_json
 from setpoint.plan.search import Progress
-from setpoint.plan.simulated_trial import run_trial
+from setpoint.plan.simulated_trial import TrialOf
 from setpoint.plan.space import PARALLEL
 from setpoint.plan.topology import Scheduler
 from setpoint.plan.vllm_command import parse_vllm_command
@@ -82,7 +81,7 @@ def plan_requirement(path: Path, options: PlanOptions) -> Done:
         shape_of(asked, command)
     if options.output is not None:
         claim(options.output)
-    with ProcessRunner(partial(run_trial, requirement), options.processes) as runner, _progress() as progress:
+    with ProcessRunner(TrialOf(requirement), options.processes) as runner, _progress() as progress:
         improvement = None if command is None else make_improvement(asked, command, runner, progress)
         plan = make_plan(asked, runner, progress)
     document = plan_document(plan)

@@ -1,8 +1,8 @@
 """What need not be simulated: shapes that have no room, or that no scheduler could make fast enough; and why, in words.
 
 Bounds are optimistic, so that nothing is lost: no queue, no other request, and steps faster than predicted by ``SIGMAS``
-standard errors. A bound says ``capacity`` (weights or cache do not fit), ``latency`` (one request alone is too slow) or ``gpus``
-(carrying the load takes more replicas than allowed). ``cost`` is no bound but an estimate: in balance, without fluctuations, a
+standard errors. ``capacity``: weights or cache do not fit; ``latency``: one request alone is too slow; ``gpus``:
+carrying the load takes more than allowed. ``cost`` is no bound but an estimate: in balance, without fluctuations, a
 request costs ``DEARER`` times as much as on another shape of the same hardware.
 """
 

@@ -7,7 +7,8 @@
 3. **Knee**: their load is moved up or down until the knee is bracketed, ``KNEE_ROUNDS`` times, longer each time, the better
    half of each hardware going on after each.
 4. **Curve**: the best of each hardware and scheduler are simulated at loads around the knee and at the share of the offered
-   load that so many replicas would get, with as many requests as the tightest percentile takes.
+   load that so many replicas would get, with ``CURVE_TAIL_SAMPLES`` requests beyond the tightest percentile; a
+   closer look takes ``TAIL_SAMPLES``.
 
 The same seed everywhere: all configurations see the same requests, only closer or farther apart, so that differences between
 them are not of the draw.
@@ -36,7 +37,8 @@ SCOUTS_FOLLOWED, MOST_KEPT = 2, 3
 NEARLY = 0.5
 KNEE_ROUNDS, KNEE_REQUESTS = 2, 200
 CURVE_LOADS = (0.12, 0.5, 0.85, 1.1, 1.5)
-TAIL_SAMPLES, LEAST_REQUESTS, MOST_REQUESTS = 30, 400, 3000
+TAIL_SAMPLES, CURVE_TAIL_SAMPLES = 30, 10
+LEAST_REQUESTS, MOST_REQUESTS = 400, 3000
 WARMUP_BATCHES, MOST_WARMUP = 1.1, 2000
 LATE_S = 1e6
 CALM_LOAD = 0.25
@@ -87,13 +89,13 @@ class Arm:
         return LoadCurve([trial.point for trial in self.trials.values()], limits)
 
 
-def requests_for(limits: Sequence[Limit]) -> int:
-    """How many requests the tightest percentile takes: ``TAIL_SAMPLES`` beyond it."""
+def requests_for(limits: Sequence[Limit], beyond: int = TAIL_SAMPLES) -> int:
+    """How many requests the tightest percentile takes: so many ``beyond`` it."""
     shares = [1.0 - limit.percent / 100.0 for limit in limits if limit.percent is not None]
     shares += [1.0 - limit.limit for limit in limits if limit.metric == "goodput_fraction"]
     shares += [0.01 for limit in limits if limit.metric == "spread"]
     tightest = min((share for share in shares if share > 0), default=0.05)
-    return min(MOST_REQUESTS, max(LEAST_REQUESTS, math.ceil(TAIL_SAMPLES / tightest)))
+    return min(MOST_REQUESTS, max(LEAST_REQUESTS, math.ceil(beyond / tightest)))
 
 
 @dataclass(slots=True)
@@ -208,7 +210,7 @@ class Search:
         return [max(group, key=self.value) for group in _by_hardware(arms)]
 
     def _draw_curves(self, arms: Sequence[Arm]) -> None:
-        requests = requests_for(self.limits)
+        requests = requests_for(self.limits, CURVE_TAIL_SAMPLES)
         jobs = []
         for arm in arms:
             knee_rps = arm.knee_rps

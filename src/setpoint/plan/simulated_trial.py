@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -74,6 +75,17 @@ def run_trial(requirement: Requirement, job: Job) -> Trial:
         usd_per_h = None if price is None else price * job.shape.gpus
         predicted, slo = looked_at(requirement, done, timer_of(job.shape.deployment).source, usd_per_h)
     return Trial(job, excess, latency_s, predicted, slo)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOf:
+    """``run_trial`` of one requirement, as other processes can be given it."""
+
+    requirement: Requirement
+
+    def __call__(self, job: Job) -> Trial:
+        """The trial of a job."""
+        return run_trial(self.requirement, job)
 
 
 def offered_load(requirement: Requirement, job: Job) -> Load:

@@ -1,0 +1,352 @@
+"""The facts that the project starts from, as they come out of the planner: ``python -m setpoint.plan.facts NAME``.
+
+Each fact is a table; each line says where its coefficients come from: ``measured``, ``transferred`` or ``physics``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from setpoint.hardware.accelerator import accelerator
+from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
+from setpoint.hardware.model_facts import model_facts
+from setpoint.hardware.step_time import StepTimer, step_timer
+from setpoint.plan.asked import Wishes, asked_of
+from setpoint.plan.binding import of_balance
+from setpoint.plan.economy import Goal
+from setpoint.plan.fluid import balance, capacity, step_s
+from setpoint.plan.limits import limits_of
+from setpoint.plan.planner import Ranked, make_plan
+from setpoint.plan.processes import ProcessRunner
+from setpoint.plan.search import Arm, Search
+from setpoint.plan.simulated_trial import TrialOf
+from setpoint.plan.sketch import LoadSketch, sketch_of
+from setpoint.plan.space import BLOCK_TOKENS, UNBOUNDED_WAITING
+from setpoint.plan.topology import Scheduler, Serving, Shape
+from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.decisions import StepWork
+from setpoint.record import Phase
+from setpoint.requirement import parse_requirement
+from setpoint.simulate.load import Load, PhaseOfLoad
+from setpoint.simulate.run import SimulatedSystem, simulate
+
+MODEL = "llama-3.1-8b"
+CARDS = ("a100-80", "h100-sxm", "mi300x")
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+GAP_LIMITS_S = (0.02, 0.03, 0.04, 0.05, 0.07)
+LONG_CONTEXT_TOKENS = 2048
+CONTEXTS = (2048, 4096, 8192, 12288, 16384, 24576, 32768)
+UNDER_WAY = 32
+
+CHAT = """\
+name: facts
+model: llama-3.1-8b
+profile:
+  prompt_tokens: {median: 400, p95: 1600, max: 4000}
+  output_tokens: {median: 150, p95: 400, max: 800}
+  arrival: {rate: 10/s}
+slo:
+  ttft: {p95: 1s}
+  itl: {p95: 50ms}
+"""
+
+LARGE = """\
+name: shave
+model: llama-3.1-70b
+profile:
+  prompt_tokens: {median: 1200, p95: 2400, max: 4000}
+  output_tokens: 200
+  arrival: {rate: 20/s}
+slo:
+  ttft: {p95: 1s}
+"""
+SHAVED_S = 0.2
+SHAVE_LIMITS_S = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A table: its sentence, its columns, its rows; the last column is the source."""
+
+    sentence: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def shape_of(hardware: str, model: str = MODEL, parallel: int = 1) -> tuple[Shape, StepTimer]:
+    """A replica under vLLM in the model's own precision."""
+    facts = model_facts(model)
+    device = accelerator(hardware)
+    deployment = Deployment(facts, device, parallel, "vllm", facts.native_precision)
+    return Shape(deployment, device.price_usd_per_h, kv_capacity_tokens(deployment)), step_timer(deployment)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of requests on a card: seconds of a step, output tokens/s, the share of its arithmetic that is used."""
+
+    batch: int
+    step_s: float
+    tokens_per_s: float
+    utilisation: float
+    source: str
+
+
+def batches(hardware: str = "a100-80") -> list[Batch]:
+    """Requests of 500 prompt and 200 output tokens in balance, by how many decode at once."""
+    shape, timer = shape_of(hardware)
+    load = constant_load(500, 200)
+    serving = vllm(512, 8192)
+    found = []
+    for size in BATCHES:
+        at = balance(timer, load, size)
+        used = of_balance(shape, serving, load, at).utilisation
+        found.append(Batch(size, at.step_s, size / at.step_s, used, timer.source))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """The largest batch whose gaps stay within ``gap_s``: by time and by memory, the smaller of which binds."""
+
+    hardware: str
+    gap_s: float
+    by_time: int
+    by_memory: int
+    bound: str
+    source: str
+
+
+def largest_batches(gap_s: float) -> list[Largest]:
+    """For each card, requests that decode at 2,048 tokens of context each."""
+    found = []
+    for hardware in CARDS:
+        shape, timer = shape_of(hardware)
+        by_memory = shape.kv_tokens // LONG_CONTEXT_TOKENS
+        low, high = 0, 1 << 14
+        while low < high:
+            middle = (low + high + 1) // 2
+            context = middle * LONG_CONTEXT_TOKENS
+            fits = step_s(timer, StepWork(middle, middle, context, context)) <= gap_s
+            low, high = (middle, high) if fits else (low, middle - 1)
+        bound = "capacity" if by_memory < low else "bandwidth"
+        found.append(Largest(hardware, gap_s, low, by_memory, bound, timer.source))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pressed:
+    """``UNDER_WAY`` requests at once that grow to one context length: P50 and P99 of E2E over output tokens, preemptions.
+
+    together: how many decoded at once on average.
+    """
+
+    hardware: str
+    context_tokens: int
+    token_p50_s: float
+    token_p99_s: float
+    together: float
+    preemptions: int
+    source: str
+
+
+def pressed(hardware: str, context_tokens: int, *, seed: int = 0) -> Pressed:
+    """Simulate vLLM's scheduler under requests that are all there from the beginning, prompt and answer half the context each."""
+    shape, timer = shape_of(hardware)
+    prompts, answers = (np.full(UNDER_WAY, context_tokens // 2) for _ in range(2))
+    sent_s = np.arange(UNDER_WAY) * 1e-3
+    phases = (PhaseOfLoad(Phase.SUSTAINED, 0.0, 1.0),)
+    load = Load(sent_s, prompts, answers, answers, phases, np.zeros(UNDER_WAY, dtype=np.int64))
+    block = BLOCK_TOKENS["vllm"]
+    system = SimulatedSystem(timer, shape.kv_tokens // block, block, vllm(UNDER_WAY, 8192).config)
+    done = simulate(load, system, seed=seed)
+    ledger = done.ledger
+    token_s = (ledger.last_s - sent_s) / ledger.tokens
+    return Pressed(
+        hardware,
+        context_tokens,
+        float(np.percentile(token_s, 50)),
+        float(np.percentile(token_s, 99)),
+        float((ledger.last_s - ledger.joined_s).sum()) / done.end_s,
+        int(ledger.preemptions.sum()),
+        timer.source,
+    )
+
+
+def best_for(goal: Goal, runner: ProcessRunner, hardware: str = "h100-sxm") -> Ranked:
+    """What the planner chooses for one workload on one card of a kind, vLLM's scheduler alone."""
+    requirement = parse_requirement(CHAT, "facts")
+    wishes = Wishes(hardware=(hardware,), parallel=(1,), max_gpus=1, goal=goal, schedulers=(Scheduler.VLLM,))
+    plan = make_plan(asked_of(requirement, wishes), runner)
+    found = plan.chosen or plan.nearest
+    assert found is not None, "a card that carries nothing of this load is not one to tell of"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Shaved:
+    """What a million output tokens cost under a TTFT P95 limit, ``None`` where it cannot be met."""
+
+    limit_s: float
+    usd_per_million: float | None
+    source: str
+
+
+def shaved(runner: ProcessRunner, hardware: str = "h100-sxm", parallel: int = 4) -> list[Shaved]:
+    """Cost against the limit, read off one load curve: price of a replica over what it carries within the limit."""
+    requirement = parse_requirement(LARGE, "facts")
+    shape, timer = shape_of(hardware, "llama-3.1-70b", parallel)
+    limits, load = limits_of(requirement), sketch_of(requirement.profile)
+    search = Search(runner, limits, load, requirement.profile.arrival.mean_rps, 0)
+    serving = vllm(256, 8192)
+    arm = Arm(shape, serving, timer, capacity(timer, load, serving, shape.kv_tokens).rate_rps)
+    search.measure([arm])
+    curve = arm.curve(len(limits))
+    price_per_s = (shape.usd_per_gpu_h or math.nan) * shape.gpus / 3600
+    found = []
+    for limit_s in SHAVE_LIMITS_S:
+        knee_rps = curve.knee_rps(1.0, [limit_s / limits[0].limit, *([1.0] * (len(limits) - 1))])
+        usd = price_per_s / knee_rps / load.mean_output * 1e6 if knee_rps > 0 else None
+        found.append(Shaved(limit_s, usd, timer.source))
+    return found
+
+
+def constant_load(prompt: int, output: int) -> LoadSketch:
+    """Requests of one length, nothing shared."""
+    one = np.ones(1)
+    return LoadSketch(prompt * one, output * one, 0 * one, 0 * one)
+
+
+def vllm(running: int, budget: int) -> Serving:
+    """vLLM's scheduler with these numbers."""
+    config = ServingConfig(
+        mode=BatchingMode.CONTINUOUS, max_running=running, token_budget=budget, max_waiting=UNBOUNDED_WAITING
+    )
+    return Serving(Scheduler.VLLM, config)
+
+
+def utilisation_fact() -> Fact:
+    """One request leaves an A100 idle, 32 use it."""
+    rows = tuple(
+        (f"{b.batch}", f"{b.step_s * 1e3:.1f} ms", f"{b.tokens_per_s:,.0f}", f"{b.utilisation:.1%}", b.source)
+        for b in batches()
+    )
+    return Fact(
+        f"{MODEL} on one A100-80, requests of 500 + 200 tokens: what a batch uses of the arithmetic.",
+        ("requests at once", "step", "output tokens/s", "arithmetic used", "source"),
+        rows,
+    )
+
+
+def bound_fact() -> Fact:
+    """Cards differ in what binds them."""
+    rows = tuple(
+        (f"{each.gap_s * 1e3:.0f} ms", each.hardware, f"{each.by_time}", f"{each.by_memory}", each.bound, each.source)
+        for gap_s in GAP_LIMITS_S
+        for each in largest_batches(gap_s)
+    )
+    return Fact(
+        f"{MODEL}, 2,048 tokens of context: the largest batch within a gap between tokens, by time and by memory.",
+        ("gap", "hardware", "by time", "by memory", "bound by", "source"),
+        rows,
+    )
+
+
+def context_fact() -> Fact:
+    """An 80 GB card preempts where a 192 GB one stays flat."""
+    rows = tuple(
+        (
+            f"{each.context_tokens:,}",
+            each.hardware,
+            f"{each.token_p50_s * 1e3:.1f} ms",
+            f"{each.token_p99_s * 1e3:.1f} ms",
+            f"{each.together:.1f}",
+            f"{each.preemptions}",
+            each.source,
+        )
+        for context in CONTEXTS
+        for each in (pressed(hardware, context) for hardware in ("h100-sxm", "mi300x"))
+    )
+    return Fact(
+        f"{MODEL}, {UNDER_WAY} requests at once, half of each context prompt and half answer: E2E over output tokens.",
+        ("context", "hardware", "P50", "P99", "together", "preemptions", "source"),
+        rows,
+    )
+
+
+def objective_fact() -> Fact:
+    """One workload on one card, two configurations."""
+    rows = []
+    with ProcessRunner(TrialOf(parse_requirement(CHAT, "facts"))) as runner:
+        for goal in (Goal.LATENCY, Goal.TOKENS_PER_USD):
+            best = best_for(goal, runner)
+            usd = best.at_scale_usd
+            cost = "-" if usd is None else f"${usd * 1e6:.2f}"
+            rows.append((goal.value, best.option.serving.name, f"{best.latency_s * 1e3:.0f} ms", cost, best.option.source))
+    return Fact(
+        f"{MODEL} on one H100, the same requests, by what is wanted.",
+        ("objective", "configuration", "TTFT P95 at 10/s", "USD a million requests at the knee", "source"),
+        tuple(rows),
+    )
+
+
+def shave_fact() -> Fact:
+    """What 200 ms less cost."""
+    with ProcessRunner(TrialOf(parse_requirement(LARGE, "facts"))) as runner:
+        found = shaved(runner)
+    by_limit = {round(each.limit_s, 3): each.usd_per_million for each in found}
+    rows = []
+    for each in found:
+        tighter = by_limit.get(round(each.limit_s - SHAVED_S, 3))
+        cost = "cannot be met" if each.usd_per_million is None else f"${each.usd_per_million:.2f}"
+        factor = f"{tighter / each.usd_per_million:.1f}x" if tighter and each.usd_per_million else "-"
+        rows.append((f"{each.limit_s * 1e3:.0f} ms", cost, factor, each.source))
+    return Fact(
+        "llama-3.1-70b on 4 x H100, prompts of about 1,200 tokens: a million output tokens by the limit on TTFT P95.",
+        ("TTFT P95 limit", "USD a million output tokens", "cost of 200 ms less", "source"),
+        tuple(rows),
+    )
+
+
+FACTS: dict[str, Callable[[], Fact]] = {
+    "utilisation": utilisation_fact,
+    "bound": bound_fact,
+    "context": context_fact,
+    "objective": objective_fact,
+    "shave": shave_fact,
+}
+
+
+def main() -> None:
+    """Print the facts named, all without a name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    parser = argparse.ArgumentParser(prog="python -m setpoint.plan.facts", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FACTS)}; default: all")
+    names = parser.parse_args().names or list(FACTS)
+    unknown = [name for name in names if name not in FACTS]
+    if unknown:
+        parser.error(f"found {unknown[0]!r}; allowed: {', '.join(FACTS)}")
+    console = Console(highlight=False, width=110)
+    for name in names:
+        fact = FACTS[name]()
+        console.print(fact.sentence, markup=False)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in fact.columns:
+            table.add_column(column, justify="right")
+        for row in fact.rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+
+
+__all__ = ["FACTS", "Fact", "batches", "best_for", "largest_batches", "pressed", "shaved"]
+
+if __name__ == "__main__":
+    main()
