@@ -69,6 +69,7 @@ def test_the_manifest_parses_and_agrees_with_itself(hardware: str, resource: str
     assert container["resources"]["limits"] == {resource: 2}
     assert deployment["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    assert "&id" not in manifest(deployable())
     assert {each["metadata"]["labels"][LABEL] for each in (deployment, service, pod)} == {ID}
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["spec"]["volumes"]}
     served = parse_vllm_command("python -m vllm.entrypoints.openai.api_server " + shlex.join(container["args"]))

@@ -156,7 +156,7 @@ class Pressed:
 
 
 def pressed(hardware: str, context_tokens: int, *, seed: int = 0) -> Pressed:
-    """Simulate vLLM's scheduler under requests that are all there from the beginning, prompt and answer half the context each."""
+    """Simulate vLLM's scheduler: requests all there from the beginning, prompt and answer half of the context each."""
     shape, timer = shape_of(hardware)
     prompts, answers = (np.full(UNDER_WAY, context_tokens // 2) for _ in range(2))
     sent_s = np.arange(UNDER_WAY) * 1e-3

@@ -45,6 +45,10 @@ class Deployable:
             )
         elif pool.serving.scheduler is Scheduler.SETPOINT and config.mode is BatchingMode.STATIC:
             found.append("The plan fills whole batches (static); this engine lets requests join at every step.")
+        if "/" not in self.model:
+            found.append(
+                f"{self.model} is a name of setpoint's catalogue: put the checkpoint's repository or folder in its place."
+            )
         precision = deployment.weight_precision
         if precision != self.native_precision and precision not in QUANTISED_ON_LOAD:
             found.append(f"The weights are planned in {precision}: name a checkpoint in that precision.")

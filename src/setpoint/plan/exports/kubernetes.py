@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
-
 from setpoint.plan.exports.commands import LISTEN, VARIABLE, vllm_arguments
 from setpoint.plan.exports.deployable import Deployable
+from setpoint.plan.exports.plain_yaml import plain_yaml
 
 PORT = 8000
 LABEL = "setpoint.dev/requirement"
@@ -23,7 +22,7 @@ def manifest(plan: Deployable) -> str:
     """
     head = [f"# Requirement {plan.requirement_id}; {plan.topology.name}."]
     head += [f"# {note}" for note in plan.notes() if not note.startswith("Run ")]
-    documents = yaml.safe_dump_all([_deployment(plan), _service(plan)], sort_keys=False, width=120)
+    documents = plain_yaml([_deployment(plan), _service(plan)])
     return "\n".join([*head, documents])
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from setpoint.plan.exports.commands import VARIABLE, vllm_arguments
 from setpoint.plan.exports.deployable import Deployable
+from setpoint.plan.exports.plain_yaml import plain_yaml
 
 BUILDER = "ray.serve.llm:build_openai_app"
 ACCELERATOR_TYPES = {
@@ -41,7 +40,7 @@ def ray_serve_config(plan: Deployable) -> str:
     }
     head = [f"# Requirement {plan.requirement_id}; {plan.topology.name}."]
     head += [f"# {note}" for note in plan.notes() if not note.startswith("Run ")]
-    return "\n".join([*head, yaml.safe_dump({"applications": [application]}, sort_keys=False, width=120)])
+    return "\n".join([*head, plain_yaml([{"applications": [application]}])])
 
 
 def _model(plan: Deployable) -> dict[str, Any]:
