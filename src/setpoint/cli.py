@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, init, measure, plan, serve, simulate, tune
+from setpoint.commands import batch, compare, explain, hardware, init, measure, plan, serve, simulate, tune
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -36,6 +36,7 @@ app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
 app.command(epilog=compare.COMPARE_EXAMPLES)(compare.compare)
 app.command(epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)
 app.command(epilog=init.INIT_EXAMPLES)(with_groups(init.init))
+app.add_typer(hardware.app, name="hardware")
 
 # The base of what Typer raises for a wrong option. Typer has Click inside it or beside it, depending on its version.
 USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

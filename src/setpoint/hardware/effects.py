@@ -28,7 +28,8 @@ STEP, WHOLE, AROUND = "step", "whole", "around"
 KIND_OF = {**dict.fromkeys(NAMES, STEP), SCALE: WHOLE, **dict.fromkeys(HARNESS_NAMES, AROUND)}
 # Levels that a deployment has by itself; the others need to know how it was measured.
 OWN_LEVELS = (
-    "all", "engine", "accelerator", "engine accelerator", "family", "engine family", "family accelerator", "model", "parallel",
+    "all", "engine", "accelerator", "engine accelerator", "family", "engine family", "engine model", "engine parallel",
+    "family accelerator", "model", "parallel",
 )  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def levels_of(deployment: Deployment) -> dict[str, str]:
         "engine accelerator": f"{engine} {device}",
         "family": model.family,
         "engine family": f"{engine} {family}",
+        "engine model": f"{engine} {model.shape} {deployment.weight_precision}",
+        "engine parallel": f"{engine} {family} {spread}",
         "family accelerator": f"{family} {device}",
         "model": f"{engine} {device} {model.shape} {deployment.weight_precision}",
         "parallel": f"{engine} {device} {family} {spread}",

@@ -64,6 +64,8 @@ LEVEL_SPREADS: Mapping[str, Mapping[str, float]] = {
 # Standard deviations of ln TTFT and ln TPOT between repeats of one benchmark and what the formula leaves out.
 NOISE = (0.2, 0.05)
 TAILS = 4.0
+# The first rounds have lighter tails and more noise: what several rows of one version agree on is not taken for an outlier.
+FIRST_TAILS, FIRST_ROUNDS = 200.0, 6
 ROUNDS = 12
 FIRST_SHARPNESS, SHARPER = 10.0, 1.25
 FIRST_NOISE, QUIETER = 6.0, 0.5
@@ -142,17 +144,18 @@ def fit_effects(rows: Rows) -> Effects:
         sharpness = min(SHARPNESS, FIRST_SHARPNESS * SHARPER**turn)
         louder = noise * max(1.0, FIRST_NOISE * QUIETER**turn)
         found = rows.predicted(logarithms, sharpness=sharpness)
-        weights = (TAILS + 1) / (TAILS + ((rows.logs - found).reshape(-1) / louder) ** 2)
+        tails = FIRST_TAILS if turn < FIRST_ROUNDS else TAILS
+        weights = (tails + 1) / (tails + ((rows.logs - found).reshape(-1) / louder) ** 2)
         slopes = _slopes(rows, logarithms, found, sharpness)
         wanted = (rows.logs - found + np.einsum("rok,rk->ro", slopes, logarithms)).reshape(-1)
         scaled = (slopes * prior.spreads).reshape(2 * count, -1)
         solved = np.linalg.solve(prior.covariance(scaled) + np.diag(louder**2 / weights), wanted)
         step = (scaled * solved[:, None]).reshape(count, 2, -1).sum(axis=1) - pulls
-        now = _unlikely(rows, found, prior.size(pulls), louder)
+        now = _unlikely(rows, found, prior.size(pulls), louder, tails)
         for share in SHARES:
             tried = prior.logarithms(pulls + share * step)
             found = rows.predicted(tried, sharpness=sharpness)
-            if _unlikely(rows, found, prior.size(pulls + share * step), louder) < now:
+            if _unlikely(rows, found, prior.size(pulls + share * step), louder, tails) < now:
                 pulls, logarithms = pulls + share * step, tried
                 break
     return _by_level(rows.levels, pulls * prior.spreads)
@@ -190,12 +193,12 @@ class _Prior:
         )
 
 
-def _unlikely(rows: Rows, found: Array, size: float, noise: Array) -> float:
+def _unlikely(rows: Rows, found: Array, size: float, noise: Array, tails: float) -> float:
     """Minus the log density of measurements and deviations together, up to a constant."""
     off = (rows.logs - found).reshape(-1) / noise
     if not np.isfinite(off).all():
         return np.inf
-    return 0.5 * size + 0.5 * (TAILS + 1) * float(np.log1p(off**2 / TAILS).sum())
+    return 0.5 * size + 0.5 * (tails + 1) * float(np.log1p(off**2 / tails).sum())
 
 
 def _shared(levels: Sequence[Mapping[str, str]], spreads: Mapping[str, float]) -> Array:

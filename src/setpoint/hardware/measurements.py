@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from setpoint.hardware.accelerator import accelerator
-from setpoint.hardware.deployment import ENGINES, Deployment, kv_capacity_sequences
+from setpoint.hardware.deployment import ENGINES, Deployment, device_weight_bytes, kv_capacity_sequences
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import ModelFacts, model_facts, precision_name
 
@@ -31,6 +31,8 @@ MOST_TENSOR_PARALLEL = 16
 MOST_DEVICES = 64
 # Of the device's memory, in engines set up for a benchmark.
 MEMORY_SHARE = 0.95
+# Of the device's memory: what weights may fill at most, and what is left for the cache at least.
+FULL, LEAST_CACHE = 0.98, 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,11 @@ class Setting:
 
     @property
     def capacity(self) -> float:
-        """How many sequences of these lengths, on average half decoded, the cache holds."""
+        """How many sequences of these lengths, half decoded on average, the cache holds: as it ran, some memory was left."""
         context = self.prompt_tokens + 0.5 * self.output_tokens
-        return max(kv_capacity_sequences(self.deployment, context, memory_share=MEMORY_SHARE), 0.7)
+        one = self.deployment.model.kv_bytes(context, self.deployment.kv_precision) / self.deployment.kv_shards
+        least = LEAST_CACHE * self.deployment.accelerator.memory_bytes * self.deployment.data_parallel / max(one, 1e-9)
+        return max(kv_capacity_sequences(self.deployment, context, memory_share=MEMORY_SHARE), least, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def setting_of(row: Mapping[str, str]) -> Setting:
     precision = weight_precision(row, model)
     kv = "fp8" if precision in ("fp8", "fp4") else "bf16"
     deployment = Deployment(model, device, tensor, engine, precision, kv, ranks, experts)
-    while kv_capacity_sequences(deployment, prompt + 0.5 * output) <= 0.5 and deployment.devices < MOST_DEVICES:
+    while device_weight_bytes(deployment) > FULL * device.memory_bytes and deployment.devices < MOST_DEVICES:
         deployment = replace(deployment, tensor_parallel=2 * deployment.tensor_parallel)
     protocol = "ranks" if row.get("attention_dp_size") else "plain"
     return Setting(deployment, prompt, output, batch * copies, row.get("backend_version", ""), protocol)

@@ -238,7 +238,7 @@ def native_precision(config: Mapping[str, Any]) -> str | None:
         return None
     text = str(quantization).lower()
     method = str(quantization.get("quant_method") or quantization.get("quant_algo") or "").lower()
-    if method in PRECISION_NAMES:
+    if method and method in PRECISION_NAMES:
         return PRECISION_NAMES[method]
     if method == "fp8" or "float8" in text or "'fp8'" in text:
         return "fp8"

@@ -1,0 +1,151 @@
+"""The time of a step: affine in context, never less for more work or less hardware, what bounds it, which calibration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from setpoint.hardware.accelerator import accelerator
+from setpoint.hardware.calibrations import save
+from setpoint.hardware.coefficients import ON_GPU
+from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
+from setpoint.hardware.model_facts import model_facts
+from setpoint.hardware.step_time import PhysicalTimer, bound_by, breakdown, physical_timer, step_s, step_timer
+from setpoint.hardware.terms import terms_of
+from setpoint.policy.decisions import StepWork
+
+MODELS = ("llama-3.1-8b", "llama-3.1-70b", "mixtral-8x7b", "deepseek-v3", "gpt-oss-120b", "qwen3.5-397b-a17b", "gemma-3-27b")
+DEVICES = ("a100-80", "h100-sxm", "h200", "b200", "mi300x", "l40s")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SETPOINT_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+deployments = st.builds(
+    lambda model, device, tensor, engine, precision, ranks: Deployment(
+        model_facts(model), accelerator(device), tensor, engine, precision, "bf16", ranks
+    ),
+    st.sampled_from(MODELS),
+    st.sampled_from(DEVICES),
+    st.sampled_from((1, 2, 4, 8)),
+    st.sampled_from(("vllm", "sglang", "trtllm", "setpoint")),
+    st.sampled_from(("bf16", "fp8", "fp4")),
+    st.sampled_from((1, 4)),
+)
+shapes = st.tuples(st.integers(1, 512), st.integers(0, 8192), st.integers(0, 8192))
+
+
+def work_of(sequences: int, prompt: int, context: int) -> StepWork:
+    tokens = sequences + prompt
+    return StepWork(tokens, sequences, sequences * context, prompt * prompt + sequences * context)
+
+
+@given(deployments, shapes)
+def test_a_step_is_affine_in_its_context(deployment: Deployment, shape: tuple[int, int, int]) -> None:
+    timer, work = step_timer(deployment), work_of(*shape)
+    base, kv, product = timer.affine(work.tokens, work.sequences)
+    assert base > 0
+    assert kv >= 0
+    assert product >= 0
+    assert step_s(timer, work) == pytest.approx(base + kv * work.kv_tokens_read + product * work.attention_products)
+    assert timer.source in ("measured", "transferred", "physics")
+    assert 0 < timer.relative_error < 2
+
+
+@given(deployments, shapes, st.integers(0, 64), st.integers(0, 512))
+def test_more_work_never_takes_less(deployment: Deployment, shape: tuple[int, int, int], sequences: int, prompt: int) -> None:
+    timer = step_timer(deployment)
+    more = work_of(shape[0] + sequences, shape[1] + prompt, shape[2])
+    assert step_s(timer, more) >= step_s(timer, work_of(*shape)) * (1 - 1e-9)
+
+
+@given(deployments, shapes, st.floats(1.0, 4.0))
+def test_faster_hardware_is_never_slower(deployment: Deployment, shape: tuple[int, int, int], factor: float) -> None:
+    device = deployment.accelerator
+    faster = replace(
+        device,
+        memory_bytes_per_s=device.memory_bytes_per_s * factor,
+        link_bytes_per_s=device.link_bytes_per_s * factor,
+        flops_per_s={name: rate * factor for name, rate in device.flops_per_s.items()},
+    )
+    work = work_of(*shape)
+    slow, fast = (PhysicalTimer(terms_of(replace(deployment, accelerator=each)), ON_GPU) for each in (device, faster))
+    assert step_s(fast, work) <= step_s(slow, work) * (1 + 1e-9)
+
+
+@given(deployments, shapes)
+def test_the_parts_add_up(deployment: Deployment, shape: tuple[int, int, int]) -> None:
+    timer, work = physical_timer(deployment), work_of(*shape)
+    assert sum(breakdown(deployment, work, timer).values()) == pytest.approx(step_s(timer, work))
+
+
+def llama(device: str, tensor: int = 1, engine: str = "vllm") -> Deployment:
+    return Deployment(model_facts("llama-3.1-8b"), accelerator(device), tensor, engine, "bf16")
+
+
+def test_what_bounds_a_step() -> None:
+    assert bound_by(llama("h100-sxm"), StepWork(1, 1, 1024, 1024)) == "bandwidth"
+    assert bound_by(llama("h100-sxm"), StepWork(8192, 1, 8192, 8192**2 // 2)) == "compute"
+    assert bound_by(llama("l40s", 8), StepWork(8192, 1, 8192, 8192**2 // 2)) == "link"
+
+
+def test_a_batch_of_32_costs_little_more_than_one_request() -> None:
+    one, many = (step_s(step_timer(llama("a100-80")), work_of(count, 0, 256)) for count in (1, 32))
+    assert many < 1.5 * one
+
+
+def test_room_for_the_cache_follows_from_memory_and_weights() -> None:
+    room = kv_capacity_tokens(llama("h100-sxm"))
+    assert room == pytest.approx((0.9 * 80e9 - 3e9 - 16.06e9) / 131072, rel=0.01)
+    assert kv_capacity_tokens(llama("mi300x")) > 2.5 * room
+    big = Deployment(model_facts("llama-3.1-70b"), accelerator("h100-sxm"), 1, "vllm", "bf16")
+    assert kv_capacity_tokens(big) <= 0
+    assert kv_capacity_tokens(replace(big, tensor_parallel=4)) > 0
+
+
+@given(deployments)
+def test_more_memory_or_devices_never_means_less_room(deployment: Deployment) -> None:
+    device = deployment.accelerator
+    larger = replace(deployment, accelerator=replace(device, memory_bytes=1.5 * device.memory_bytes))
+    assert kv_capacity_tokens(larger) >= kv_capacity_tokens(deployment)
+
+
+def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_folder: Path) -> None:
+    deployment = llama("h100-sxm", engine="setpoint")
+    before = physical_timer(deployment)
+    fit = {"step_s": 0.5, "prompt_s": 0.0, "sequence_s": 0.0, "kv_token_s": 0.0, "product_s": 0.0, "token_s": [0.0] * 5}
+    document = {
+        "schema": 1,
+        "kind": "steps",
+        "name": "mine",
+        "note": "",
+        "accelerator": "h100-sxm",
+        "engine": "setpoint",
+        "model": deployment.model.shape,
+        "weight_precision": "bf16",
+        "fit": {**fit, "over_physics": 2.0},
+        "relative_error": 0.07,
+    }
+    assert save("mine", document).is_relative_to(own_folder)
+    timer = step_timer(deployment)
+    assert (timer.source, timer.relative_error) == ("measured", 0.07)
+    assert step_s(timer, work_of(8, 0, 100)) == pytest.approx(0.5)
+    other = step_timer(replace(deployment, model=model_facts("llama-3.1-70b")))
+    assert other.source == "transferred"
+    physical = physical_timer(replace(deployment, model=model_facts("llama-3.1-70b")))
+    assert step_s(other, work_of(8, 0, 100)) == pytest.approx(2 * step_s(physical, work_of(8, 0, 100)))
+    assert step_s(physical_timer(deployment), work_of(8, 0, 100)) == step_s(before, work_of(8, 0, 100))
+
+
+def test_parallelism_and_engine_are_checked() -> None:
+    with pytest.raises(ValueError, match="engine must be one of"):
+        llama("h100-sxm", engine="other")
+    with pytest.raises(ValueError, match="at least 1"):
+        llama("h100-sxm", 0)
