@@ -59,12 +59,14 @@ class Small:
             for row in range(len(load))
         ]
 
-    def system(self, model: StepTimeModel) -> SimulatedSystem:
-        """What serves, the policy knowing what ``model`` does."""
-        return SimulatedSystem(TIMER, self.blocks, BLOCK, self.configuration, overheads=Overheads(BETWEEN_S), model=model)
+    def system(self) -> SimulatedSystem:
+        """What serves; its policy learns as it goes."""
+        overheads = Overheads(BETWEEN_S)
+        return SimulatedSystem(TIMER, self.blocks, BLOCK, self.configuration, overheads=overheads, model=StepTimeModel)
 
-    def by_the_engine(self, model: StepTimeModel) -> Replayed:
+    def by_the_engine(self) -> Replayed:
         """Every step of it, one by one, through the engine's own loop and block pool."""
+        model = StepTimeModel()
 
         def step_s(work: StepWork, _: float) -> float:
             base_s, per_read_s, per_product_s = TIMER.affine(work.tokens, work.sequences)

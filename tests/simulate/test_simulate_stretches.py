@@ -6,18 +6,17 @@ import numpy as np
 from hypothesis import given, settings
 from simulated_worlds import Small, small_worlds
 
-from setpoint.policy.step_time import StepTimeModel
 from setpoint.simulate.ledger import Ending
 from setpoint.simulate.run import simulate
 
 NAMES = {"length": Ending.SERVED, "stop": Ending.SERVED, "shed": Ending.SHED, None: Ending.WAITS}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(small_worlds())
 def test_stretches_are_the_engines_own_steps(world: Small) -> None:
-    found = simulate(world.load(), world.system(StepTimeModel()))
-    engine = world.by_the_engine(StepTimeModel())
+    found = simulate(world.load(), world.system())
+    engine = world.by_the_engine()
     assert found.steps == engine.steps.total
     gaps: list[float] = []
     for row, outcome in enumerate(engine.outcomes):

@@ -6,6 +6,7 @@ The system's parts are the ones that serve: the policy of ``policy/modes.py``, t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -39,7 +40,8 @@ class Flavour(StrEnum):
 class SimulatedSystem:
     """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens and a policy for ``configuration``.
 
-    model: what policies know of the machine to begin with, learning included; ``None``: they know ``timer`` as it is.
+    model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows ``timer``
+    as it is.
     """
 
     timer: StepTimer
@@ -51,7 +53,7 @@ class SimulatedSystem:
     routing: Routing = Routing.ROUND_ROBIN
     overheads: Overheads = field(default_factory=Overheads)
     noise: Noise = field(default_factory=Noise)
-    model: StepTimeModel | None = None
+    model: Callable[[], StepTimeModel] | None = None
     speculation: Speculation | None = None
 
 
@@ -107,7 +109,8 @@ def simulate(load: Load, system: SimulatedSystem, *, seed: int = 0, gap_limits_s
 
 def _replica(load: Load, system: SimulatedSystem, ledger: Ledger, gaps: GapAccount, seed: tuple[int, ...]) -> Replica:
     clock = VirtualClock()
-    model = system.model or taught_model(system.timer, system.configuration, system.overheads)
+    known = system.model
+    model = known() if known else taught_model(system.timer, system.configuration, system.overheads)
     loop = StretchLoop(
         build_policy(system.configuration, model),
         clock,

@@ -73,13 +73,15 @@ class Overheads:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What a step takes over what the timer says: runs of consecutive ``factors`` as they were measured, drawn by seed.
+    """What a step takes over what the timer says, and what the time after it takes over ``Overheads``, as they were measured.
 
-    A step that lost a core to a neighbour is followed by others that do; so pieces of ``run_steps`` are drawn whole (block
-    bootstrap; Kuensch, Annals of Statistics 17, 1989). Shape (factors,), each above 0; none is no noise.
+    A step that lost a core to a neighbour is followed by others that do; so pieces of ``run_steps`` consecutive steps are
+    drawn whole, by seed (block bootstrap; Kuensch, Annals of Statistics 17, 1989). steps, between: factors of at least 0, one
+    a measured step, in order; none is no noise.
     """
 
-    factors: FloatColumn = field(default_factory=lambda: np.zeros(0))
+    steps: FloatColumn = field(default_factory=lambda: np.zeros(0))
+    between: FloatColumn = field(default_factory=lambda: np.zeros(0))
     run_steps: int = 32
 
 
@@ -90,8 +92,8 @@ class Timing:
         self.overheads = overheads
         self._timer = timer
         self._noise = noise
-        self._dice = np.random.default_rng(np.random.SeedSequence(seed)) if len(noise.factors) else None
-        self._factors = np.zeros(0)
+        self._dice = np.random.default_rng(np.random.SeedSequence(seed)) if len(noise.steps) else None
+        self._factors = np.zeros((2, 0))
         self._drawn = 0  # Steps before the first of ``_factors``.
         self._lines: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._last_tokens = -1
@@ -108,12 +110,14 @@ class Timing:
         took_s = base_s + per_read_s * (work.kv_tokens_read + grown) + per_product_s * (work.attention_products + grown)
         if work.tokens != self._last_tokens:
             took_s[0] += self.overheads.change_s
-        if self._dice is not None:
-            took_s *= self._noise_of(step, steps)
         moments = np.empty(2 * steps + 1)
         moments[0] = start_s
         moments[1::2] = took_s
         moments[2::2] = self._between_s(work)
+        if self._dice is not None:
+            step_factors, between_factors = self._noise_of(step, steps)
+            moments[1::2] *= step_factors
+            moments[2::2] *= between_factors
         np.add.accumulate(moments, out=moments)
         return moments[1::2], moments[2::2]
 
@@ -123,10 +127,12 @@ class Timing:
         took_s = base_s + per_read_s * work.kv_tokens_read + per_product_s * work.attention_products
         if work.tokens != self._last_tokens:
             took_s += self.overheads.change_s
+        between_s = self._between_s(work)
         if self._dice is not None:
-            took_s *= float(self._noise_of(step, 1)[0])
+            (step_factor,), (between_factor,) = self._noise_of(step, 1).tolist()
+            took_s, between_s = took_s * step_factor, between_s * between_factor
         end_s = start_s + took_s
-        return end_s, end_s + self._between_s(work)
+        return end_s, end_s + between_s
 
     def _line(self, work: StepWork) -> tuple[float, float, float]:
         line = self._lines.get((work.tokens, work.sequences))
@@ -149,12 +155,15 @@ class Timing:
         self._last_tokens = tokens
 
     def _noise_of(self, step: int, steps: int) -> FloatColumn:
+        """Factors of ``steps`` steps from number ``step`` on, shape (2, steps): of the step, of what comes after it."""
         assert self._dice is not None
-        while step + steps > self._drawn + len(self._factors):
-            kept = self._factors[max(0, step - self._drawn) :]
-            self._drawn = max(self._drawn, min(step, self._drawn + len(self._factors)))
-            run = min(self._noise.run_steps, len(self._noise.factors))
-            pieces = self._dice.integers(0, len(self._noise.factors) - run + 1, size=-(-NOISE_AT_ONCE // run))
-            fresh = self._noise.factors[(pieces[:, None] + np.arange(run)).ravel()]
-            self._factors = np.concatenate((kept, fresh))
-        return self._factors[step - self._drawn : step - self._drawn + steps]
+        size = len(self._noise.steps)
+        while step + steps > self._drawn + self._factors.shape[1]:
+            passed = min(step - self._drawn, self._factors.shape[1])
+            kept, self._drawn = self._factors[:, passed:], self._drawn + passed
+            run = min(self._noise.run_steps, size)
+            pieces = self._dice.integers(0, size - run + 1, size=-(-NOISE_AT_ONCE // run))
+            places = (pieces[:, None] + np.arange(run)).ravel()
+            fresh = np.stack((self._noise.steps[places], self._noise.between[places]))
+            self._factors = np.concatenate((kept, fresh), axis=1)
+        return self._factors[:, step - self._drawn : step - self._drawn + steps]
