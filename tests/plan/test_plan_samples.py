@@ -35,7 +35,8 @@ def samples(ttft_s: list[float], shed: int = 0, gaps: tuple[Floats, Floats] | No
 
 
 def excess(found: PhaseSamples, limit: Limit, slos: Slos | None = None) -> Floats:
-    return excess_table([found], [limit], {Phase.SUSTAINED: slos or Slos()})[0]
+    row: Floats = excess_table([found], [limit], {Phase.SUSTAINED: slos or Slos()})[0]
+    return row
 
 
 def latency(metric: str, percent: float, limit_s: float) -> Limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from setpoint.hardware.accelerator import Accelerator, accelerator, accelerators
 from setpoint.hardware.model_facts import ModelFacts, model_facts, precision_name
@@ -11,7 +11,7 @@ from setpoint.plan.economy import Goal
 from setpoint.plan.errors import PlanError
 from setpoint.plan.headroom import DEFAULT_CONFIDENCE
 from setpoint.plan.shadow import Bounds
-from setpoint.plan.space import OWN_ENGINE, PARALLEL, Choices
+from setpoint.plan.space import OWN_ENGINE, PARALLEL, Choices, portable
 from setpoint.plan.topology import Scheduler
 from setpoint.requirement import Objective, PlanWishes, Requirement
 
@@ -99,14 +99,9 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
 def _devices(names: Sequence[str], prices: Mapping[str, float]) -> tuple[Accelerator, ...]:
     """The named ones in their order, each once; without names all of the catalogue with a price, this machine apart."""
     if names:
-        return tuple({device.name: _portable(device) for device in map(accelerator, names)}.values())
-    known = [_portable(device) for device in accelerators() if device.name != OWN_ENGINE]
+        return tuple({device.name: portable(device) for device in map(accelerator, names)}.values())
+    known = [portable(device) for device in accelerators() if device.name != OWN_ENGINE]
     return tuple(device for device in known if device.price_usd_per_h is not None or device.name in prices)
-
-
-def _portable(device: Accelerator) -> Accelerator:
-    """The same with a mapping that can be sent to another process."""
-    return replace(device, flops_per_s=dict(device.flops_per_s))
 
 
 def _precisions(names: Sequence[str]) -> tuple[str, ...]:

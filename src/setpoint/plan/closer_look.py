@@ -25,7 +25,7 @@ def looked_at(requirement: Requirement, done: Simulated, source: str, usd_per_h:
         return phase_figures(done, phase, request_slos(requirement, phase), price=price, steady=calm)
 
     burst = figures(Phase.BURST) if any(each.phase is Phase.BURST for each in done.load.phases) else None
-    predicted = Predicted(sustained=figures(Phase.SUSTAINED), burst=burst, source=source)  # type: ignore[arg-type]
+    predicted = Predicted(sustained=figures(Phase.SUSTAINED), burst=burst, source=source)
     slo = judged(done, requirement)
     by_phase = {Phase.SUSTAINED: predicted.sustained, Phase.BURST: burst}
     implied = [

@@ -92,7 +92,8 @@ class LoadCurve:
         low = np.minimum(place.astype(np.int64), len(steps) - 2)
         share = place - low
         if len(loads) == 1:
-            return table[0, low] * (1 - share) + table[0, low + 1] * share
+            only: Floats = table[0, low] * (1 - share) + table[0, low + 1] * share
+            return only
         right = np.clip(np.searchsorted(loads, log_load), 1, len(loads) - 1)
         left = right - 1
         along = np.maximum((log_load - loads[left]) / (loads[right] - loads[left]), 0.0)

@@ -26,7 +26,7 @@ from setpoint.plan.processes import ProcessRunner
 from setpoint.plan.search import Arm, Search
 from setpoint.plan.simulated_trial import TrialOf
 from setpoint.plan.sketch import LoadSketch, sketch_of
-from setpoint.plan.space import BLOCK_TOKENS, UNBOUNDED_WAITING
+from setpoint.plan.space import BLOCK_TOKENS, UNBOUNDED_WAITING, portable
 from setpoint.plan.topology import Scheduler, Serving, Shape
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import StepWork
@@ -81,7 +81,7 @@ class Fact:
 def shape_of(hardware: str, model: str = MODEL, parallel: int = 1) -> tuple[Shape, StepTimer]:
     """A replica under vLLM in the model's own precision."""
     facts = model_facts(model)
-    device = accelerator(hardware)
+    device = portable(accelerator(hardware))
     deployment = Deployment(facts, device, parallel, "vllm", facts.native_precision)
     return Shape(deployment, device.price_usd_per_h, kv_capacity_tokens(deployment)), step_timer(deployment)
 
@@ -159,7 +159,7 @@ def pressed(hardware: str, context_tokens: int, *, seed: int = 0) -> Pressed:
     """Simulate vLLM's scheduler: requests all there from the beginning, prompt and answer half of the context each."""
     shape, timer = shape_of(hardware)
     prompts, answers = (np.full(UNDER_WAY, context_tokens // 2) for _ in range(2))
-    sent_s = np.arange(UNDER_WAY) * 1e-3
+    sent_s = np.linspace(0.0, 1e-3 * (UNDER_WAY - 1), UNDER_WAY)
     phases = (PhaseOfLoad(Phase.SUSTAINED, 0.0, 1.0),)
     load = Load(sent_s, prompts, answers, answers, phases, np.zeros(UNDER_WAY, dtype=np.int64))
     block = BLOCK_TOKENS["vllm"]

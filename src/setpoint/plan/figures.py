@@ -12,7 +12,7 @@ from setpoint.plan.words import probability, spare, usd_per_hour, usd_per_millio
 from setpoint.report.charts.frame import HALF_HEIGHT, HALF_WIDTH, Figure, Panel, half_box
 from setpoint.report.charts.labels import Area, Mark, leader, place_labels
 from setpoint.report.charts.scales import Scale, log_scale
-from setpoint.report.charts.svg import drawing, line, marker_path, polyline_path, tag, text, words
+from setpoint.report.charts.svg import Shape, drawing, line, marker_path, polyline_path, tag, text, words
 from setpoint.report.format import round_number, round_seconds, seconds
 
 COLOURS = 8
@@ -70,14 +70,10 @@ def pareto_figure(plan: Plan) -> Figure | None:
 def _mark(panel: Panel, each: Ranked, colours: dict[str, str], *, chosen: bool) -> str:
     x, y = panel.x.at(each.topology.usd_per_h or 0.0), panel.y.at(each.latency_s)
     colour = colours[each.option.shape.hardware]
-    shape = "diamond" if each.option.serving.scheduler == "setpoint" else "triangle"
+    shape: Shape = "diamond" if each.option.serving.scheduler == "setpoint" else "triangle"
     kind = "mark" if each.holds and not each.headroom.within_error else "mark hollow"
-    drawn = tag(
-        "path",
-        tag("title", words(_tip(each))),
-        d=marker_path(shape, x, y, MARK_PX),
-        class_=f"{kind} {colour}",  # type: ignore[arg-type]
-    )
+    outline = marker_path(shape, x, y, MARK_PX)
+    drawn = tag("path", tag("title", words(_tip(each))), d=outline, class_=f"{kind} {colour}")
     halo = tag("circle", cx=x, cy=y, r=RING_PX, class_=f"halo {colour}") if chosen else ""
     return halo + drawn
 

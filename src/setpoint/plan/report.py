@@ -180,7 +180,6 @@ def report_of(plan: Plan) -> Report:
     ]
     named = {candidate.name for candidate in candidates}
     return Report(
-        schema=1,
         kind="simulate",
         requirement=plan.asked.requirement.model_dump(mode="json"),
         machine=machine_facts(),

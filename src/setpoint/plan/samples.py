@@ -81,7 +81,8 @@ def excess_table(phases: Sequence[PhaseSamples], limits: Sequence[Limit], slos: 
         if limit.metric == "goodput_fraction" and limit.phase not in severities:
             severities[limit.phase] = samples.severity(slos[limit.phase])
         table[row] = _excess(samples, limit, severities.get(limit.phase))
-    return np.clip(table, LEAST_EXCESS, MOST_EXCESS)
+    clipped: Floats = np.clip(table, LEAST_EXCESS, MOST_EXCESS)
+    return clipped
 
 
 def _excess(samples: PhaseSamples, limit: Limit, severity: Floats | None) -> Floats:
@@ -90,7 +91,8 @@ def _excess(samples: PhaseSamples, limit: Limit, severity: Floats | None) -> Flo
         if np.isnan(value_s):
             # Nobody had such a figure: all were refused, or no answer has two tokens.
             value_s = 0.0 if samples.shed < samples.offered else np.inf
-        return np.minimum(value_s, MOST_EXCESS) / limit.limit * STRETCHES
+        stretched: Floats = min(value_s, MOST_EXCESS) / limit.limit * STRETCHES
+        return stretched
     if limit.metric == "spread":
         p50, p99 = (samples.percentile_s(limit.statistic, percent) for percent in (50.0, 99.0))
         return np.full(len(STRETCHES), p99 / p50 / limit.limit if p50 > 0 and np.isfinite(p99) else MOST_EXCESS)

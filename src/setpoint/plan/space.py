@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from setpoint.hardware.accelerator import Accelerator
 from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
@@ -37,6 +37,11 @@ class Choices:
     kv_precisions: Sequence[str]
     max_gpus: int | None = None
     memory_share: float = 0.9
+
+
+def portable(device: Accelerator) -> Accelerator:
+    """The same with a mapping that can be sent to another process."""
+    return replace(device, flops_per_s=dict(device.flops_per_s))
 
 
 def shapes_of(model: ModelFacts, choices: Choices) -> list[Shape]:
