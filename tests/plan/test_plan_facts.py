@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from setpoint.plan.economy import Goal
+from setpoint.plan.fact_tables import FACTS, page
 from setpoint.plan.facts import (
     CARDS,
     CHAT,
-    FACTS,
     GAP_LIMITS_S,
     LARGE,
     SHAVED_S,
@@ -67,6 +67,12 @@ def test_200_ms_less_can_cost_three_times_as_much_a_token() -> None:
     ]
     assert max(factors) > 2.5
     assert all(factor >= 0.999 for factor in factors)
+
+
+def test_a_page_of_facts_is_tables_with_their_commands() -> None:
+    text = page(["bound"])
+    assert "python -m setpoint.plan.fact_tables bound" in text
+    assert text.count("| h100-sxm |") == len(GAP_LIMITS_S)
 
 
 def test_every_line_says_where_it_comes_from() -> None:

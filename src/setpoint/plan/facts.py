@@ -1,13 +1,11 @@
-"""The facts that the project starts from, as they come out of the planner: ``python -m setpoint.plan.facts NAME``.
+"""The facts that the project starts from, as they come out of the planner; ``fact_tables`` prints them.
 
-Each fact is a table; each line says where its coefficients come from: ``measured``, ``transferred`` or ``physics``.
+Each figure says where its coefficients come from: ``measured``, ``transferred`` or ``physics``.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +22,6 @@ from setpoint.plan.limits import limits_of
 from setpoint.plan.planner import Ranked, make_plan
 from setpoint.plan.processes import ProcessRunner
 from setpoint.plan.search import Arm, Search
-from setpoint.plan.simulated_trial import TrialOf
 from setpoint.plan.sketch import LoadSketch, sketch_of
 from setpoint.plan.space import BLOCK_TOKENS, UNBOUNDED_WAITING, portable
 from setpoint.plan.topology import Scheduler, Serving, Shape
@@ -67,15 +64,6 @@ slo:
 """
 SHAVED_S = 0.2
 SHAVE_LIMITS_S = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2)
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A table: its sentence, its columns, its rows; the last column is the source."""
-
-    sentence: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def shape_of(hardware: str, model: str = MODEL, parallel: int = 1) -> tuple[Shape, StepTimer]:
@@ -228,125 +216,3 @@ def vllm(running: int, budget: int) -> Serving:
         mode=BatchingMode.CONTINUOUS, max_running=running, token_budget=budget, max_waiting=UNBOUNDED_WAITING
     )
     return Serving(Scheduler.VLLM, config)
-
-
-def utilisation_fact() -> Fact:
-    """One request leaves an A100 idle, 32 use it."""
-    rows = tuple(
-        (f"{b.batch}", f"{b.step_s * 1e3:.1f} ms", f"{b.tokens_per_s:,.0f}", f"{b.utilisation:.1%}", b.source)
-        for b in batches()
-    )
-    return Fact(
-        f"{MODEL} on one A100-80, requests of 500 + 200 tokens: what a batch uses of the arithmetic.",
-        ("requests at once", "step", "output tokens/s", "arithmetic used", "source"),
-        rows,
-    )
-
-
-def bound_fact() -> Fact:
-    """Cards differ in what binds them."""
-    rows = tuple(
-        (f"{each.gap_s * 1e3:.0f} ms", each.hardware, f"{each.by_time}", f"{each.by_memory}", each.bound, each.source)
-        for gap_s in GAP_LIMITS_S
-        for each in largest_batches(gap_s)
-    )
-    return Fact(
-        f"{MODEL}, 2,048 tokens of context: the largest batch within a gap between tokens, by time and by memory.",
-        ("gap", "hardware", "by time", "by memory", "bound by", "source"),
-        rows,
-    )
-
-
-def context_fact() -> Fact:
-    """An 80 GB card preempts where a 192 GB one stays flat."""
-    rows = tuple(
-        (
-            f"{each.context_tokens:,}",
-            each.hardware,
-            f"{each.token_p50_s * 1e3:.1f} ms",
-            f"{each.token_p99_s * 1e3:.1f} ms",
-            f"{each.together:.1f}",
-            f"{each.preemptions}",
-            each.source,
-        )
-        for context in CONTEXTS
-        for each in (pressed(hardware, context) for hardware in ("h100-sxm", "mi300x"))
-    )
-    return Fact(
-        f"{MODEL}, {UNDER_WAY} requests at once, half of each context prompt and half answer: E2E over output tokens.",
-        ("context", "hardware", "P50", "P99", "together", "preemptions", "source"),
-        rows,
-    )
-
-
-def objective_fact() -> Fact:
-    """One workload on one card, two configurations."""
-    rows = []
-    with ProcessRunner(TrialOf(parse_requirement(CHAT, "facts"))) as runner:
-        for goal in (Goal.LATENCY, Goal.TOKENS_PER_USD):
-            best = best_for(goal, runner)
-            usd = best.at_scale_usd
-            cost = "-" if usd is None else f"${usd * 1e6:.2f}"
-            rows.append((goal.value, best.option.serving.name, f"{best.latency_s * 1e3:.0f} ms", cost, best.option.source))
-    return Fact(
-        f"{MODEL} on one H100, the same requests, by what is wanted.",
-        ("objective", "configuration", "TTFT P95 at 10/s", "USD a million requests at the knee", "source"),
-        tuple(rows),
-    )
-
-
-def shave_fact() -> Fact:
-    """What 200 ms less cost."""
-    with ProcessRunner(TrialOf(parse_requirement(LARGE, "facts"))) as runner:
-        found = shaved(runner)
-    by_limit = {round(each.limit_s, 3): each.usd_per_million for each in found}
-    rows = []
-    for each in found:
-        tighter = by_limit.get(round(each.limit_s - SHAVED_S, 3))
-        cost = "cannot be met" if each.usd_per_million is None else f"${each.usd_per_million:.2f}"
-        factor = f"{tighter / each.usd_per_million:.1f}x" if tighter and each.usd_per_million else "-"
-        rows.append((f"{each.limit_s * 1e3:.0f} ms", cost, factor, each.source))
-    return Fact(
-        "llama-3.1-70b on 4 x H100, prompts of about 1,200 tokens: a million output tokens by the limit on TTFT P95.",
-        ("TTFT P95 limit", "USD a million output tokens", "cost of 200 ms less", "source"),
-        tuple(rows),
-    )
-
-
-FACTS: dict[str, Callable[[], Fact]] = {
-    "utilisation": utilisation_fact,
-    "bound": bound_fact,
-    "context": context_fact,
-    "objective": objective_fact,
-    "shave": shave_fact,
-}
-
-
-def main() -> None:
-    """Print the facts named, all without a name."""
-    from rich.console import Console
-    from rich.table import Table
-
-    parser = argparse.ArgumentParser(prog="python -m setpoint.plan.facts", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FACTS)}; default: all")
-    names = parser.parse_args().names or list(FACTS)
-    unknown = [name for name in names if name not in FACTS]
-    if unknown:
-        parser.error(f"found {unknown[0]!r}; allowed: {', '.join(FACTS)}")
-    console = Console(highlight=False, width=110)
-    for name in names:
-        fact = FACTS[name]()
-        console.print(fact.sentence, markup=False)
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in fact.columns:
-            table.add_column(column, justify="right")
-        for row in fact.rows:
-            table.add_row(*row)
-        console.print(table)
-        console.print()
-
-
-__all__ = ["FACTS", "Fact", "batches", "best_for", "largest_batches", "pressed", "shaved"]
-
-if __name__ == "__main__":
-    main()
