@@ -194,6 +194,15 @@ def test_hardware_without_a_price_needs_one_for_cost(monkeypatch: pytest.MonkeyP
     assert asks(requirement(), hardware=("h100-sxm",), goal=Goal.POWER).choices.prices == {"h100-sxm": None}
 
 
+def test_unnamed_hardware_is_the_cheapest_few_and_the_rest_is_told() -> None:
+    plan, runner = planned(requirement(), parallel=(1, 2))
+    seen = {job.shape.hardware for job in runner.jobs}
+    assert len(seen) == 6
+    told = {each.shape.hardware for each in plan.pruned if each.bound == "cost"}
+    assert "--hardware to have it looked at" in " ".join(why_this(plan))
+    assert len(seen | told) > 10
+
+
 def test_the_search_sees_every_hardware_and_few_jobs() -> None:
     asked = requirement()
     runner = FormulaRunner(asked)

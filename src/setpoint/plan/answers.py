@@ -8,6 +8,8 @@ from setpoint.plan.limits import Limit, limit_name, limit_number
 from setpoint.plan.planner import Plan, Ranked, Standing, worst_excess
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
+from setpoint.plan.space import OWN_ENGINE
+from setpoint.plan.topology import Scheduler
 from setpoint.plan.words import SOURCES, devices, percent_change, probability, spare, usd_per_hour
 from setpoint.report.format import seconds
 
@@ -47,6 +49,21 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
     return (
         f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but only with probability "
         f"{probability(first.headroom.met_probability)}: it lies inside its own error bar."
+    )
+
+
+def runs_as_it_is(plan: Plan) -> str | None:
+    """The best candidate under the engine's own scheduler, where the chosen one needs setpoint's policies inside it."""
+    chosen = plan.chosen
+    if chosen is None or chosen.option.serving.scheduler is Scheduler.VLLM or chosen.option.shape.hardware == OWN_ENGINE:
+        return None
+    own = [each for each in plan.ranked if each.holds and each.option.serving.scheduler is Scheduler.VLLM]
+    best = next((each for each in own if each.headroom.sure(plan.asked.confidence)), own[0] if own else None)
+    if best is None:
+        return "Nothing under vLLM's own scheduler holds: the plan needs setpoint's deadlines to decide."
+    return (
+        f"With vLLM's own scheduler, which needs nothing of setpoint's in the engine: {best.name} at "
+        f"{usd_per_hour(best.topology.usd_per_h)}, every limit with probability {probability(best.headroom.met_probability)}."
     )
 
 

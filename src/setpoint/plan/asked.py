@@ -54,6 +54,7 @@ class Asked:
     confidence: float
     schedulers: Sequence[Scheduler]
     seed: int
+    hardware_named: bool = True
 
     @property
     def load_rps(self) -> float:
@@ -93,6 +94,7 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
         confidence=wishes.confidence,
         schedulers=wishes.schedulers,
         seed=wishes.seed,
+        hardware_named=bool(tuple(wishes.hardware) or plan.hardware),
     )
 
 

@@ -22,13 +22,14 @@ from setpoint.plan.economy import (
 )
 from setpoint.plan.headroom import Headroom, Uncertainty, headroom
 from setpoint.plan.limits import Limit, limits_of
-from setpoint.plan.pruning import Pruned, dearer, no_room, too_many, too_slow
+from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
 from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
 from setpoint.plan.shadow import Bounds, ShadowPrice, shadow_prices
 from setpoint.plan.sketch import LoadSketch, sketch_of
 from setpoint.plan.space import servings_for, shapes_of
 from setpoint.plan.topology import Shape, Topology
 from setpoint.plan.trial import Runner, Trial
+from setpoint.record import Verdict
 
 MOST_RANKED = 40
 LOOKED_AT = 6
@@ -156,6 +157,8 @@ def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple
     if asked.goal is Goal.LATENCY:
         return kept, pruned
     costly = dearer(kept, load, limits)
+    if not asked.hardware_named:
+        costly += dearest(kept, load, limits, {each.shape.name for each in costly})
     left_out = {each.shape.name for each in costly}
     return [each for each in kept if each[0].name not in left_out], pruned + costly
 
@@ -262,14 +265,16 @@ def _look_closely(search: Search, ranked: list[Ranked], asked: Asked, arms: dict
         for each in first
     ]
     trials = search.simulate("a closer look", jobs)
-    looked = {id(each): replace(each, trial=_of_all(each, trial)) for each, trial in zip(first, trials, strict=True)}
+    looked = {id(each): _looked(each, trial) for each, trial in zip(first, trials, strict=True)}
     return [looked.get(id(each), each) for each in ranked]
 
 
-def _of_all(ranked: Ranked, trial: Trial) -> Trial:
-    """The trial of one replica with the figures of all of them."""
+def _looked(ranked: Ranked, trial: Trial) -> Ranked:
+    """With the trial's figures, those of one replica made those of all; what is shown to miss a limit does not hold."""
     replicas = ranked.topology.pool.replicas
-    return replace(trial, predicted=scaled(trial.predicted, replicas) if trial.predicted is not None else None)
+    predicted = scaled(trial.predicted, replicas) if trial.predicted is not None else None
+    missed = trial.slo is not None and trial.slo.verdict is Verdict.MISSED
+    return replace(ranked, trial=replace(trial, predicted=predicted), holds=ranked.holds and not missed)
 
 
 __all__ = ["Bounds", "Plan", "Ranked", "Standing", "make_plan"]

@@ -9,7 +9,7 @@ request costs ``DEARER`` times as much as on another shape of the same hardware.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from setpoint.report.format import seconds
 SIGMAS = 2.0
 DEARER = 1.7
 LARGEST_BATCH = 512.0
+MOST_HARDWARE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,34 @@ def dearer(shapes: Sequence[tuple[Shape, Timer]], load: LoadSketch, limits: tupl
             words = f"would cost about {cost / least:.1f} times as much a request as {other.name}"
             found.append(Pruned(shape, "cost", words, cost / least))
     return found
+
+
+def dearest(
+    shapes: Sequence[tuple[Shape, Timer]], load: LoadSketch, limits: tuple[Limit, ...], left_out: Set[str]
+) -> list[Pruned]:
+    """All but the ``MOST_HARDWARE`` kinds of hardware on which a request costs least in balance, ``left_out`` apart."""
+    costs: dict[str, tuple[float, Shape]] = {}
+    for shape, timer in shapes:
+        if shape.name not in left_out:
+            usd = _device_s(shape, timer, load, limits) * (shape.usd_per_gpu_h or 1.0)
+            if shape.hardware not in costs or usd < costs[shape.hardware][0]:
+                costs[shape.hardware] = (usd, shape)
+    ranked = sorted(costs.values(), key=lambda each: each[0])
+    dropped = {shape.hardware: usd for usd, shape in ranked[MOST_HARDWARE:]}
+    if not dropped:
+        return []
+    least, best = ranked[0]
+    return [
+        Pruned(
+            shape,
+            "cost",
+            f"would cost about {dropped[shape.hardware] / least:.1f} times as much a request as {best.name}; name it with "
+            "--hardware to have it looked at",
+            dropped[shape.hardware] / least,
+        )
+        for shape, _ in shapes
+        if shape.hardware in dropped and shape.name not in left_out
+    ]
 
 
 def _device_s(shape: Shape, timer: Timer, load: LoadSketch, limits: tuple[Limit, ...]) -> float:

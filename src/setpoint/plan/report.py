@@ -69,6 +69,7 @@ def spoken(plan: Plan) -> dict[str, Any]:
     return {
         "recommendation": answers.recommendation(plan),
         "cheaper_but_unsure": answers.cheaper_but_unsure(plan),
+        "runs_as_it_is": answers.runs_as_it_is(plan),
         "why": answers.why_this(plan),
         "limits": answers.limit_costs(plan),
         "if_load_doubles": answers.if_doubled(plan),

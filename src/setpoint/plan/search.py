@@ -301,8 +301,3 @@ def _between(held: Trial, missed: Trial) -> float:
 def deadlines_declared(limits: Sequence[Limit]) -> bool:
     """Whether any limit is on a latency, so that the ``setpoint`` mode has something to decide by."""
     return any(limit.is_latency or limit.metric == "spread" for limit in limits)
-
-
-def runs_today(serving: Serving, hardware: str) -> bool:
-    """Whether a released engine runs this as simulated: vLLM's own scheduler, or setpoint's engine on this machine."""
-    return serving.scheduler == "vllm" or hardware == "this-machine" or serving.config.mode is BatchingMode.IMMEDIATE

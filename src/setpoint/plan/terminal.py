@@ -25,8 +25,9 @@ def render_plan(plan: Plan, console: Console) -> None:
     said = spoken(plan)
     console.print(Text(printable(plan.asked.requirement.name), style="bold"), Text(f"({words})", style=style))
     console.print(printable(said["recommendation"]), markup=False)
-    if said["cheaper_but_unsure"]:
-        console.print(printable(said["cheaper_but_unsure"]), markup=False)
+    for name in ("cheaper_but_unsure", "runs_as_it_is"):
+        if said[name]:
+            console.print(printable(said[name]), markup=False)
     if plan.ranked:
         console.print(_table(plan))
     _section(console, "Why this", said["why"])
