@@ -12,7 +12,7 @@ from setpoint.hardware.prices import parse_prices
 from setpoint.loop.console import console
 from setpoint.loop.errors import BadInput
 from setpoint.loop.folder import claim
-from setpoint.plan.asked import Asked, Wishes, asked_of
+from setpoint.plan.asked import Wishes, asked_of
 from setpoint.plan.economy import Goal
 from setpoint.plan.improve import Improvement, improvement_document, make_improvement, shape_of
 from setpoint.plan.planner import Plan, make_plan
@@ -192,6 +192,3 @@ def _progress() -> Iterator[Progress]:
             bar.update(task, description=stage, completed=done, total=total)
 
         yield show
-
-
-__all__ = ["Asked", "Done", "PlanOptions", "plan_requirement", "render", "wishes_of"]

@@ -176,6 +176,3 @@ def context_figure(plan: Plan, curves: Sequence[ContextCurve]) -> Figure | None:
     svg = drawing("plan-context", HALF_WIDTH, HALF_HEIGHT, heading, said, panel.wrap(*parts), class_="half")
     note = "As many requests under way on a replica as the plan has there. Dots: from here on not all of them fit in the cache."
     return Figure(heading=heading, svg=svg, note=note)
-
-
-__all__ = ["Figure", "colours_of", "context_figure", "load_figure", "pareto", "pareto_figure"]

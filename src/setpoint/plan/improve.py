@@ -6,7 +6,6 @@ searched on the same replica. Every difference between the two is also tried alo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,6 +204,3 @@ def improvement_document(found: Improvement, load_rps: float) -> dict[str, Any]:
 
 def _change(before: float, after: float) -> str:
     return f"{(after / before - 1) * 100:+.0f} %" if before > 0 else "instead of nothing"
-
-
-__all__: Sequence[str] = ("Improvement", "improvement_document", "make_improvement", "sentences")

@@ -24,7 +24,7 @@ from setpoint.plan.headroom import Headroom, Uncertainty, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
 from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
-from setpoint.plan.shadow import Bounds, ShadowPrice, shadow_prices
+from setpoint.plan.shadow import ShadowPrice, shadow_prices
 from setpoint.plan.sketch import LoadSketch, sketch_of
 from setpoint.plan.space import servings_for, shapes_of
 from setpoint.plan.topology import Shape, Topology
@@ -126,12 +126,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
 
 def option_of(arm: Arm, limits: int) -> Option:
     """The arm with its curve."""
-    timer = _timer(arm)
-    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source)
-
-
-def _timer(arm: Arm) -> StepTimer:
-    return arm.timer  # type: ignore[return-value]
+    return Option(arm.shape, arm.serving, arm.curve(limits), arm.timer.relative_error, arm.timer.source)
 
 
 def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
@@ -275,6 +270,3 @@ def _looked(ranked: Ranked, trial: Trial) -> Ranked:
     predicted = scaled(trial.predicted, replicas) if trial.predicted is not None else None
     missed = trial.slo is not None and trial.slo.verdict is Verdict.MISSED
     return replace(ranked, trial=replace(trial, predicted=predicted), holds=ranked.holds and not missed)
-
-
-__all__ = ["Bounds", "Plan", "Ranked", "Standing", "make_plan"]

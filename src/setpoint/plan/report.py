@@ -212,6 +212,3 @@ def exports_of(plan: Plan) -> dict[str, str]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-__all__ = ["EXIT_CODES", "exports_of", "plan_document", "plan_json", "report_of"]

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from setpoint.hardware.step_time import StepTimer
 from setpoint.plan.curve import LoadCurve
 from setpoint.plan.economy import Goal, most_replicas
-from setpoint.plan.fluid import Timer, at_load, capacity
+from setpoint.plan.fluid import at_load, capacity
 from setpoint.plan.limits import Limit
 from setpoint.plan.shadow import Bounds
 from setpoint.plan.sketch import LoadSketch
@@ -42,6 +43,7 @@ LEAST_REQUESTS, MOST_REQUESTS = 400, 3000
 WARMUP_BATCHES, MOST_WARMUP = 1.1, 2000
 LATE_S = 1e6
 CALM_LOAD = 0.25
+WIDENINGS, WIDER = 2, 1.6
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,7 +54,7 @@ class Arm:
 
     shape: Shape
     serving: Serving
-    timer: Timer
+    timer: StepTimer
     capacity_rps: float
     trials: dict[float, Trial] = field(default_factory=dict)
 
@@ -112,7 +114,7 @@ class Search:
     bounds: Bounds = field(default_factory=Bounds)
     simulations: int = 0
 
-    def arms(self, shapes: Sequence[tuple[Shape, Timer]], servings: Callable[[Shape], Sequence[Serving]]) -> list[Arm]:
+    def arms(self, shapes: Sequence[tuple[Shape, StepTimer]], servings: Callable[[Shape], Sequence[Serving]]) -> list[Arm]:
         """One arm a configuration, without those that would decide as another does."""
         found = []
         for shape, timer in shapes:
@@ -220,6 +222,8 @@ class Search:
             rates |= {self.load_rps / (replicas + 1)} if knee_rps > 0 else {self.load_rps}
             jobs += [(arm, rate, _curve_requests(rate / knee_rps if knee_rps else 1.0, requests)) for rate in rates if rate > 0]
         self._simulate("load curves", jobs)
+        for _ in range(WIDENINGS):
+            self._simulate("load curves, farther out", [(arm, rate, LEAST_REQUESTS) for arm in arms for rate in _beyond(arm)])
 
     def _simulate(self, stage: str, planned: Sequence[tuple[Arm, float, int]]) -> None:
         jobs = [self.job(arm, rate_rps, requests) for arm, rate_rps, requests in planned]
@@ -237,6 +241,13 @@ class Search:
         batch = steady.batch if steady is not None else arm.capacity_rps * self.load.mean_output * 0.02
         warmup = min(MOST_WARMUP, math.ceil(WARMUP_BATCHES * batch) + 8)
         return Job(arm.shape, arm.serving, rate_rps, requests, warmup, self.seed, full)
+
+
+def _beyond(arm: Arm) -> list[float]:
+    """Loads outside those of a curve that has its knee outside of them as well."""
+    lowest, highest = min(arm.trials), max(arm.trials)
+    farther = [highest * WIDER] if arm.trials[highest].worst <= 1.0 else []
+    return farther + ([lowest / WIDER**2] if arm.trials[lowest].worst > 1.0 else [])
 
 
 def _curve_requests(load: float, requests: int) -> int:
