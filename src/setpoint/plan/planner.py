@@ -49,7 +49,8 @@ class Ranked:
     """One line of the ranking: so many replicas of an option, and what is expected of them.
 
     holds: every limit, as predicted. latency_s: P95 of TTFT (E2E where nothing streams). usd_per_good_request: at the offered
-    load; tokens_per_usd: output tokens. at_scale_usd: USD a request at the knee, replicas not being whole.
+    load, all of it taken as good where no closer look was taken. tokens_per_usd: output tokens. at_scale_usd: USD a request
+    at the knee, replicas not being whole.
     """
 
     option: Option
@@ -269,4 +270,9 @@ def _looked(ranked: Ranked, trial: Trial) -> Ranked:
     replicas = ranked.topology.pool.replicas
     predicted = scaled(trial.predicted, replicas) if trial.predicted is not None else None
     missed = trial.slo is not None and trial.slo.verdict is Verdict.MISSED
-    return replace(ranked, trial=replace(trial, predicted=predicted), holds=ranked.holds and not missed)
+    good = predicted.sustained.goodput_fraction if predicted is not None else None
+    usd = (
+        ranked.usd_per_good_request / good if ranked.usd_per_good_request is not None and good else ranked.usd_per_good_request
+    )
+    looked = replace(trial, predicted=predicted)
+    return replace(ranked, trial=looked, holds=ranked.holds and not missed, usd_per_good_request=usd)
