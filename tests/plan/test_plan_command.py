@@ -104,6 +104,9 @@ def test_improving_a_command_by_simulation(
         (["search.yaml", "--improve", "vllm serve llama-9"], "llama-9"),
         (["search.yaml", "--hardware", "l4,h200", "--improve", "vllm serve qwen3-8b"], "name it with --hardware"),
         (["search.yaml", "--output", "search.yaml"], "there is a file in the way"),
+        ([], "no model: name a REQUIREMENT.yaml"),
+        (["--model", "qwen3-8b", "--rate", "fast"], "--rate fast"),
+        (["--model", "qwen3-8b", "--assert", "fast"], "--assert 'fast'"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -122,6 +125,15 @@ def test_an_unknown_model_is_one_line(file: Path, monkeypatch: pytest.MonkeyPatc
     error = capsys.readouterr().err.strip()
     assert "llama-3.1-8b" in error
     assert "\n" not in error
+
+
+def test_a_plan_without_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    load = ("--rate", "5/s", "--prompt-tokens", "256", "--output-tokens", "8", "--assert", "ttft_p90<1s")
+    code = called(monkeypatch, "--model", "qwen3-8b", "--hardware", "l40s", *load, *QUICK, "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert code in (0, 3)
+    assert document["model"] == "qwen3-8b"
+    assert {price["limit"] for price in document["shadow_prices"]} == {"sustained ttft p90"}
 
 
 def test_what_nothing_can_meet_is_exit_code_1(

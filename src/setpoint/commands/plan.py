@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from setpoint.loop.flags import SEED_HELP, option
+from setpoint.loop.flags import ARRIVALS, LOAD, REQUESTS, SEED_HELP, LoadFlags, option
 
 CHOICE, SEARCH, RESULT = "What to choose from", "How to choose", "Output"
-PANELS = (CHOICE, SEARCH, RESULT)
+PANELS = (CHOICE, SEARCH, RESULT, LOAD, REQUESTS, ARRIVALS)
 PLAN_EXAMPLES = """Examples:
 
 - `setpoint plan my.yaml` : hardware, replicas and serving configuration, ranked by cost
@@ -18,6 +18,8 @@ PLAN_EXAMPLES = """Examples:
 - `setpoint plan my.yaml --hardware h100-sxm,mi300x --price h100-sxm=2.5 --max-gpus 8 --output plans/my`
 
 - `setpoint plan my.yaml --objective latency --hardware h100-sxm --max-gpus 1`
+
+- `setpoint plan --model llama-3.1-8b --rate 40/s --prompt-tokens 500 --output-tokens 200 --assert 'ttft_p95<500ms'`
 
 - `setpoint plan my.yaml --hardware h100-sxm --improve 'vllm serve MODEL --max-num-seqs 64'`
 
@@ -27,7 +29,15 @@ inside its error bar.
 
 
 def plan(
-    requirement: Annotated[Path, typer.Argument(metavar="REQUIREMENT.yaml", help="What the application needs.")],
+    load: LoadFlags,
+    requirement: Annotated[
+        Path | None, typer.Argument(metavar="[REQUIREMENT.yaml]", help="What the application needs; options change it.")
+    ] = None,
+    model: Annotated[str | None, option("NAME", "Instead of the requirement's model.", LOAD)] = None,
+    assertions: Annotated[
+        list[str] | None,
+        option("EXPR", "Without limits in a requirement: such as 'ttft_p99<500ms'; may be repeated.", LOAD, name="--assert"),
+    ] = None,
     hardware: Annotated[
         list[str] | None, option("NAMES", "Accelerators to choose from, separated by commas; default: the catalogue.", CHOICE)
     ] = None,
@@ -64,6 +74,9 @@ def plan(
     from setpoint.loop.planned import PlanOptions, plan_requirement, render
 
     options = PlanOptions(
+        load=load,
+        model=model,
+        assertions=assertions or (),
         hardware=hardware or (),
         prices=price or (),
         max_gpus=max_gpus,

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from setpoint.hardware.prices import parse_prices
+from setpoint.loop.asserts import parse_assertions, with_asserted_limits
 from setpoint.loop.console import console
+from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
+from setpoint.loop.flags import LoadFlags
 from setpoint.loop.folder import claim
 from setpoint.plan.asked import Wishes, asked_of
 from setpoint.plan.economy import Goal
@@ -25,7 +28,7 @@ from setpoint.plan.topology import Scheduler
 from setpoint.plan.vllm_command import parse_vllm_command
 from setpoint.report.files import REPORT_FILE
 from setpoint.report.format import printable
-from setpoint.requirement import ModelSource, UnitError, load_requirement
+from setpoint.requirement import ModelSource, Requirement, UnitError, load_requirement
 from setpoint.requirement.units import parse_fraction
 
 EXPORTS = "exports"
@@ -36,6 +39,9 @@ MOST_PARALLEL = 64
 class PlanOptions:
     """What was typed, not yet read; lists may hold several names each, separated by commas."""
 
+    load: LoadFlags = LoadFlags()
+    model: str | None = None
+    assertions: Sequence[str] = ()
     hardware: Sequence[str] = ()
     prices: Sequence[str] = ()
     max_gpus: int | None = None
@@ -67,15 +73,13 @@ class Done:
         return EXIT_CODES[self.plan.standing]
 
 
-def plan_requirement(path: Path, options: PlanOptions) -> Done:
-    """Make the plan and write its folder, if one is wanted.
+def plan_requirement(path: Path | None, options: PlanOptions) -> Done:
+    """Make the plan and write its folder, if one is wanted. Without a file the options say what is needed.
 
     Raises ``BadInput``, ``PlanError``, ``HardwareError`` and ``RequirementError`` for a user's mistakes.
     """
-    requirement = load_requirement(path)
     command = None if options.improve is None else parse_vllm_command(options.improve)
-    if command is not None:
-        requirement = requirement.model_copy(update={"model": ModelSource(source=command.model)})
+    requirement = _needed(path, options, None if command is None else command.model)
     asked = asked_of(requirement, wishes_of(options))
     if command is not None:
         shape_of(asked, command)
@@ -91,6 +95,20 @@ def plan_requirement(path: Path, options: PlanOptions) -> Done:
     if options.output is not None:
         write(done, options.output)
     return done
+
+
+def _needed(path: Path | None, options: PlanOptions, command_model: str | None) -> Requirement:
+    """The requirement of the file, or of none, with the options put in; the model of a command to improve wins."""
+    base = load_requirement(path) if path is not None else None
+    model = command_model or options.model
+    if base is None and model is None:
+        raise BadInput("no model: name a REQUIREMENT.yaml, a model with --model, or a command with --improve")
+    needed = described_requirement(base, options.load)
+    if base is None:
+        needed = needed.model_copy(update={"name": "plan"})
+    if model is not None:
+        needed = needed.model_copy(update={"model": ModelSource(source=model)})
+    return with_asserted_limits(needed, parse_assertions(options.assertions)) if options.assertions else needed
 
 
 def render(done: Done) -> None:
