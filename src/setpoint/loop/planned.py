@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ MOST_PARALLEL = 64
 class PlanOptions:
     """What was typed, not yet read; lists may hold several names each, separated by commas."""
 
-    load: LoadFlags = LoadFlags()
+    load: LoadFlags = field(default_factory=LoadFlags)
     model: str | None = None
     assertions: Sequence[str] = ()
     hardware: Sequence[str] = ()
