@@ -92,6 +92,16 @@ def test_a_wrong_file_is_one_sentence(change: dict[str, object], says: str) -> N
         accelerator_from({**good, **change}, where="x1.yaml")
 
 
+def test_this_machine_is_measured_once_and_listed_from_then_on() -> None:
+    assert "this-machine" not in [each.name for each in accelerators()]
+    first = accelerator("this-machine")
+    assert first.kind == "cpu"
+    assert first.flops_per_s["bf16"] > 1e8
+    assert first.memory_bytes_per_s > 1e8
+    assert accelerator("this_machine") == first
+    assert first in accelerators()
+
+
 def test_prices_are_an_input() -> None:
     prices = parse_prices(["h100_sxm=2.5,l4=0.5", "mi300x=3"])
     assert prices == {"h100-sxm": 2.5, "l4": 0.5, "mi300x": 3.0}

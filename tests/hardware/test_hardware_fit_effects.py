@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from setpoint.hardware.calibrations import parsed, source_of
-from setpoint.hardware.effects import ALL_NAMES, Effects, all_levels_of
+from setpoint.hardware.coefficients import ON_GPU
+from setpoint.hardware.effects import ALL_NAMES, Effects, all_levels_of, deployment_coefficients, levels_of
 from setpoint.hardware.fit_effects import Rows, fit_effects, logarithms_of, rows_of
 from setpoint.hardware.measurements import Measurement, Setting, setting_of
 from setpoint.hardware.silicon import chosen_rows
@@ -92,6 +93,15 @@ def test_what_was_never_measured_keeps_its_prior_at_that_level() -> None:
     }
     assert not effects.logarithms(of_its_own).any()
     assert effects.logarithms(levels).shape == (len(ALL_NAMES),)
+
+
+def test_a_deployment_takes_a_middling_version_of_its_engine() -> None:
+    deployment = settings_of()[0].deployment
+    name = levels_of(deployment)["model"]
+    versions = {f"{name} {number} plain": {"memory": 0.1 * number} for number in (1, 2, 9)}
+    found = deployment_coefficients(Effects({"version": versions, "protocol": {"vllm plain": {"memory": 0.3}}}), deployment)
+    assert found.memory == pytest.approx(ON_GPU.memory * np.exp(0.2 + 0.3))
+    assert found.compute == pytest.approx(ON_GPU.compute)
 
 
 def measurements(count: int = 60) -> list[Measurement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,12 @@ def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_
     physical = physical_timer(replace(deployment, model=model_facts("llama-3.1-70b")))
     assert step_s(other, work_of(8, 0, 100)) == pytest.approx(2 * step_s(physical, work_of(8, 0, 100)))
     assert step_s(physical_timer(deployment), work_of(8, 0, 100)) == step_s(before, work_of(8, 0, 100))
+
+
+def test_a_timer_goes_to_another_process() -> None:
+    timer = step_timer(llama("h100-sxm"))
+    timer.affine(8, 8)
+    assert pickle.loads(pickle.dumps(timer)) == timer
 
 
 def test_parallelism_and_engine_are_checked() -> None:

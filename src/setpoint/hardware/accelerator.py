@@ -87,7 +87,10 @@ def accelerator(name: str) -> Accelerator:
 
 def accelerators() -> tuple[Accelerator, ...]:
     """All there are, by name: the bundled, the user's own (which win), and this machine once it was measured."""
-    return _listed()
+    from setpoint.hardware.this_machine import remembered
+
+    here = remembered()
+    return _listed() if here is None else (*_listed(), here)
 
 
 def plain(name: str) -> str:

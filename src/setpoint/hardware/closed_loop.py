@@ -42,17 +42,19 @@ class Harness:
     burst: share of requests sent in the opening burst. front_s: network, tokenizing, first hand-over. queue: multiple of the
     mean wait for other prompts. cap: multiple of the cache's size. output_s: the front end's seconds a token handed out. slot:
     share of a cycle before a freed place is taken. lag: steps until a first token is handed out (streaming every so many).
-    length: true / nominal lengths (many clients draw lengths from 0.8 to 1 of them).
+    length: true / nominal lengths (many clients draw lengths from 0.8 to 1 of them). first: of the time to a first token
+    apart from waits for a place, what remains between formula and measurement.
     """
 
     burst: Any = 0.13
     front_s: Any = 0.06
     queue: Any = 0.4
-    cap: Any = 1.1
+    cap: Any = 1.5
     output_s: Any = 8e-6
     slot: Any = 0.005
     length: Any = 0.95
     lag: Any = 1.0
+    first: Any = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def closed_loop_s(
         busy = np.minimum(running * held_up / (own + tpot * output), MOST_UTILISATION)
         steady = h.front_s + h.lag * tpot + own + h.queue * held_up * 0.5 * busy / (1 - busy + 1 / running)
         opening = h.front_s + h.lag * tpot + own + (running - 1) / 2 * burst_prompt
-        ttft = (1 - burst) * steady + burst * opening
+        ttft = h.first * ((1 - burst) * steady + burst * opening)
         cycle = ttft + tpot * output
         share = np.clip(tpot * output / cycle, 0.05, 1.0)
     stretched = _most(cycle, running * output * h.output_s, sharpness) - cycle

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from math import log2
 
 import numpy as np
 import numpy.typing as npt
@@ -57,12 +58,15 @@ def all_levels_of(setting: Setting) -> dict[str, str]:
     """Those, and who measured, which version, which lengths."""
     own = levels_of(setting.deployment)
     lengths = f"{setting.prompt_tokens:.0f}+{setting.output_tokens:.0f}"
+    clients = f"2^{round(log2(setting.concurrency))}"
     return {
         **own,
         "protocol": f"{setting.deployment.engine} {setting.protocol}",
         "version": f"{own['model']} {setting.version} {setting.protocol}",
         "engine lengths": f"{setting.deployment.engine} {setting.protocol} {lengths}",
         "model lengths": f"{own['model']} {lengths}",
+        "engine clients": f"{setting.deployment.engine} {setting.protocol} {clients}",
+        "model clients": f"{own['model']} {clients}",
     }
 
 
@@ -85,6 +89,13 @@ class Effects:
                 total += np.array([found.get(each, 0.0) for each in ALL_NAMES])
         return total
 
+    def typical(self, level: str, start: str) -> Array:
+        """The middle of the effects at ``level`` over all names that begin with ``start``; 0 without any."""
+        found = [each for name, each in self.factors.get(level, {}).items() if name.startswith(f"{start} ")]
+        if not found:
+            return np.zeros(len(ALL_NAMES))
+        return np.median([[each.get(name, 0.0) for name in ALL_NAMES] for each in found], axis=0)
+
 
 def coefficients_from(logarithms: Array, prior: Coefficients = ON_GPU) -> Coefficients:
     """Coefficients at ``prior`` times the exponentials; shape (..., coefficients)."""
@@ -103,8 +114,12 @@ def harness_from(logarithms: Array) -> Harness:
 
 
 def deployment_coefficients(effects: Effects, deployment: Deployment) -> Coefficients:
-    """The step coefficients of ``deployment`` as plain numbers."""
-    return as_numbers(coefficients_from(effects.logarithms(levels_of(deployment)), PRIORS[deployment.accelerator.kind]))
+    """The step coefficients of ``deployment`` as plain numbers: of a middling version of its engine, whoever measured."""
+    levels = levels_of(deployment)
+    logarithms = (
+        effects.logarithms(levels) + effects.typical("protocol", levels["engine"]) + effects.typical("version", levels["model"])
+    )
+    return as_numbers(coefficients_from(logarithms, PRIORS[deployment.accelerator.kind]))
 
 
 def as_numbers(coefficients: Coefficients) -> Coefficients:

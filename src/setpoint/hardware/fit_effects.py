@@ -42,32 +42,34 @@ KINDS = (STEP, WHOLE, AROUND)
 SPREADS = {
     "memory": 0.25, "experts": 0.35, "compute": 0.35, "expert_compute": 0.45, "pad": 0.7, "kv": 0.4, "attention": 0.4,
     "link": 0.6, "activations": 0.6, "reduction_s": 0.6, "layer_s": 0.5, "moe_layer_s": 0.7, "sequence_s": 0.7,
-    "step_s": 0.6, "scale": 0.25, "burst": 1.2, "front_s": 1.3, "queue": 0.8, "cap": 0.3, "output_s": 2.5, "slot": 2.5,
-    "length": 0.06, "lag": 1.3,
+    "step_s": 0.6, "scale": 0.25, "burst": 1.0, "front_s": 1.0, "queue": 0.8, "cap": 0.2, "output_s": 2.5, "slot": 2.5,
+    "length": 0.06, "lag": 0.8, "first": 0.35,
 }  # fmt: skip
 # How much of it shows between the members of a level, by kind of coefficient.
-LEVEL_SPREADS: Mapping[str, Mapping[str, float]] = {
+LEVEL_SPREADS: Mapping[str, dict[str, float]] = {
     STEP: {
-        "all": 1.0, "engine": 0.5, "accelerator": 0.3, "engine accelerator": 0.4, "family": 0.3, "engine family": 0.5,
-        "family accelerator": 0.2, "model": 0.35, "parallel": 0.25, "version": 0.35, "protocol": 0.6,
+        "all": 1.0, "engine": 0.4, "accelerator": 0.6, "engine accelerator": 0.4, "family": 0.6, "engine family": 0.4,
+        "engine model": 0.3, "engine parallel": 0.15, "family accelerator": 0.2, "model": 0.35, "parallel": 0.25,
+        "version": 0.35, "protocol": 0.4,
     },
     WHOLE: {
-        "all": 0.7, "engine": 0.35, "accelerator": 0.2, "engine accelerator": 0.3, "family": 0.2, "engine family": 0.35,
-        "family accelerator": 0.15, "model": 0.25, "parallel": 0.2, "version": 2.5, "protocol": 0.4,
+        "all": 0.7, "engine": 0.35, "accelerator": 0.4, "engine accelerator": 0.3, "family": 0.2, "engine family": 0.35,
+        "engine model": 0.3, "engine parallel": 0.15, "family accelerator": 0.15, "model": 0.25, "parallel": 0.2,
+        "version": 2.5, "protocol": 0.3,
     },
     AROUND: {
-        "all": 1.0, "engine": 0.5, "accelerator": 0.3, "engine accelerator": 0.4, "family": 0.3, "engine family": 0.5,
-        "family accelerator": 0.2, "model": 0.35, "parallel": 0.25, "version": 0.35, "protocol": 0.6, "engine lengths": 0.8,
-        "model lengths": 0.8,
+        "all": 0.5, "engine": 0.5, "accelerator": 0.3, "engine accelerator": 0.4, "family": 0.3, "engine family": 0.5,
+        "engine model": 0.3, "family accelerator": 0.2, "model": 0.35, "parallel": 0.25, "version": 0.35, "protocol": 0.6,
+        "engine lengths": 0.4, "model lengths": 0.4, "engine clients": 0.3, "model clients": 0.3,
     },
 }  # fmt: skip
 # Standard deviations of ln TTFT and ln TPOT between repeats of one benchmark and what the formula leaves out.
-NOISE = (0.2, 0.05)
+NOISE = (0.17, 0.05)
 TAILS = 4.0
 # The first rounds have lighter tails and more noise: what several rows of one version agree on is not taken for an outlier.
 FIRST_TAILS, FIRST_ROUNDS = 200.0, 6
 ROUNDS = 12
-FIRST_SHARPNESS, SHARPER = 10.0, 1.25
+FIRST_SHARPNESS, SHARPER = 4.0, 1.35
 FIRST_NOISE, QUIETER = 6.0, 0.5
 NUDGE = 0.02
 # How much of a full step is taken: the first that makes the whole more likely.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from setpoint.hardware.accelerator import CPU
 from setpoint.hardware.calibrations import (
     MEASURED,
     PHYSICS,
@@ -84,6 +85,10 @@ class PhysicalTimer:
         """See ``StepTimer.affine``."""
         return self._base_s(tokens, sequences), self._kv_s, self._product_s  # type: ignore[attr-defined]
 
+    def __reduce__(self) -> tuple[type[PhysicalTimer], tuple[Terms, Coefficients, str, float]]:
+        """For another process: without what was remembered."""
+        return PhysicalTimer, (self.terms, self.coefficients, self.source, self.relative_error)
+
     def _uncached_base_s(self, tokens: int, sequences: int) -> float:
         return float(base_s(self.terms, self.coefficients, float(tokens), float(sequences)))
 
@@ -104,6 +109,10 @@ class ObservedTimer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_affine", lru_cache(maxsize=1 << 16)(self.fit.affine))
+
+    def __reduce__(self) -> tuple[type[ObservedTimer], tuple[StepFit, float, str]]:
+        """For another process: without what was remembered."""
+        return ObservedTimer, (self.fit, self.relative_error, self.source)
 
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """See ``StepTimer.affine``."""
@@ -131,16 +140,16 @@ def step_timer(deployment: Deployment) -> StepTimer:
 
 def physical_timer(deployment: Deployment) -> PhysicalTimer:
     """The physical model with what tables of measurements say, or with prior means."""
+    prior = PhysicalTimer(terms_of(deployment), PRIORS[deployment.accelerator.kind])
     calibration = effects_calibration()
-    if calibration is None:
-        return PhysicalTimer(terms_of(deployment), PRIORS[deployment.accelerator.kind])
+    if calibration is None or deployment.accelerator.kind == CPU:
+        return prior
     levels = levels_of(deployment)
     source = source_of(calibration.effects, levels)
     errors = calibration.errors.get(error_kind(calibration.effects, levels))
-    if source == PHYSICS:
-        return PhysicalTimer(terms_of(deployment), PRIORS[deployment.accelerator.kind])
-    coefficients = deployment_coefficients(calibration.effects, deployment)
-    return PhysicalTimer(terms_of(deployment), coefficients, source, errors.tpot_deviation if errors else PHYSICS_ERROR)
+    error = errors.tpot_deviation if errors else PHYSICS_ERROR
+    coefficients = prior.coefficients if source == PHYSICS else deployment_coefficients(calibration.effects, deployment)
+    return PhysicalTimer(prior.terms, coefficients, source, error)
 
 
 def carried_over(calibration: StepsCalibration, physical: PhysicalTimer) -> PhysicalTimer:

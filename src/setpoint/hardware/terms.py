@@ -22,6 +22,8 @@ import numpy.typing as npt
 from setpoint.hardware.deployment import Deployment
 
 ACTIVATION_BYTES = 2.0
+# Dense weights of 4 bits are unpacked on the way: that much of the bandwidth is lost at small batches.
+FOUR_BIT_READS = 1.5
 # Reads and writes of activations a layer beside the multiplications: norms, rotations, gates, quantisation.
 ACTIVATION_PASSES = 12.0
 
@@ -62,17 +64,19 @@ def terms_of(deployment: Deployment) -> Terms:
     narrow = device.compute_flops_per_s(deployment.weight_precision)
     wide = device.compute_flops_per_s("bf16")
     output = 2.0 * model.vocabulary * model.hidden
-    four_bits = bool(model.experts) and deployment.weight_precision in ("fp4", "int4")
+    four_bits = deployment.weight_precision in ("fp4", "int4")
+    kept_wide = four_bits and bool(model.experts)
+    unpacking = FOUR_BIT_READS if four_bits and not kept_wide else 1.0
     dense_flops = 2.0 * model.dense_parameters - output
     chosen = model.expert_parameters * (model.experts_per_token / model.experts if model.experts else 0.0)
     kv_unit = deployment.kv_bytes_per_token_per_device / max(model.kv_values_per_token + model.window_values_per_token, 1e-9)
     window = model.window_values_per_token * model.window_tokens + 2.0 * model.state_values
     reduced = 2.0 * model.layers * 2.0 * (devices - 1) / devices * model.hidden * ACTIVATION_BYTES / dp
     return Terms(
-        dense_weights_s=dense_bytes / tp / bandwidth,
+        dense_weights_s=unpacking * dense_bytes / tp / bandwidth,
         expert_weights_s=expert_bytes / devices / bandwidth,
         expert_share=model.experts_per_token / model.experts if model.experts else 0.0,
-        dense_token_s=dense_flops / devices / (wide if four_bits else narrow),
+        dense_token_s=dense_flops / devices / (wide if kept_wide else narrow),
         expert_token_s=2.0 * chosen / devices / narrow,
         output_sequence_s=output / devices / wide,
         kv_token_s=model.kv_values_per_token * kv_unit / dp / bandwidth,

@@ -22,12 +22,19 @@ SQUARE = 1024
 
 def this_machine() -> Accelerator:
     """This machine, measured once (about a second) and remembered in ``<data folder>/this-machine.yaml``."""
+    return remembered() or measure_this_machine()
+
+
+def remembered() -> Accelerator | None:
+    """What was measured before on this very machine, if anything was. Raises ``HardwareError`` for a file that is broken."""
     file = remembered_file()
-    if file.is_file():
+    try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if isinstance(document, dict) and document.get("machine") == fingerprint():
-            return accelerator_from(document, where=str(file))
-    return measure_this_machine()
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(document, dict) or document.get("machine") != fingerprint():
+        return None
+    return accelerator_from(document, where=str(file))
 
 
 def remembered_file() -> Path:
