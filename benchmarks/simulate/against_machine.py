@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/simulate/against_machine.py --runs runs/simulate --output against_machine.json
     .venv/bin/python benchmarks/simulate/against_machine.py --runs runs/simulate --output against_machine.json --offline
 
-The first run of all calibrates (profile, mode and load of ``CALIBRATION``); ``POINTS`` are other loads, profiles and modes, each
-measured twice. Loads are shares of what the simulator, so calibrated, takes for the capacity of the configuration. A
-point that is in ``--runs`` is not measured again; ``--offline`` measures nothing. About 10 minutes on a machine that does nothing else.
+The first run of all calibrates (profile, mode and load of ``CALIBRATION``); ``POINTS`` are other loads, profiles and modes,
+each measured twice. Loads are shares of what the simulator, so calibrated, takes for the capacity of the configuration. A point
+that is in ``--runs`` is not measured again; ``--offline`` measures nothing. About 11 minutes on a machine that is else idle.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "contention"))
 from driving import Load as Driven
 from driving import put, requirement_of, serving
 
+from setpoint.loop.simulation.figures import growing, phase_figures, phase_requests
 from setpoint.measure.target import Target
 from setpoint.policy.configuration import BatchingMode, ServingConfig
-from setpoint.record import Phase
+from setpoint.record import Phase, RequestClass
 from setpoint.report.machine import machine_facts
-from setpoint.report.request_samples import read_requests
+from setpoint.report.request_samples import SERVED, read_requests
 from setpoint.report.span import PhaseSpan
 from setpoint.report.steady import drift
 from setpoint.simulate.calibrated import CalibratedMachine, calibrate
-from setpoint.simulate.figures import growing, phase_figures, phase_requests
 from setpoint.simulate.load import Load, PhaseOfLoad
 from setpoint.simulate.naming import SharedPrefixes
 from setpoint.simulate.offered import limits_of
@@ -202,7 +202,9 @@ def rate_of(point: Point, machine: CalibratedMachine, runs: Path) -> float:
     every = np.zeros(size)
     load = Load(every, prompts, outputs, outputs, phases, every.astype(np.int64), named=named)
     config = CONFIGS[point.mode if point.mode != "setpoint" else "continuous"]
-    done = simulate(load, SimulatedSystem(machine.timer, 1024, BLOCK_TOKENS, config, overheads=machine.overheads, noise=machine.noise))
+    done = simulate(
+        load, SimulatedSystem(machine.timer, 1024, BLOCK_TOKENS, config, overheads=machine.overheads, noise=machine.noise)
+    )
     return round(point.share * size / done.end_s, 3)
 
 
@@ -217,23 +219,32 @@ def real_figures(point: Point, folder: Path, plan: dict[str, Any]) -> dict[str, 
     tokens = every.token_times_s
     output = float(((tokens >= span.start_s) & (tokens < span.end_s)).sum())
     if not len(tokens):
-        ended = (every.end_s >= span.start_s) & (every.end_s < span.end_s) & every.is_class("ok", "late")
+        ended = (every.end_s >= span.start_s) & (every.end_s < span.end_s) & every.is_class(*SERVED)
         output = float(np.nansum(every.output_tokens[ended]))
-    return figures(samples, output / span.duration_s, drift(every, span)[0], len(rows), rows.count("shed"))
+    return figures(samples, output / span.duration_s, drift(every, span)[0], len(rows), rows.count(RequestClass.SHED))
 
 
 def simulated_figures(done: Simulated) -> dict[str, Any]:
     """The same of a simulation."""
     rows = phase_requests(done, Phase.SUSTAINED)
-    found = phase_figures(done, Phase.SUSTAINED, requirement_of("recommendation").slo.model_copy(update={"latency": (), "spread": ()}))
-    result = figures({"ttft": rows.ttft_s(), "e2e": rows.e2e_s()}, found.output_tokens_per_s, growing(done), len(rows), found.shed)
+    found = phase_figures(
+        done, Phase.SUSTAINED, requirement_of("recommendation").slo.model_copy(update={"latency": (), "spread": ()})
+    )
+    result = figures(
+        {"ttft": rows.ttft_s(), "e2e": rows.e2e_s()}, found.output_tokens_per_s, growing(done), len(rows), found.shed
+    )
     result["itl"] = {"p50": found.itl_s.p50, "p99": found.itl_s.p99}
     return result
 
 
 def figures(samples: dict[str, Any], output_per_s: float, overloaded: bool, offered: int, shed: int) -> dict[str, Any]:
     """Percentiles by name, and what else is compared."""
-    found: dict[str, Any] = {"output_tokens_per_s": output_per_s, "overloaded": bool(overloaded), "offered": offered, "shed": int(shed)}
+    found: dict[str, Any] = {
+        "output_tokens_per_s": output_per_s,
+        "overloaded": bool(overloaded),
+        "offered": offered,
+        "shed": int(shed),
+    }
     for name, values in samples.items():
         known = values[np.isfinite(values)]
         p50, p99 = np.percentile(known, [50, 99]).tolist() if len(known) else (None, None)

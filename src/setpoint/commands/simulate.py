@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from setpoint.loop.flags import ARRIVALS, LENGTH, LOAD, OUTPUT, REQUESTS, TRACE, LengthFlags, LoadFlags, OutputFlags, TraceFlags
+from setpoint.loop.flags import (
+    ARRIVALS,
+    LENGTH,
+    LOAD,
+    OUTPUT,
+    REQUESTS,
+    TRACE,
+    LengthFlags,
+    LoadFlags,
+    OutputFlags,
+    TraceFlags,
+)
 from setpoint.loop.flags import option as _option
 
 SYSTEM, BESIDE = "System", "Replicas"
@@ -37,21 +48,23 @@ EPILOG = "Exit codes: 0 every limit is met (or there is none), 1 one is missed, 
 class SystemFlags:
     """What serves."""
 
-    model: Annotated[str | None, _option("NAME", "Model: a name, a config.json, a GGUF file; default: the requirement's.", SYSTEM)] = (
-        None
-    )
+    model: Annotated[
+        str | None, _option("NAME", "A name, a config.json or a GGUF file; default: the requirement's.", SYSTEM)
+    ] = None
     hardware: Annotated[str, _option("NAME", "Accelerator, see setpoint hardware list.", SYSTEM)] = "this-machine"
     tensor_parallel: Annotated[int, _option("N", "Devices that share each layer.", SYSTEM, min=1, max=64)] = 1
     engine: Annotated[str, _option("NAME", "setpoint or vllm: whose overheads and defaults.", SYSTEM)] = "setpoint"
-    mode: Annotated[str | None, _option("NAME", "immediate, static, continuous or setpoint; default: the engine's.", SYSTEM)] = None
+    mode: Annotated[
+        str | None, _option("NAME", "immediate, static, continuous or setpoint; default: the engine's.", SYSTEM)
+    ] = None
     max_running: Annotated[int | None, _option("N", "Most requests in a step.", SYSTEM, min=1)] = None
     token_budget: Annotated[int | None, _option("N", "Most new tokens in a step.", SYSTEM, min=1)] = None
     max_waiting: Annotated[int | None, _option("N", "Bound of the queue.", SYSTEM, min=0)] = None
     precision: Annotated[str | None, _option("NAME", "Of the weights; default: as published.", SYSTEM)] = None
     kv_precision: Annotated[str, _option("NAME", "Of the KV cache.", SYSTEM)] = "bf16"
-    kv_tokens: Annotated[int | None, _option("N", "KV cache of a replica; default: what its memory holds.", SYSTEM, min=64)] = None
-    draft_tokens: Annotated[int, _option("K", "Speculation: tokens drafted a step.", SYSTEM, min=0, max=16)] = 0
-    acceptance: Annotated[float, _option("SHARE", "Chance that a drafted token is accepted.", SYSTEM, min=0, max=1)] = 0.7
+    kv_tokens: Annotated[int | None, _option("N", "KV cache of a replica; default: what its memory holds.", SYSTEM, min=64)] = (
+        None
+    )
     replicas: Annotated[int, _option("N", "Copies behind a router.", BESIDE, min=1, max=1024)] = 1
     routing: Annotated[str, _option("NAME", "round-robin or least-outstanding.", BESIDE)] = "round-robin"
 
@@ -69,7 +82,7 @@ def simulate(
     """See ``HELP``. The exit code is the verdict."""
     from setpoint.commands.showing import show
     from setpoint.loop.exports import deliver, require_writable
-    from setpoint.loop.simulating import simulate_asked
+    from setpoint.loop.simulation.asked import simulate_asked
 
     require_writable(output)
     report = simulate_asked(requirement, system, load, trace, length, output)

@@ -2,8 +2,8 @@
 
 From the run's tables (``record.STEP_COLUMNS``, ``REQUEST_COLUMNS``, ``DECISION_COLUMNS``), nothing else:
 
-- the step: the formula of ``policy/step_time.py`` by non-negative least absolute relative error over all steps, times the median
-  error of steps of as many tokens (powers of two; pulled to 1 as by ``TIER_PRIOR`` steps without error);
+- the step: the formula of ``policy/step_time.py`` by non-negative least absolute relative error over all steps, times the
+  median error of steps of as many tokens (powers of two; pulled to 1 as by ``TIER_PRIOR`` steps without error);
 - between two steps of a busy loop: a base and a part for each request in the step;
 - from the send to the engine: the delay for which most requests are seen at the step at which they were seen;
 - from the end of a step to the client: the median over first tokens;
@@ -167,7 +167,11 @@ def _receive_s(starts_s: FloatColumn, requests: pa.Table, sent_s: FloatColumn, d
         return 0.0
     admitted = decisions.filter(pc.is_in(decisions["kind"], pa.array(["admit", "reject"])))
     seen = dict(zip(admitted["request_id"].to_pylist(), admitted["time_s"].to_pylist(), strict=True))
-    pairs = [(at_s, seen[name]) for name, at_s in zip(requests["request_id"].to_pylist(), sent_s.tolist(), strict=True) if name in seen]
+    pairs = [
+        (at_s, seen[name])
+        for name, at_s in zip(requests["request_id"].to_pylist(), sent_s.tolist(), strict=True)
+        if name in seen
+    ]
     if not pairs:
         return 0.0
     sent, at = np.array(pairs).T

@@ -1,8 +1,8 @@
 """Every gap between two tokens, accounted for without a list of them.
 
 All streams that decode get their next token at the end of the same step, so a step makes one gap, as many times as there are
-such streams. Gaps are counted in bins a 1/``BINS_A_DOUBLING`` of an octave wide (0.07 %), by phase; the largest gap of a request
-is the largest of a suffix of steps, and how many of its gaps were late is a difference of two counts.
+such streams. Gaps are counted in bins a 1/``BINS_A_DOUBLING`` of an octave wide (0.07 %), by phase; the largest gap of a
+request is the largest of a suffix of steps, and how many of its gaps were late is a difference of two counts.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class GapAccount:
         self._size = 0
 
     def steps(self, gaps_s: FloatColumn, ends_s: FloatColumn, streams: list[int], emitted: int, step: int) -> None:
-        """Steps up to number ``step``: each made a gap for ``streams[phase]`` streams and ``emitted`` tokens. Shapes (steps,)."""
+        """Steps up to number ``step``, a gap for ``streams[phase]`` streams and ``emitted`` tokens each. Shapes (steps,)."""
         size = len(gaps_s)
         if size + self._size > BUFFER:
             self.flush()

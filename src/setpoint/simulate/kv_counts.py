@@ -1,9 +1,9 @@
 """The block pool of ``engine/kv_blocks.py`` by counts: the same numbers after the same calls, without a number for every block.
 
-A block is *named* if other requests may have its content too (a shared prefix, a trace's hash): it has a digest, and is followed
-one by one. The others are *own*: nobody but their request can ever find them, so a request's own blocks are a number. What
-the engine's pool does is done here in the same order: free blocks before cached ones, cached ones least recently used first, of one
-request the last block first. ``tests/simulate/test_simulate_kv_counts.py`` runs both side by side.
+A block is *named* if other requests may have its content too (a shared prefix, a trace's hash): it has a digest, and is
+followed one by one. The others are *own*: nobody but their request can ever find them, so a request's own blocks are a number.
+What the engine's pool does is done here in the same order: free blocks before cached ones, cached ones least recently used
+first, of one request the last block first. ``tests/simulate/test_simulate_stretches.py`` runs both side by side.
 """
 
 from __future__ import annotations

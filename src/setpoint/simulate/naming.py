@@ -44,8 +44,7 @@ class TraceBlocks:
             text = self._texts.setdefault((text, number), len(self._texts))
             begin, end = end, min(end + tokens, most)
             first = text * MOST_BLOCKS_A_TEXT
-            for place in range(len(found), end // block_tokens):
-                found.append(first + (place + 1) * block_tokens - begin)
+            found += [first + (place + 1) * block_tokens - begin for place in range(len(found), end // block_tokens)]
             if end >= most:
                 break
         return tuple(found)

@@ -1,4 +1,4 @@
-"""The load of a requirement or of a trace, as a simulation takes it: the requests that ``setpoint measure`` sends for the same seed."""
+"""The load of a requirement or of a trace as a simulation takes it: what ``setpoint measure`` sends for the same seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from setpoint.policy.views import IntColumn, RequestLimits
+from setpoint.policy.views import RequestLimits
 from setpoint.record import Phase
 from setpoint.requirement import LatencyMetric, RequestProfile, Slos
 from setpoint.requirement.arrival import STATIONARY
@@ -67,9 +67,7 @@ def load_of_profile(
         else:
             drawn = segment.columns(profile.shapes, times_s.size)
             places = np.full(times_s.size, len(phases), dtype=np.int64)
-            parts.append(
-                (times_s, places, drawn.prompt_tokens, drawn.output_tokens, drawn.shared_tokens, drawn.prefix_seed)
-            )
+            parts.append((times_s, places, drawn.prompt_tokens, drawn.output_tokens, drawn.shared_tokens, drawn.prefix_seed))
         phases.append(span)
         start_s = span.end_s
     if drafts:
@@ -117,9 +115,16 @@ def _with_turns(drafts: list[Draft], kind: Kind, phases: Sequence[PhaseOfLoad], 
 
 
 def load_of_trace(
-    trace: Trace, kind: Kind, *, speed_up: float = 1.0, start_s: float = 0.0, warmup_s: float, sustained_s: float, drain_s: float
+    trace: Trace,
+    kind: Kind,
+    *,
+    speed_up: float = 1.0,
+    start_s: float = 0.0,
+    warmup_s: float,
+    sustained_s: float,
+    drain_s: float,
 ) -> Load:
-    """What a trace with times says of ``start_s`` and after, ``speed_up`` times as fast, its prompts sharing what its blocks do.
+    """A trace with times from ``start_s`` on, ``speed_up`` times as fast; its prompts share what its blocks do.
 
     Raises ``ValueError`` if there is no request in that part of it.
     """

@@ -6,7 +6,7 @@ The system's parts are the ones that serve: the policy of ``policy/modes.py``, t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -21,12 +21,12 @@ from setpoint.simulate.load import Load
 from setpoint.simulate.replica import Replica
 from setpoint.simulate.router import Router, Routing
 from setpoint.simulate.sequences import SimulatedSequence
-from setpoint.simulate.speculation import Speculation
 from setpoint.simulate.stretch_loop import StretchLoop
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import Noise, Overheads, StepTimer, Timing
 
 MOST_REPLICAS = 1024
+ROWS_AT_ONCE = 1 << 14
 
 
 class Flavour(StrEnum):
@@ -38,10 +38,10 @@ class Flavour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSystem:
-    """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens and a policy for ``configuration``.
+    """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens, under ``configuration``.
 
-    model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows ``timer``
-    as it is.
+    model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows
+    ``timer`` as it is.
     """
 
     timer: StepTimer
@@ -54,7 +54,6 @@ class SimulatedSystem:
     overheads: Overheads = field(default_factory=Overheads)
     noise: Noise = field(default_factory=Noise)
     model: Callable[[], StepTimeModel] | None = None
-    speculation: Speculation | None = None
 
 
 @dataclass(slots=True)
@@ -131,22 +130,13 @@ def _drive(load: Load, system: SimulatedSystem, replicas: list[Replica], ledger:
     router = Router(system.routing, replicas)
     receive_s, size = system.overheads.receive_s, system.block_tokens
     requests = [kind.as_request() for kind in load.kinds]
-    kinds = None if load.kind is None else load.kind.tolist()
-    rows = zip(
-        load.sent_s.tolist(),
-        load.prompt_tokens.tolist(),
-        load.output_tokens.tolist(),
-        load.cap_tokens.tolist(),
-        load.phase.tolist(),
-        strict=True,
-    )
-    for row, (sent_s, prompt, output, cap, phase) in enumerate(rows):
+    for row, (sent_s, prompt, output, cap, phase) in enumerate(_rows(load)):
         at_s = sent_s + receive_s
         number, replica = router.choose(at_s)
         ledger.replica[row] = number
         sequence = SimulatedSequence(
             row,
-            requests[0 if kinds is None else kinds[row]],
+            requests[0 if load.kind is None else load.kind[row]],
             replica.loop.progress,
             row=row,
             phase=phase,
@@ -162,3 +152,10 @@ def _drive(load: Load, system: SimulatedSystem, replicas: list[Replica], ledger:
     until_s = load.phases[-1].end_s + load.drain_s if load.phases else inf
     for replica in replicas:
         replica.advance(until_s)
+
+
+def _rows(load: Load) -> Iterator[tuple[float, int, int, int, int]]:
+    """Sends, lengths, caps and phases as Python's numbers, a part of the load at a time."""
+    columns = (load.sent_s, load.prompt_tokens, load.output_tokens, load.cap_tokens, load.phase)
+    for start in range(0, len(load), ROWS_AT_ONCE):
+        yield from zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)

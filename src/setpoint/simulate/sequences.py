@@ -45,12 +45,13 @@ NO_LIMITS = RequestLimits()
 class SimulatedSequence(Sequence):
     """A request as the step loop knows it, its tokens being a number.
 
-    row: its place in the load; phase: a small number for where its figures belong. target_tokens: where its answer ends, unknown
-    to any policy. named: digests of the leading full blocks that other prompts may have too; referred: those of them that it
-    holds a reference to. held: blocks it holds while in prefill (a decode holds those that its computed tokens fill).
+    row: its place in the load; phase: a small number for where its figures belong. target_tokens: where its answer ends,
+    unknown to any policy. named: digests of the leading full blocks that other prompts may have too; referred: those of them
+    that it holds a reference to. held: blocks it holds while in prefill (a decode holds those that its computed tokens fill).
     since: ``Progress.steps`` when it began to decode, -1 while it does not. grown: ``Progress.steps`` when it last got a block
-    by itself. follows: whether its last token came with the last step. gaps_from, late_from: the step of its token before the next, and what the counts of late gaps were then;
-    own_gap_s, own_late: the largest of its earlier gaps, and how many of them were late.
+    by itself. follows: whether its last token came with the last step. gaps_from, late_from: the step of its last token that
+    followed no other, and what the counts of late gaps were then; own_gap_s, own_late: the largest of its earlier gaps, and how
+    many of them were late.
     """
 
     __slots__ = (

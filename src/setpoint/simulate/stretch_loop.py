@@ -1,9 +1,9 @@
 """The engine's step loop (``engine/step_loop.py``) taken over whole stretches of steps in which nobody joins or leaves.
 
-What is the engine's: admission, queues, the plan and who asks for it, joins, preemption, order, what a policy is shown and told. What
-is here: requests kept as rows, and a plan that the policy declared to stand (``StepPlan.valid_for_steps``) carried out for as
-many steps as nothing changes, every one of them timed. A stretch ends with the first answer that does, before the step
-for which blocks would lack, and where the caller has something new.
+What is the engine's: admission, queues, the plan, joins, preemption, order, what a policy is shown and told. What is here:
+requests kept as rows, and a plan that the policy declared to stand (``StepPlan.valid_for_steps``) carried out for as many
+steps as nothing changes, every one of them timed. A stretch ends with the first answer that does, before the step for
+which blocks would lack, and where the caller has something new.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from setpoint.engine.assembly import Assembled, Assembler
-from setpoint.engine.batch import Batch
+from setpoint.engine.batch import Batch, StepOutput
 from setpoint.engine.executor import Executor
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, Rejected
@@ -51,6 +51,12 @@ class _Nothing(Executor):
     def submit(self, batch: Batch) -> Batch:
         return batch
 
+    def collect(self, ticket: Batch) -> StepOutput:
+        raise NotImplementedError("a stretch is carried out by its loop")
+
+    def close(self) -> None:
+        return None
+
 
 class StretchLoop(StepLoop):
     """One engine. ``offer`` a request, ``begin_step``, ``finish_stretch``; ``clock`` is moved by whoever drives it."""
@@ -73,7 +79,8 @@ class StretchLoop(StepLoop):
         self.progress = Progress()
         self.running_rows, self.waiting_rows = Rows(), Rows()
         super().__init__(policy, _Nothing(blocks, block_tokens), clock, max_model_len=blocks * block_tokens, model=model)
-        self.decisions, self.steps = NoDecisions(), NoSteps()
+        self.decisions = NoDecisions()
+        self.steps: NoSteps = NoSteps()
         self.peak_used_blocks = 0
         self._timing, self._ledger, self._gaps = timing, ledger, gaps
         self._limits, self._whole_answers = limits, whole_answers
@@ -174,7 +181,8 @@ class StretchLoop(StepLoop):
         """Ids of those that decode, in order of arrival."""
         rows = self.running_rows
         ids = rows.whole(ID)
-        return (ids if self._counting.decodes == len(rows) else ids[rows.whole(DECODES) == 1]).tolist()
+        decoding: list[int] = (ids if self._counting.decodes == len(rows) else ids[rows.whole(DECODES) == 1]).tolist()
+        return decoding
 
     def _most_steps(self, plan: StepPlan, assembled: Assembled, left_s: float) -> int:
         """Steps for which nothing can change but the clock; 1 if this one changes something itself."""

@@ -55,8 +55,7 @@ def _works(configuration: ServingConfig) -> list[StepWork]:
     counts = sorted({max(1, configuration.max_running >> shift) for shift in range(6)})
     chunks = sorted({max(2, configuration.token_budget >> shift) for shift in range(0, 8, 2)})
     for context in CONTEXTS:
-        for decodes in counts:
-            found.append(StepWork(decodes, decodes, decodes * context, decodes * context))
+        found += [StepWork(decodes, decodes, decodes * context, decodes * context) for decodes in counts]
         for chunk in chunks:
             for decodes in (0, *counts[::2]):
                 read = decodes * context + chunk + context // 2

@@ -1,4 +1,4 @@
-"""How long steps take on a virtual clock: a timer's line for each batch, the loop's own time between steps, and noise by seed."""
+"""How long steps take on a virtual clock: a timer's line for each batch, the loop's own time between, and noise by seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StepTimer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LineTimer:
-    """A machine of five constants, those of ``policy/step_time.py``: a base, and seconds a token, sequence, KV read, product."""
+    """A machine of five constants, those of ``policy/step_time.py``."""
 
     base_s: float
     token_s: float = 0.0
@@ -98,9 +98,7 @@ class Timing:
         self._lines: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._last_tokens = -1
 
-    def steps(
-        self, work: StepWork, *, step: int, start_s: float, steps: int, decodes: int
-    ) -> tuple[FloatColumn, FloatColumn]:
+    def steps(self, work: StepWork, *, step: int, start_s: float, steps: int, decodes: int) -> tuple[FloatColumn, FloatColumn]:
         """Ends of ``steps`` steps from number ``step`` on, the first of ``work``, and when the loop looks up after each.
 
         In each step the contexts of ``decodes`` requests are a token longer than in the one before. Shapes (steps,).

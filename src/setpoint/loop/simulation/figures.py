@@ -1,8 +1,8 @@
-"""What a simulation says of a phase, in the figures and checks that measurements have (``record.PhaseMeasures``, ``SloReport``).
+"""What a simulation says of a phase, in the figures and checks of measurements (``record.PhaseMeasures``, ``SloReport``).
 
-Moments are the client's: what the way there and back takes (``Overheads``) is in them. Latencies are judged as measured ones are
-(``report/judge.py``). Gaps are counted, not listed: their percentiles are exact to the width of a bin (``simulate/gaps.py``),
-and the interval of the share beyond a limit is that of a ratio over ``BATCHES`` parts of the requests.
+Moments are the client's: what the way there and back takes (``Overheads``) is in them. Latencies are judged as measured ones
+are (``report/judge.py``). Gaps are counted, not listed: their percentiles are exact to the width of a bin
+(``simulate/gaps.py``), and the interval of the share beyond a limit is that of a ratio over ``BATCHES`` parts of the requests.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ def phase_figures(
         preemptions=int(done.ledger.preemptions[np.isin(done.load.phase, _places(done, phase))].sum()),
         output_tokens_per_usd=output / seconds / usd_per_s if usd_per_s else None,
         usd_per_good_request=usd_per_s * seconds / ok if usd_per_s and ok else None,
-        refusal_s=_summary(Sample((requests.end_s - requests.intended_s)[refused], np.zeros(int(refused.sum()), np.bool_)), True)
+        refusal_s=_summary(
+            Sample((requests.end_s - requests.intended_s)[refused], np.zeros(int(refused.sum()), np.bool_)), True
+        )
         if refused.any()
         else None,
         stalled_fraction=float((gaps > STALL_LIMIT_S).mean()) if len(gaps) else None,

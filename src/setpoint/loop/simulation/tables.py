@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from setpoint.loop.simulation.figures import phase_requests
 from setpoint.record import REQUEST_COLUMNS, RequestClass
-from setpoint.simulate.figures import phase_requests
 from setpoint.simulate.run import Simulated
 
 STATUS = {RequestClass.OK: 200, RequestClass.SHED: 503, RequestClass.FAILED: 400}

@@ -12,19 +12,18 @@ from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LengthFlags, LoadFlags, OutputFlags, TraceFlags
 from setpoint.loop.schedule import Schedule, schedule_for
 from setpoint.loop.shorthand import seconds
+from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
 from setpoint.loop.traces import TraceChoice
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Candidate, Phase, Predicted, Report, Validity, Verdict
 from setpoint.report.figures import request_slos
 from setpoint.requirement import ModelSource, Requirement, load_requirement
 from setpoint.requirement.types import Price
-from setpoint.simulate.figures import gap_limits_s, growing, judged, phase_figures
 from setpoint.simulate.load import Load
 from setpoint.simulate.offered import limits_of, load_of_profile, load_of_trace, sustained_for
 from setpoint.simulate.router import Routing
 from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
 from setpoint.simulate.sequences import Kind
-from setpoint.simulate.speculation import Speculation
 
 if TYPE_CHECKING:
     from setpoint.commands.simulate import SystemFlags
@@ -82,13 +81,10 @@ def system_of(deployment: Deployment, requirement: Requirement, flags: SystemFla
         replicas=flags.replicas,
         flavour=flavour,
         routing=_one_of(Routing, "routing", flags.routing),
-        speculation=Speculation(flags.draft_tokens, flags.acceptance) if flags.draft_tokens else None,
     )
 
 
-def configuration_for(
-    deployment: Deployment, requirement: Requirement, flags: SystemFlags, kv_tokens: int
-) -> ServingConfig:
+def configuration_for(deployment: Deployment, requirement: Requirement, flags: SystemFlags, kv_tokens: int) -> ServingConfig:
     """The engine's defaults on this hardware with the options put in.
 
     vLLM's: the API server's own (8192 tokens and 1024 requests a step on devices of 70 GB and more but the A100, else 2048 and
@@ -164,9 +160,7 @@ def _schedule(requirement: Requirement, length: LengthFlags, choice: TraceChoice
         sustained_s = choice.length_s(sustained_s, warmup_s)
     elif length.requests is not None:
         sustained_s = sustained_for(requirement.profile, length.requests, seed=length.seed, warmup_s=warmup_s)
-    return Schedule(
-        warmup_s=warmup_s, sustained_s=sustained_s or base.sustained_s, recovery_s=base.recovery_s, drain_s=DRAIN_S
-    )
+    return Schedule(warmup_s=warmup_s, sustained_s=sustained_s or base.sustained_s, recovery_s=base.recovery_s, drain_s=DRAIN_S)
 
 
 def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, deployment: Deployment) -> Report:
@@ -176,7 +170,9 @@ def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, 
     steady = not growing(done)
     price = _price(requirement, system, deployment)
     figures = {
-        phase: phase_figures(done, phase, request_slos(requirement, phase), price=price, steady=steady and phase is Phase.SUSTAINED)
+        phase: phase_figures(
+            done, phase, request_slos(requirement, phase), price=price, steady=steady and phase is Phase.SUSTAINED
+        )
         for phase in (Phase.SUSTAINED, Phase.BURST)
         if any(each.phase is phase for each in done.load.phases)
     }
@@ -243,8 +239,8 @@ def _source(system: SimulatedSystem) -> Any:
 
 def _save(report: Report, done: Simulated, folder: Path, schedule: Schedule, seed: int) -> None:
     from setpoint.loop.folder import claim
+    from setpoint.loop.simulation.tables import request_table
     from setpoint.loop.writing import run_info, save_run
-    from setpoint.simulate.tables import request_table
 
     claim(folder)
     info = run_info(report, seed=seed, schedule=schedule, started_unix_s=0.0)

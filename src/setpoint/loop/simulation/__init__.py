@@ -1,0 +1,1 @@
+"""``setpoint simulate``: from options to a report, by way of ``setpoint.simulate``."""
