@@ -11,7 +11,7 @@ import yaml
 
 from setpoint import cli
 from setpoint.loop.configs import read_config
-from setpoint.plan.closer_look import scaled
+from setpoint.plan.scaled import scaled
 from setpoint.record import Report
 
 REQUIREMENT = """\

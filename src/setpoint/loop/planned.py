@@ -10,6 +10,7 @@ from typing import Any
 
 from setpoint.hardware.prices import parse_prices
 from setpoint.loop.asserts import parse_assertions, with_asserted_limits
+from setpoint.loop.closer_look import looked_at
 from setpoint.loop.console import console
 from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
@@ -85,7 +86,7 @@ def plan_requirement(path: Path | None, options: PlanOptions) -> Done:
         shape_of(asked, command)
     if options.output is not None:
         claim(options.output)
-    with ProcessRunner(TrialOf(requirement), options.processes) as runner, _progress() as progress:
+    with ProcessRunner(TrialOf(requirement, looked_at), options.processes) as runner, _progress() as progress:
         improvement = None if command is None else make_improvement(asked, command, runner, progress)
         plan = make_plan(asked, runner, progress)
     document = plan_document(plan)

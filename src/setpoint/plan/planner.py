@@ -10,7 +10,6 @@ from enum import StrEnum
 from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.asked import Asked
 from setpoint.plan.binding import Binding, binding
-from setpoint.plan.closer_look import scaled
 from setpoint.plan.context import ContextCurve, context_curve
 from setpoint.plan.economy import (
     Goal,
@@ -23,6 +22,7 @@ from setpoint.plan.economy import (
 from setpoint.plan.headroom import Headroom, Uncertainty, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
+from setpoint.plan.scaled import scaled
 from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
 from setpoint.plan.shadow import ShadowPrice, shadow_prices
 from setpoint.plan.sketch import LoadSketch, sketch_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.step_time import StepTimer, step_timer
-from setpoint.plan.closer_look import looked_at
 from setpoint.plan.curve import Floats
 from setpoint.plan.latency import PERCENT, latency_metric
 from setpoint.plan.limits import limits_of
@@ -20,10 +20,9 @@ from setpoint.plan.topology import Scheduler
 from setpoint.plan.trial import Job, Trial
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.record import Phase
+from setpoint.record import Phase, Predicted, SloReport
 from setpoint.report.figures import request_slos
 from setpoint.requirement import LatencyMetric, Requirement
-from setpoint.simulate.figures import gap_limits_s
 from setpoint.simulate.gaps import bin_s
 from setpoint.simulate.ledger import Ending
 from setpoint.simulate.load import Load
@@ -38,6 +37,10 @@ JUDGED = (Phase.SUSTAINED, Phase.BURST)
 PATTERNS, MOST_PATTERN_REQUESTS = 3.0, 20_000
 GAP_FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.2, 3.2)
 """Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
+
+
+Look = Callable[[Requirement, Simulated, str, float | None], tuple[Predicted, SloReport]]
+"""Figures and checks of a simulation, given where its steps come from and what it costs an hour."""
 
 
 class _Hidden:
@@ -61,8 +64,8 @@ class _Hidden:
         return isinstance(other, _Hidden) and other.key == self.key
 
 
-def run_trial(requirement: Requirement, job: Job) -> Trial:
-    """The trial of a job. Deterministic: all that is drawn is drawn from the job's seed."""
+def run_trial(requirement: Requirement, job: Job, look: Look | None = None) -> Trial:
+    """The trial of a job, with what ``look`` makes of a full one. Deterministic: all is drawn from the job's seed."""
     load = offered_load(requirement, job)
     done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement, full=job.full))
     phases = [samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase in JUDGED]
@@ -70,22 +73,23 @@ def run_trial(requirement: Requirement, job: Job) -> Trial:
     excess = excess_table(phases, limits_of(requirement), slos)
     latency_s = phases[0].percentile_s(latency_metric(requirement.profile), PERCENT)
     predicted, slo = None, None
-    if job.full:
+    if job.full and look is not None:
         price = job.shape.usd_per_gpu_h
         usd_per_h = None if price is None else price * job.shape.gpus
-        predicted, slo = looked_at(requirement, done, timer_of(job.shape.deployment).source, usd_per_h)
+        predicted, slo = look(requirement, done, timer_of(job.shape.deployment).source, usd_per_h)
     return Trial(job, excess, latency_s, predicted, slo)
 
 
 @dataclass(frozen=True, slots=True)
 class TrialOf:
-    """``run_trial`` of one requirement, as other processes can be given it."""
+    """``run_trial`` of one requirement, as other processes can be given it; ``look`` is a function of a module."""
 
     requirement: Requirement
+    look: Look | None = None
 
     def __call__(self, job: Job) -> Trial:
         """The trial of a job."""
-        return run_trial(self.requirement, job)
+        return run_trial(self.requirement, job, self.look)
 
 
 def offered_load(requirement: Requirement, job: Job) -> Load:
@@ -151,7 +155,8 @@ def _timer(names: tuple[str, str], hidden: _Hidden) -> StepTimer:
 
 def _gap_limits_s(requirement: Requirement, *, full: bool) -> tuple[float, ...]:
     """What gaps are counted against: the limits themselves for a closer look, their multiples where goodput is limited."""
-    found = set(gap_limits_s(requirement)) if full else set()
+    slos = (*requirement.slo.latency, *requirement.slo_burst.latency)
+    found = {slo.limit_s for slo in slos if slo.metric is LatencyMetric.ITL} if full else set()
     limit_s = requirement.slo.limit_s(LatencyMetric.ITL)
     if limit_s is not None and requirement.slo.goodput_fraction_min is not None:
         found |= {limit_s * factor for factor in GAP_FACTORS}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from setpoint.loop.simulation.figures import growing, judged, phase_figures
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.record import Phase, PhaseMeasures, Predicted, SloCheck, SloReport, Verdict
 from setpoint.report.figures import request_slos
 from setpoint.report.judge import overall_verdict
 from setpoint.requirement import Price, Requirement
-from setpoint.simulate.figures import growing, judged, phase_figures
 from setpoint.simulate.run import Simulated
 from setpoint.statistics import proportion_interval
-
-COUNTS = ("offered", "ok", "late", "shed", "failed", "dropped", "unfinished", "preemptions")
-RATES = ("goodput_rps", "output_tokens_per_s", "prompt_tokens_per_s")
 
 
 def looked_at(requirement: Requirement, done: Simulated, source: str, usd_per_h: float | None) -> tuple[Predicted, SloReport]:
@@ -55,14 +52,3 @@ def _few_refused(figures: PhaseMeasures, limit: Limit) -> SloCheck:
         interval=interval,
         verdict=verdict,
     )
-
-
-def scaled(predicted: Predicted, replicas: int) -> Predicted:
-    """The figures of ``replicas`` that each see such a share of the load: so many times the counts and rates."""
-
-    def scale(figures: PhaseMeasures) -> PhaseMeasures:
-        found = {name: getattr(figures, name) for name in (*COUNTS, *RATES)}
-        return figures.model_copy(update={name: value * replicas for name, value in found.items() if value is not None})
-
-    burst = None if predicted.burst is None else scale(predicted.burst)
-    return predicted.model_copy(update={"sustained": scale(predicted.sustained), "burst": burst})
