@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -122,6 +123,7 @@ def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
     """The system that a job describes."""
     shape = job.shape
     block = BLOCK_TOKENS[shape.deployment.engine]
+    config = job.serving.config.model_dump_json()
     return SimulatedSystem(
         timer=timer_of(shape.deployment),
         kv_blocks=max(1, shape.kv_tokens // block),
@@ -129,13 +131,16 @@ def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
         configuration=job.serving.config,
         replicas=replicas,
         flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
-        model=_model(job.serving.config.model_dump_json(), *_names(shape.deployment)),
+        model=lambda: copy(_model(config, *_names(shape.deployment))),
     )
 
 
 @lru_cache(maxsize=256)
 def _model(config: str, names: tuple[str, str], hidden: _Hidden) -> StepTimeModel:
-    """What a policy knows of the machine: taught once for a configuration, since it learns no more after that."""
+    """What a policy knows of the machine: taught once for a configuration, since it learns no more after that.
+
+    Copied for each simulation, because it notes the shape of the last step.
+    """
     return taught_model(_timer(names, hidden), ServingConfig.model_validate_json(config), Overheads())
 
 
