@@ -9,7 +9,7 @@ import numpy as np
 from setpoint.hardware.accelerator import accelerator
 from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
 from setpoint.hardware.model_facts import model_facts
-from setpoint.hardware.step_time import step_timer
+from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.asked import Asked, Wishes, asked_of
 from setpoint.plan.curve import STRETCHES
 from setpoint.plan.fluid import at_load, balance, capacity
@@ -50,6 +50,7 @@ class FormulaRunner:
     def __init__(self, asked: Requirement) -> None:
         self._limits = limits_of(asked)
         self._load = sketch_of(asked.profile)
+        self._timers: dict[str, StepTimer] = {}
         self.jobs: list[Job] = []
 
     def run(self, jobs: Sequence[Job], done: Callable[[int], None]) -> list[Trial]:
@@ -60,7 +61,9 @@ class FormulaRunner:
 
     def _trial(self, job: Job) -> Trial:
         shape, load = job.shape, self._load
-        timer = step_timer(shape.deployment)
+        if shape.name not in self._timers:
+            self._timers[shape.name] = step_timer(shape.deployment)
+        timer = self._timers[shape.name]
         most = capacity(timer, load, job.serving, shape.kv_tokens)
         left = max(1.0 - job.rate_rps / most.rate_rps, 1e-4)
         tokens = round(load.mean_uncached)
