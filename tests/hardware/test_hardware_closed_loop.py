@@ -112,7 +112,7 @@ def test_what_surrounds_the_engine_adds_up() -> None:
     ttft_s, tpot_s = predicted("llama-3.1-8b", load)
     slower_ttft_s, slower_tpot_s = predicted("llama-3.1-8b", load, harness=replace(BARE, front_s=0.2))
     assert slower_ttft_s - ttft_s == pytest.approx(0.2, rel=0.05)
-    assert slower_tpot_s == pytest.approx(tpot_s, rel=0.05)
+    assert 0.8 * tpot_s < slower_tpot_s <= tpot_s  # fewer decode at once while they wait outside
     burst_ttft_s, _ = predicted("llama-3.1-8b", load, harness=replace(BARE, burst=1.0))
     assert burst_ttft_s > 2 * ttft_s
     limited_ttft_s, _ = predicted("llama-3.1-8b", load, harness=replace(BARE, output_s=1e-2))

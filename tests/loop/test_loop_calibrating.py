@@ -44,6 +44,8 @@ def test_steps_of_the_demo_model_are_measured(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(machine_steps, "TURNS", 2)
     monkeypatch.setattr(machine_steps, "DECODES", (0, 1, 4))
     monkeypatch.setattr(machine_steps, "PROMPTS", (0, 16))
+    monkeypatch.setattr(machine_steps, "CONTEXTS", (32, 64))
+    monkeypatch.setattr(machine_steps, "CACHE_TOKENS", 4096)
     works, seconds = machine_steps.machine_steps("smollm2-135m")
     assert len(works) == len(seconds) > 8
     assert all(took > 0 for took in seconds)
