@@ -16,7 +16,7 @@ ENDINGS = {FinishReason.LENGTH: Ending.SERVED, FinishReason.SHED: Ending.SHED, N
 COLUMNS = ("ending", "joined_s", "first_s", "last_s", "ended_s", "tokens", "cached_tokens", "preemptions", "gap_s", "late_gaps")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(small_worlds())
 def test_stretches_are_the_engines_own_steps(world: Small) -> None:
     found = simulate(world.load(), world.system(), gap_limits_s=(0.01, 0.02))

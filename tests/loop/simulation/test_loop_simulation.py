@@ -1,0 +1,99 @@
+"""``setpoint simulate`` from the command line to its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from setpoint.cli import app
+from setpoint.loop.errors import BadInput
+from setpoint.record import Report
+from setpoint.report.files import read_run
+from setpoint.requirement import example_text
+
+SMALL = ("--rate", "8/s", "--requests", "150", "--prompt-tokens", "64-256", "--output-tokens", "32", "--warmup", "1s")
+GPU = ("--model", "llama-3.1-8b", "--hardware", "h100-sxm")
+
+
+def simulated(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Report, str]:
+    """Exit code, report, and its text."""
+    code = app(["simulate", *words, "--json"], standalone_mode=False)
+    text = capsys.readouterr().out
+    return code, Report.model_validate_json(text), text
+
+
+@pytest.mark.parametrize("engine", ["vllm", "setpoint"])
+def test_options_alone_are_enough_and_the_same_seed_gives_the_same_bytes(
+    engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, report, text = simulated(capsys, *GPU, *SMALL, "--engine", engine)
+    again = simulated(capsys, *GPU, *SMALL, "--engine", engine)[2]
+    other = simulated(capsys, *GPU, *SMALL, "--engine", engine, "--seed", "1")[2]
+    assert text == again != other
+    assert (code, report.kind, len(report.candidates)) == (0, "simulate", 1)
+    candidate = report.candidates[0]
+    assert candidate.measured is None
+    assert candidate.predicted is not None
+    figures = candidate.predicted.sustained
+    assert figures.offered == figures.ok == 150
+    assert figures.itl_s.n == 150 * 31
+    assert 0 < (figures.ttft_s.p50 or 0) < (figures.e2e_s.p50 or 0)
+    assert candidate.predicted.source in ("measured", "transferred", "physics")
+    assert candidate.config["mode"] == "continuous"
+    assert (report.load or {})["simulated"]["engine"] == engine
+
+
+def test_a_requirement_is_judged_and_its_run_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(example_text("coding-assistant"), encoding="utf-8")
+    folder = tmp_path / "run"
+    code, report, _ = simulated(capsys, str(file), *GPU, "--duration", "100s", "--output", str(folder))
+    candidate = report.candidates[0]
+    assert code == 0
+    assert report.chosen == candidate.name == "setpoint-1024"
+    assert {check.metric for check in candidate.slo.checks} == {"ttft", "itl", "goodput_fraction"}
+    assert candidate.predicted is not None
+    assert candidate.predicted.burst is not None
+    run = read_run(folder)
+    assert run.report == report
+    assert run.requests.num_rows > candidate.predicted.sustained.offered
+    assert (folder / "report.html").stat().st_size > 10_000
+    heavy = ("--duration", "20s", "--rate", "50/s", "--burst-rate", "60/s", "--burst-duration", "1s")
+    slow = simulated(capsys, str(file), *GPU, *heavy, "--max-running", "4")
+    assert slow[0] == 1
+    assert slow[1].candidates[0].slo.verdict == "missed"
+
+
+def test_a_trace_finds_its_prefixes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"timestamp": 200 * n, "input_length": 1600, "output_length": 20, "hash_ids": [7, 8, 9, 100 + n]} for n in range(60)
+    ]
+    file = tmp_path / "trace.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    _, report, _ = simulated(capsys, *GPU, "--trace", str(file), "--warmup", "1s")
+    predicted = report.candidates[0].predicted
+    assert predicted is not None
+    assert predicted.sustained.prefix_hit_rate == pytest.approx(1536 / 1600, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model", "no-such-model"), "no-such-model"),
+        (("--hardware", "h1000", "--model", "llama-3.1-8b"), "h1000"),
+        (("--hardware", "l4", "--model", "llama-3.1-70b"), "does not fit"),
+        ((*GPU, "--engine", "other"), "--engine other: allowed are setpoint, vllm"),
+        ((*GPU, "--routing", "other"), "--routing other: allowed are round-robin, least-outstanding"),
+        ((*GPU, "--mode", "other"), "--mode"),
+        ((*GPU, "--max-running", "2000"), "--max-running"),
+        ((*GPU, "--concurrency", "4"), "--concurrency: belongs to setpoint measure"),
+        ((*GPU, "--requests", "5", "--duration", "5s"), "--requests"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        app(["simulate", *words], standalone_mode=False)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
