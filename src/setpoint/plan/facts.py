@@ -46,10 +46,10 @@ model: llama-3.1-8b
 profile:
   prompt_tokens: {median: 400, p95: 1600, max: 4000}
   output_tokens: {median: 150, p95: 400, max: 800}
-  arrival: {rate: 10/s}
+  arrival: {rate: 5/s}
 slo:
   ttft: {p95: 1s}
-  itl: {p95: 50ms}
+  itl: {p99: 100ms}
 """
 
 LARGE = """\
@@ -60,10 +60,10 @@ profile:
   output_tokens: 200
   arrival: {rate: 20/s}
 slo:
-  ttft: {p95: 1s}
+  ttft: {p95: 400ms}
 """
 SHAVED_S = 0.2
-SHAVE_LIMITS_S = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2)
+SHAVE_LIMITS_S = (0.2, 0.225, 0.25, 0.275, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8)
 
 
 def shape_of(hardware: str, model: str = MODEL, parallel: int = 1) -> tuple[Shape, StepTimer]:

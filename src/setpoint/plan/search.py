@@ -24,7 +24,7 @@ import numpy as np
 
 from setpoint.hardware.step_time import StepTimer
 from setpoint.plan.curve import LoadCurve
-from setpoint.plan.economy import Goal, most_replicas
+from setpoint.plan.economy import MOST_REPLICAS, Goal, most_replicas
 from setpoint.plan.fluid import at_load, capacity
 from setpoint.plan.limits import Limit
 from setpoint.plan.shadow import Bounds
@@ -50,13 +50,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(slots=True, eq=False)
 class Arm:
-    """A configuration on a shape and what is known of it; ``knee_rps`` is a guess until its curve is there."""
+    """A configuration on a shape and what is known of it; ``knee_rps`` is a guess until its curve is there.
+
+    first: its first trial, at the load at which all of its shape were compared.
+    """
 
     shape: Shape
     serving: Serving
     timer: StepTimer
     capacity_rps: float
     trials: dict[float, Trial] = field(default_factory=dict)
+    first: Trial | None = None
 
     @property
     def knee_rps(self) -> float:
@@ -184,18 +188,20 @@ class Search:
         if self.goal is not Goal.LATENCY:
             return SIFT_LOAD * most_rps
         replicas = most_replicas(arms[0].shape, self.bounds.max_gpus, self.bounds.max_usd_per_h)
-        return min(SIFT_LOAD * most_rps, max(CALM_LOAD * most_rps, self.load_rps / max(replicas, 1)))
+        if replicas >= MOST_REPLICAS:
+            return CALM_LOAD * most_rps
+        return min(SIFT_LOAD * most_rps, self.load_rps / max(replicas, 1))
 
     def _sifted(self, arm: Arm) -> tuple[float, float]:
         """What configurations are sorted by after the sift, least first."""
-        latency_s = min(trial.latency_s for trial in arm.trials.values())
+        latency_s = arm.first.latency_s if arm.first is not None else math.inf
         return (latency_s if self.goal is Goal.LATENCY else arm.excess, latency_s)
 
     def value(self, arm: Arm) -> float:
         """What is wanted, more being better: load at the knee per dollar (per watt for power, per device without a price)."""
         device = arm.shape.deployment.accelerator
         if self.goal is Goal.LATENCY:
-            return -min(trial.latency_s for trial in arm.trials.values()) if arm.knee_rps > 0 else -math.inf
+            return -arm.first.latency_s if arm.first is not None else -math.inf
         unit = device.power_w if self.goal is Goal.POWER else arm.shape.usd_per_gpu_h or 1.0
         return arm.knee_rps / (arm.shape.gpus * max(unit, 1e-9))
 
@@ -220,6 +226,8 @@ class Search:
             rates = {share * knee_rps for share in CURVE_LOADS}
             replicas = max(1, math.ceil(self.load_rps / knee_rps)) if knee_rps > 0 else 1
             rates |= {self.load_rps / (replicas + 1)} if knee_rps > 0 else {self.load_rps}
+            if self.goal is Goal.LATENCY and arm.first is not None:
+                rates.add(arm.first.job.rate_rps)
             jobs += [(arm, rate, _curve_requests(rate / knee_rps if knee_rps else 1.0, requests)) for rate in rates if rate > 0]
         self._simulate("load curves", jobs)
         for _ in range(WIDENINGS):
@@ -229,6 +237,7 @@ class Search:
         jobs = [self.job(arm, rate_rps, requests) for arm, rate_rps, requests in planned]
         for (arm, rate_rps, _), trial in zip(planned, self.simulate(stage, jobs), strict=True):
             arm.trials[rate_rps] = trial
+            arm.first = arm.first or trial
 
     def simulate(self, stage: str, jobs: Sequence[Job]) -> list[Trial]:
         """The trials of ``jobs``, told of as ``stage``."""
