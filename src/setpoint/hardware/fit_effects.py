@@ -48,23 +48,23 @@ SPREADS = {
 # How much of it shows between the members of a level, by kind of coefficient.
 LEVEL_SPREADS: Mapping[str, dict[str, float]] = {
     STEP: {
-        "all": 1.0, "engine": 0.4, "accelerator": 0.6, "engine accelerator": 0.4, "family": 0.6, "engine family": 0.4,
+        "all": 0.5, "engine": 0.25, "accelerator": 0.6, "engine accelerator": 0.4, "family": 0.3, "engine family": 0.3,
         "engine model": 0.3, "engine parallel": 0.15, "family accelerator": 0.2, "model": 0.35, "parallel": 0.25,
-        "version": 0.35, "protocol": 0.4,
+        "version": 0.35, "protocol": 0.2,
     },
     WHOLE: {
-        "all": 0.7, "engine": 0.35, "accelerator": 0.4, "engine accelerator": 0.3, "family": 0.2, "engine family": 0.35,
+        "all": 0.5, "engine": 0.25, "accelerator": 0.4, "engine accelerator": 0.3, "family": 0.3, "engine family": 0.3,
         "engine model": 0.3, "engine parallel": 0.15, "family accelerator": 0.15, "model": 0.25, "parallel": 0.2,
-        "version": 2.5, "protocol": 0.3,
+        "version": 2.5, "protocol": 0.2,
     },
     AROUND: {
         "all": 0.5, "engine": 0.5, "accelerator": 0.3, "engine accelerator": 0.4, "family": 0.3, "engine family": 0.5,
         "engine model": 0.3, "family accelerator": 0.2, "model": 0.35, "parallel": 0.25, "version": 0.35, "protocol": 0.6,
-        "engine lengths": 0.4, "model lengths": 0.4, "engine clients": 0.3, "model clients": 0.3,
+        "engine lengths": 0.4, "model lengths": 0.25, "engine clients": 0.2, "model clients": 0.15,
     },
 }  # fmt: skip
 # Standard deviations of ln TTFT and ln TPOT between repeats of one benchmark and what the formula leaves out.
-NOISE = (0.17, 0.05)
+NOISE = (0.3, 0.05)
 TAILS = 4.0
 # The first rounds have lighter tails and more noise: what several rows of one version agree on is not taken for an outlier.
 FIRST_TAILS, FIRST_ROUNDS = 200.0, 6

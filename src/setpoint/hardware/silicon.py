@@ -12,7 +12,7 @@ from setpoint.hardware.measurements import Measurement, Setting
 
 SHARE = 0.2
 # Of those furthest from the rows chosen so far, which share is drawn from.
-LOOSENESS = 0.4
+LOOSENESS = 0.25
 # How much a doubling (or, of precision and version, a difference) counts in the distance between two settings.
 WEIGHTS = {
     "concurrency": 0.5,
@@ -47,19 +47,21 @@ def chosen_rows(measurements: Sequence[Measurement], *, share: float = SHARE, se
 
 
 def _spread(measurements: Sequence[Measurement], sets: list[list[int]], left: int, random: np.random.Generator) -> list[int]:
-    """Sets of equal rows, ``left`` rows at most: each next one among those furthest from the ones before."""
+    """Sets of equal rows, ``left`` rows at most: one of each precision and version, then those furthest from all before."""
     if not sets or left < 1:
         return []
     settings = [setting for each in sets if (setting := measurements[each[0]].setting) is not None]
     points = _points(settings)
     distance = np.full(len(sets), np.inf)
+    kinds = [(each.deployment.weight_precision, each.version) for each in settings]
+    seen: set[tuple[str, str]] = set()
     taken: list[int] = []
     candidates = [number for number, each in enumerate(sets) if len(each) <= left]
     while candidates:
-        nearest = sorted(candidates, key=lambda number: -distance[number])
-        pick = (
-            nearest[int(random.integers(1 + int((len(nearest) - 1) * LOOSENESS)))] if taken else int(random.choice(candidates))
-        )
+        fresh = [number for number in candidates if kinds[number] not in seen]
+        furthest = sorted(candidates, key=lambda number: -distance[number])
+        pick = int(random.choice(fresh or furthest[: 1 + int((len(furthest) - 1) * LOOSENESS)]))
+        seen.add(kinds[pick])
         taken += sets[pick]
         left -= len(sets[pick])
         distance = np.minimum(distance, np.linalg.norm(points - points[pick], axis=1))
