@@ -274,11 +274,26 @@ def compared(point: Point, rate_rps: float, runs: list[Path], machine: Calibrate
         "name": point.name,
         "rate_rps": rate_rps,
         "real": real,
+        "machine_slower": [slower(run, machine) / slower(runs[0].parent / "calibration", machine) for run in runs],
         "simulated": {"overloaded": regime, "shed": float(np.median([one["shed"] for one in each]))},
         "checks": checks,
         "regime_agrees": same,
         "within": same and all(found["within"] for found in checks.values()),
     }
+
+
+def slower(folder: Path, machine: CalibratedMachine) -> float:
+    """Seconds in a run's steps over those of the model; over the calibration run's own it is the machine's drift since."""
+    table = pq.read_table(folder / "steps.parquet").to_pydict()
+    took_s = predicted_s = 0.0
+    last = -1
+    names = ("prefill_tokens", "decode_tokens", "sequences", "kv_tokens_read", "attention_products", "start_s", "end_s")
+    for prefill, decode, sequences, read, products, start_s, end_s in zip(*(table[name] for name in names), strict=True):
+        base_s, read_s, product_s = machine.timer.affine(prefill + decode, sequences)
+        predicted_s += base_s + read_s * read + product_s * products
+        predicted_s += machine.overheads.change_s if prefill + decode != last else 0.0
+        took_s, last = took_s + end_s - start_s, prefill + decode
+    return float(took_s / predicted_s)
 
 
 def check(truth: list[float], told: list[float], level: str) -> dict[str, Any]:
@@ -306,7 +321,8 @@ def words(point: dict[str, Any]) -> str:
     """A point in a line."""
     errors = " ".join(f"{name} {each['error']:+.0%}{'' if each['within'] else '!'}" for name, each in point["checks"].items())
     regime = "" if point["regime_agrees"] else " REGIME"
-    return f"{point['name']} {point['rate_rps']:g}/s: {errors}{regime}"
+    drifts = ", ".join(f"{each:.2f}" for each in point["machine_slower"])
+    return f"{point['name']} {point['rate_rps']:g}/s: {errors}{regime} (the machine was slower by {drifts})"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from setpoint.plan.facts import (
     batches,
     best_for,
     largest_batches,
+    latency_s,
     pressed,
     shaved,
 )
@@ -53,8 +54,11 @@ def test_one_workload_gets_another_configuration_for_latency_than_for_tokens_per
         quick, cheap = (best_for(goal, runner) for goal in (Goal.LATENCY, Goal.TOKENS_PER_USD))
     assert quick.option.shape.name == cheap.option.shape.name
     assert quick.option.serving.name != cheap.option.serving.name
-    assert quick.latency_s <= cheap.latency_s
-    assert (cheap.at_scale_usd or 0) <= (quick.at_scale_usd or 0)
+    assert quick.option.serving.config.token_budget > cheap.option.serving.config.token_budget
+    assert latency_s(quick) < latency_s(cheap)
+    assert cheap.at_scale_usd is not None
+    assert quick.at_scale_usd is not None
+    assert cheap.at_scale_usd < quick.at_scale_usd
 
 
 def test_200_ms_less_can_cost_three_times_as_much_a_token() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -183,10 +185,10 @@ def test_a_policy_is_taught_the_machine_and_then_left_alone() -> None:
 @given(st.integers(0, 99), st.sampled_from([1, 3]))
 def test_a_simulated_load_is_the_one_that_is_measured(seed: int, groups: int) -> None:
     part = MixPart(name="b", prompt_tokens=ConstantTokens(value=40), output_tokens=UniformTokens(min=2, max=9), weight=2.0)
-    shape = {"prompt_tokens": UniformTokens(min=20, max=60), "output_tokens": ConstantTokens(value=5)}
+    shape: dict[str, Any] = {"prompt_tokens": UniformTokens(min=20, max=60), "output_tokens": ConstantTokens(value=5)}
     other = MixPart(name="a", shared_prefix_tokens=16, prefix_groups=groups, **shape)
     profile = RequestProfile(arrival=Arrival(rate_rps=20), mix=(other, part), **shape)
-    times = {"seed": seed, "warmup_s": 1.0, "sustained_s": 4.0, "recovery_s": 1.0}
+    times: dict[str, Any] = {"seed": seed, "warmup_s": 1.0, "sustained_s": 4.0, "recovery_s": 1.0}
     load = load_of_profile(profile, Kind(), drain_s=1.0, **times)
 
     def no_prompt(*, tokens: int, **_: object) -> Prompt:

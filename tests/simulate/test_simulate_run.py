@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_overheads_are_before_and_between() -> None:
         ({"prompt_tokens": np.array([1])}, "one length"),
     ],
 )
-def test_a_load_that_cannot_be_is_refused(change: dict[str, np.ndarray], words: str) -> None:
+def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
     two = np.array([2, 2])
     load = Load(np.array([0.0, 1.0]), two, two, two, (PhaseOfLoad(Phase.SUSTAINED, 0.0, 2.0),), np.zeros(2, dtype=np.int64))
     with pytest.raises(ValueError, match=words):

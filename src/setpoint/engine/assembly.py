@@ -14,6 +14,8 @@ from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.sequence import Sequence
 from setpoint.policy.decisions import StepPlan
 
+NO_BATCH = make_batch([])
+
 
 @dataclass(slots=True)
 class Assembled:
@@ -39,7 +41,7 @@ class Assembler:
 
     def assemble(self, plan: StepPlan, running: dict[int, Sequence], waiting: dict[int, Sequence]) -> Assembled:
         """Make up the next step; the caller moves ``joined`` and ``preempted`` between its queues."""
-        result = Assembled(make_batch([]))
+        result = Assembled(NO_BATCH)
         self._grow_decodes(plan, running, result.preempted)
         gone = {sequence.sequence_id for sequence in result.preempted}
         prefills = self._prefills(plan, running, waiting, gone, result.joined)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from setpoint.policy.decisions import UNLIMITED, Admit, Reason, Reject, StepPlan, StepResult
 from setpoint.policy.queue_bound import admit_below
 from setpoint.policy.step_time import StepTimeModel
@@ -10,12 +12,12 @@ from setpoint.policy.views import Columns, IntColumn, RequestView, StepView, Sys
 
 def in_prefill(running: Columns) -> IntColumn:
     """Ids of running requests whose prompt is not computed yet, oldest first."""
-    return running.ids[running.prefill_tokens > 0]
+    return running.ids[np.flatnonzero(running.prefill_tokens)]
 
 
 def left_of(token_budget: int, running: Columns) -> int:
     """What the decodes leave of a step's tokens for prompts, at least one."""
-    return max(1, token_budget - int((running.prefill_tokens == 0).sum()))
+    return max(1, token_budget - len(running) + int(np.count_nonzero(running.prefill_tokens)))
 
 
 def oldest_first(step: StepView, max_running: int) -> tuple[int, ...]:
@@ -29,7 +31,7 @@ def steady_for(step: StepView) -> int:
 
     Whoever waits then waits for a place or for blocks, and a step in which one of them joins is a change.
     """
-    return 1 if step.running.prefill_tokens.any() else UNLIMITED
+    return 1 if np.count_nonzero(step.running.prefill_tokens) else UNLIMITED
 
 
 class FirstComePolicy:

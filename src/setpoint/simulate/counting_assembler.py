@@ -149,8 +149,11 @@ class CountingAssembler(Assembler):
 
     def _batch(self, running: dict[int, Sequence], gone: set[int], prefills: list[BatchItem]) -> Batch:
         """Only prefills are items; decodes are in the sums."""
+        read = self.context_tokens + self.decodes
+        if not prefills:
+            return Batch((), StepWork(self.decodes, self.decodes, read, read), 0)
         batch = make_batch(prefills)
-        work, read = batch.work, self.context_tokens + self.decodes
+        work = batch.work
         total = StepWork(
             work.tokens + self.decodes,
             work.sequences + self.decodes,

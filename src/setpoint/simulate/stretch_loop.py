@@ -9,8 +9,6 @@ which blocks would lack, and where the caller has something new.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import repeat
-from operator import add, sub
 from types import MappingProxyType
 
 import numpy as np
@@ -22,9 +20,11 @@ from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, Rejected
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.step_loop import StepLoop
+from setpoint.engine.views import kv_view
 from setpoint.policy.decisions import Policy, StepPlan, StepResult, StepWork
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import Columns, FloatColumn
+from setpoint.policy.views import Columns, FloatColumn, SystemView
+from setpoint.simulate.accounts import Accounts
 from setpoint.simulate.counting_assembler import CountingAssembler
 from setpoint.simulate.gaps import GapAccount
 from setpoint.simulate.kv_counts import CountedPool
@@ -82,9 +82,9 @@ class StretchLoop(StepLoop):
         self.decisions = NoDecisions()
         self.steps: NoSteps = NoSteps()
         self.peak_used_blocks = 0
-        self._timing, self._ledger, self._gaps = timing, ledger, gaps
+        self._timing = timing
+        self._accounts = Accounts(ledger, gaps, phases)
         self._limits, self._whole_answers = limits, whole_answers
-        self._streams = [0] * phases  # Streams of each phase whose last token came at the end of the last step.
         self._learns_nothing = learns_nothing(policy)
         self.last_end_s = 0.0
         self._next_end = NEVER  # ``Progress.steps`` when the first of the present answers is complete, or earlier.
@@ -102,15 +102,15 @@ class StretchLoop(StepLoop):
     def offer(self, sequence: SimulatedSequence) -> None:
         """Ask for admission; the ledger is told of a refusal."""
         if sequence.prompt_tokens >= self.max_model_len or sequence.prompt_tokens < 1:
-            self._note(sequence, Ending.IMPOSSIBLE, self._clock())
+            self._accounts.note(sequence, Ending.IMPOSSIBLE, self._clock())
             return
         sequence.max_tokens = min(sequence.max_tokens, self.max_model_len - sequence.prompt_tokens)
         sequence.target_tokens = min(sequence.target_tokens, sequence.max_tokens)
         try:
             self._offer(sequence)
         except Rejected as refusal:
-            self._ledger.retry_after_s[sequence.row] = refusal.retry_after_s
-            self._note(sequence, Ending.REFUSED, self._clock())
+            self._accounts.ledger.retry_after_s[sequence.row] = refusal.retry_after_s
+            self._accounts.note(sequence, Ending.REFUSED, self._clock())
 
     def _queue(self, sequence: Sequence) -> None:
         self.waiting[sequence.sequence_id] = sequence
@@ -138,6 +138,23 @@ class StretchLoop(StepLoop):
         if self._running_columns is None:
             self._running_columns = self.running_rows.columns(last_token_s=self.last_end_s, limits=self._limits)
         return self._waiting_columns, self._running_columns
+
+    def _system_view(self) -> SystemView:
+        """The engine's, whose sums are known where nobody waits and everybody decodes."""
+        if self.waiting or self._counting.decodes != len(self.running_rows):
+            return super()._system_view()
+        waiting, running = self._both_columns()
+        return SystemView(
+            now_s=self._clock(),
+            waiting=0,
+            waiting_uncached_tokens=0,
+            running=len(running),
+            running_prefill_tokens=0,
+            running_context_tokens=self._counting.context_tokens,
+            kv=kv_view(self.pool),
+            waiting_columns=waiting,
+            running_columns=running,
+        )
 
     # Steps
 
@@ -202,14 +219,14 @@ class StretchLoop(StepLoop):
         gaps_s = np.empty(steps)
         gaps_s[0] = ends[0] - self.last_end_s
         np.subtract(ends[1:], ends[:-1], out=gaps_s[1:])
-        self._gaps.steps(gaps_s, ends, self._streams, self._counting.decodes, self.steps.total + steps - 1)
+        self._accounts.gaps.steps(gaps_s, ends, self._accounts.streams, self._counting.decodes, self.steps.total + steps - 1)
 
     def _advance_one(self, end_s: float) -> None:
         """Every decode has a token more at this moment; of those that are pending it follows no other."""
         decodes = self._counting.decodes
         if decodes:
             gap_s = end_s - self.last_end_s
-            self._gaps.step(gap_s, end_s, self._streams, decodes - len(self._pending), self.steps.total)
+            self._accounts.gaps.step(gap_s, end_s, self._accounts.streams, decodes - len(self._pending), self.steps.total)
 
     def _after_advance(self, work: StepWork, steps: int, took_s: float, end_s: float) -> None:
         """Take ``steps`` steps into every account."""
@@ -277,19 +294,7 @@ class StretchLoop(StepLoop):
 
     def _single_token(self, sequence: SimulatedSequence, place: int) -> None:
         """A token that does not follow one of the step before: the first of all, or the first after a preemption."""
-        now_s, streaming = self.last_end_s, sequence.request.streaming
-        if sequence.first_token_s is None:
-            sequence.first_token_s = self._ledger.first_s[sequence.row] = now_s
-        elif streaming:
-            gap_s = now_s - float(self._ledger.last_s[sequence.row])
-            self._gaps.one(gap_s, sequence.phase)
-            sequence.own_gap_s = max(sequence.own_gap_s, gap_s)
-            late = [gap_s > limit_s for limit_s in self._gaps.limits_s]
-            sequence.own_late = tuple(map(add, sequence.own_late or repeat(0), late))
-        self._gaps.emitted_at(now_s)
-        sequence.follows = True
-        sequence.gaps_from, sequence.late_from = self.steps.total - 1, tuple(self._gaps.late)
-        self._streams[sequence.phase] += streaming
+        self._accounts.single_token(sequence, self.last_end_s, self.steps.total - 1)
         if sequence.has_limits:
             self.running_rows.limited(place, sequence)
 
@@ -342,18 +347,7 @@ class StretchLoop(StepLoop):
         self.running_rows.remove(self.running_rows.place(sequence.sequence_id))
         if sequence in self._pending:
             self._pending.remove(sequence)
-        if sequence.follows:
-            self._fold(sequence)
-            sequence.follows = False
-            self._streams[sequence.phase] -= sequence.request.streaming
-
-    def _fold(self, sequence: SimulatedSequence) -> None:
-        """A request whose tokens came with the steps: its last token, and its gaps since ``gaps_from``."""
-        self._ledger.last_s[sequence.row] = sequence.last_token_s = self.last_end_s
-        if sequence.request.streaming:
-            sequence.own_gap_s = max(sequence.own_gap_s, self._gaps.most.after(sequence.gaps_from))
-            since = map(sub, self._gaps.late, sequence.late_from)
-            sequence.own_late = tuple(map(add, sequence.own_late or repeat(0), since))
+        self._accounts.leaves(sequence, self.last_end_s)
 
     def _remove(self, sequence: Sequence) -> None:
         assert isinstance(sequence, SimulatedSequence)
@@ -365,28 +359,15 @@ class StretchLoop(StepLoop):
             self._leave(sequence)
             ending, now_s = Ending.SERVED, self.last_end_s
         super()._remove(sequence)
-        self._note(sequence, ending, now_s)
+        self._accounts.note(sequence, ending, now_s)
 
     def close(self) -> None:
         """Account for those that are still there: nothing more will come."""
         for sequence in (*self.running.values(), *self.waiting.values()):
             assert isinstance(sequence, SimulatedSequence)
             if sequence.follows:
-                self._fold(sequence)
-            self._note(sequence, Ending.WAITS, float("nan"))
-
-    def _note(self, sequence: SimulatedSequence, ending: Ending, now_s: float) -> None:
-        """The ledger's line."""
-        ledger, row = self._ledger, sequence.row
-        ledger.ending[row], ledger.ended_s[row] = ending, now_s
-        if sequence.first_scheduled_s is not None:
-            ledger.joined_s[row] = sequence.first_scheduled_s
-        ledger.tokens[row] = sequence.emitted
-        ledger.cached_tokens[row], ledger.preemptions[row] = sequence.cached_tokens, sequence.preemptions
-        if sequence.request.streaming and sequence.emitted > 1:
-            ledger.gap_s[row] = sequence.own_gap_s
-            for place, count in enumerate(sequence.own_late):
-                ledger.late_gaps[place, row] = count
+                self._accounts.fold(sequence, self.last_end_s)
+            self._accounts.note(sequence, Ending.WAITS, float("nan"))
 
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` if queues, rows and pool contradict each other."""

@@ -1,4 +1,4 @@
-"""What became of the requests as the table of a run (``record.REQUEST_COLUMNS``); times of single tokens are not kept."""
+"""What became of the requests as the table of a run (``record_columns.REQUEST_COLUMNS``); times of single tokens are not kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from setpoint.loop.simulation.figures import phase_requests
-from setpoint.record import REQUEST_COLUMNS, RequestClass
+from setpoint.record import RequestClass
+from setpoint.record_columns import REQUEST_COLUMNS
 from setpoint.simulate.run import Simulated
 
 STATUS = {RequestClass.OK: 200, RequestClass.SHED: 503, RequestClass.FAILED: 400}
