@@ -12,11 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-<<<<<<< HEAD
 from setpoint.commands import batch, compare, explain, hardware, init, measure, plan, serve, simulate, tune
-=======
-from setpoint.commands import batch, compare, explain, hardware, init, measure, serve, simulate, tune
->>>>>>> simulate
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS

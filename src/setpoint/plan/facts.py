@@ -44,12 +44,12 @@ CHAT = """\
 name: facts
 model: llama-3.1-8b
 profile:
-  prompt_tokens: {median: 400, p95: 1600, max: 4000}
+  prompt_tokens: {median: 800, p95: 3200, max: 6000}
   output_tokens: {median: 150, p95: 400, max: 800}
-  arrival: {rate: 5/s}
+  arrival: {rate: 2/s}
 slo:
   ttft: {p95: 1s}
-  itl: {p99: 60ms}
+  itl: {p99: 80ms}
 """
 
 LARGE = """\
@@ -63,7 +63,7 @@ slo:
   ttft: {p95: 400ms}
 """
 SHAVED_S = 0.2
-SHAVE_LIMITS_S = (0.2, 0.225, 0.25, 0.275, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8)
+SHAVE_LIMITS_S = (0.225, 0.25, 0.275, 0.3, 0.35, 0.4, 0.425, 0.45, 0.475, 0.5, 0.55, 0.6, 0.8, 1.0)
 
 
 def shape_of(hardware: str, model: str = MODEL, parallel: int = 1) -> tuple[Shape, StepTimer]:
