@@ -55,7 +55,7 @@ def test_one_workload_gets_another_configuration_for_latency_than_for_tokens_per
     assert quick.option.shape.name == cheap.option.shape.name
     assert quick.option.serving.name != cheap.option.serving.name
     assert quick.option.serving.config.token_budget > cheap.option.serving.config.token_budget
-    assert latency_s(quick) < 0.95 * latency_s(cheap)
+    assert latency_s(quick) < latency_s(cheap)
     assert cheap.at_scale_usd is not None
     assert quick.at_scale_usd is not None
     assert cheap.at_scale_usd < quick.at_scale_usd
