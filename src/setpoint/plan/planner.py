@@ -32,7 +32,7 @@ from setpoint.plan.trial import Runner, Trial
 from setpoint.record import Verdict
 
 MOST_RANKED = 40
-LOOKED_AT = 6
+LOOKED_AT = 5
 S_PER_H = 3600.0
 
 

@@ -5,7 +5,7 @@
 2. **Others**: with the numbers of the best scouts, the ``setpoint`` mode; ``static`` and ``immediate`` where their bound
    (``fluid``) says that they could carry ``NEARLY`` of that load. The best ``MOST_KEPT`` of a shape go on.
 3. **Knee**: their load is moved up or down until the knee is bracketed, ``KNEE_ROUNDS`` times, longer each time, the better
-   half of each hardware going on after each.
+   half of each hardware going on after each; where it is worth less than ``FAR`` of the best of all, only its best.
 4. **Curve**: the best of each hardware and scheduler are simulated at loads around the knee and at the share of the offered
    load that so many replicas would get, with ``CURVE_TAIL_SAMPLES`` requests beyond the tightest percentile; a
    closer look takes ``TAIL_SAMPLES``.
@@ -35,11 +35,11 @@ from setpoint.policy.configuration import BatchingMode
 
 SIFT_LOAD, SIFT_REQUESTS = 0.75, 120
 SCOUTS_FOLLOWED, MOST_KEPT = 2, 3
-NEARLY = 0.5
+NEARLY, FAR = 0.5, 0.5
 KNEE_ROUNDS, KNEE_REQUESTS = 2, 200
 CURVE_LOADS = (0.12, 0.5, 0.85, 1.1, 1.5)
-TAIL_SAMPLES, CURVE_TAIL_SAMPLES = 30, 10
-LEAST_REQUESTS, MOST_REQUESTS = 400, 3000
+TAIL_SAMPLES, CURVE_TAIL_SAMPLES = 20, 8
+LEAST_REQUESTS, MOST_REQUESTS = 400, 2000
 WARMUP_BATCHES, MOST_WARMUP = 1.1, 2000
 LATE_S = 1e6
 CALM_LOAD = 0.25
@@ -206,16 +206,28 @@ class Search:
         return arm.knee_rps / (arm.shape.gpus * max(unit, 1e-9))
 
     def _better_half(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Of each hardware and scheduler the better half, at least one."""
-        return [
-            arm
-            for group in _by_hardware(arms)
-            for arm in sorted(group, key=self.value, reverse=True)[: math.ceil(len(group) / 2)]
-        ]
+        """Of each hardware and scheduler the better half, at least one; see ``_near``."""
+        return self._near(
+            [
+                arm
+                for group in _by_hardware(arms)
+                for arm in sorted(group, key=self.value, reverse=True)[: math.ceil(len(group) / 2)]
+            ]
+        )
 
     def _finalists(self, arms: Sequence[Arm]) -> list[Arm]:
-        """The best of each hardware and scheduler."""
-        return [max(group, key=self.value) for group in _by_hardware(arms)]
+        """The best of each hardware and scheduler; see ``_near``."""
+        return self._near([max(group, key=self.value) for group in _by_hardware(arms)])
+
+    def _near(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Without those that are worth less than ``FAR`` of the best of all, but for the best of each hardware."""
+        if self.goal is Goal.LATENCY:
+            return list(arms)
+        least = FAR * max((self.value(arm) for arm in arms), default=0.0)
+        best: dict[str, Arm] = {}
+        for arm in sorted(arms, key=self.value, reverse=True):
+            best.setdefault(arm.shape.hardware, arm)
+        return [arm for arm in arms if self.value(arm) >= least or arm is best[arm.shape.hardware]]
 
     def _draw_curves(self, arms: Sequence[Arm]) -> None:
         requests = requests_for(self.limits, CURVE_TAIL_SAMPLES)
