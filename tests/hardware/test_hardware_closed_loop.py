@@ -41,7 +41,8 @@ def simulated(model: str, load: tuple[int, int, int], requests: int) -> tuple[fl
     prompt, output, concurrency = load
     timer = PhysicalTimer(terms_of(deployment_of(model)), ON_GPU)
     random = np.random.default_rng(7)
-    now_s, waiting, decoding = 0.0, [], []
+    now_s = 0.0
+    decoding: list[list[float]] = []
     ttft_s: list[float] = []
     tpot_s: list[float] = []
 

@@ -125,7 +125,12 @@ def parsed(document: Any, *, where: str) -> Calibration:
                 {source: HeldOut(**errors) for source, errors in document["errors"].items()},
             )
         return StepsCalibration(
-            *(str(document[field]) for field in ("name", "note", "accelerator", "engine", "model", "weight_precision")),
+            name=str(document["name"]),
+            note=str(document["note"]),
+            accelerator=str(document["accelerator"]),
+            engine=str(document["engine"]),
+            model=str(document["model"]),
+            weight_precision=str(document["weight_precision"]),
             fit=dict(document["fit"]),
             relative_error=float(document["relative_error"]),
         )

@@ -65,10 +65,10 @@ LEVEL_SPREADS: Mapping[str, dict[str, float]] = {
 }  # fmt: skip
 # Standard deviations of ln TTFT and ln TPOT between repeats of one benchmark and what the formula leaves out.
 NOISE = (0.3, 0.05)
-TAILS = 4.0
+TAILS = 3.0
 # The first rounds have lighter tails and more noise: what several rows of one version agree on is not taken for an outlier.
-FIRST_TAILS, FIRST_ROUNDS = 200.0, 6
-ROUNDS = 12
+FIRST_TAILS, FIRST_ROUNDS = 200.0, 8
+ROUNDS = 16
 FIRST_SHARPNESS, SHARPER = 4.0, 1.35
 FIRST_NOISE, QUIETER = 6.0, 0.5
 NUDGE = 0.02
@@ -185,7 +185,7 @@ class _Prior:
         found = np.empty_like(pulls)
         for kind, columns in self._columns.items():
             found[:, columns] = self._shared[kind] @ pulls[:, columns]
-        return found * self.spreads
+        return np.asarray(found * self.spreads)
 
     def size(self, pulls: Array) -> float:
         """Minus twice their log density, up to a constant."""

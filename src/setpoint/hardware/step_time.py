@@ -191,4 +191,4 @@ def bound_by(deployment: Deployment, work: StepWork) -> str:
 def _memory_share(memory_s: Number, compute_s: Number) -> float:
     """Of an overlapping read and operation: the share of the time that the read accounts for."""
     reads, operations = float(memory_s) ** OVERLAP, float(compute_s) ** OVERLAP
-    return reads / max(reads + operations, 1e-60)
+    return float(reads / max(reads + operations, 1e-60))
