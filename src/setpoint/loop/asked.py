@@ -21,7 +21,7 @@ from setpoint.loop.flags import (
 )
 from setpoint.loop.goal import parse_goal
 from setpoint.loop.measure import MeasureOptions
-from setpoint.loop.schedule import MOST_SUSTAINED_S, Schedule
+from setpoint.loop.schedule import DEFAULT_WARMUP_S, MOST_SUSTAINED_S, Schedule
 from setpoint.loop.shorthand import FlagError, seconds
 from setpoint.loop.targets import endpoint_named
 from setpoint.requirement import Requirement, Slos, load_requirement
@@ -29,7 +29,6 @@ from setpoint.requirement import Requirement, Slos, load_requirement
 if TYPE_CHECKING:
     from setpoint.loop.traces import TraceChoice
 
-DEFAULT_WARMUP_S = 5.0
 LOAD_OF_A_TRACE = ("concurrency", "burst_rate", "burst_duration", "to_rate", "steps", "on", "off", "off_rate", "prompt_tokens",
                    "output_tokens", "shared_prefix_tokens", "prefix_groups", "prefix_hit_rate", "turns")  # fmt: skip
 ARRIVALS_OF_A_CLOSED_LOOP = (

@@ -12,6 +12,7 @@ from setpoint.requirement import Requirement, Slos
 SAMPLES_FOR_PERCENTILE = ((50.0, 30), (90.0, 90), (95.0, 135), (99.0, 560), (99.9, 5600))
 LEAST_SUSTAINED_S = 20.0
 MOST_SUSTAINED_S = 300.0
+DEFAULT_WARMUP_S = 5.0
 # Without limits only throughput is compared: the batch must be full before the phase begins, and what is under way when
 # it ends must come to its end, or its tokens are not seen.
 THROUGHPUT_WARMUP_S = 8.0

@@ -5,9 +5,10 @@ From the run's tables (``record_columns.STEP_COLUMNS``, ``REQUEST_COLUMNS`` and 
 - the step: the formula of ``policy/step_time.py`` by non-negative least absolute relative error over all steps, times the
   median error of steps of as many tokens (powers of two; pulled to 1 as by ``TIER_PRIOR`` steps without error);
 - between two steps of a busy loop: a base and a part for each request in the step;
-- from the send to the engine: the delay for which most requests are seen at the step at which they were seen;
+- from the send to the engine: the median of those that found it idle, else the delay that comes nearest to how long requests
+  waited to be seen (the ``CENTRAL`` shortest waits);
 - from the end of a step to the client: the median over first tokens;
-- noise: each step's error and that of the time after it, drawn in runs (``timing.Noise``).
+- noise: each step's error and that of the time after it, drawn in runs, and of steps with a prompt theirs (``timing.Noise``).
 
 When it is wrong: on shared cores the noise of another hour is another; a load unlike the run's meets shapes of steps that were
 not in it, and the model extrapolates.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +34,8 @@ RIDGE = 1e-6
 TIER_PRIOR = 8.0
 BUSY_GAP_S = 0.25
 LEAST_STEPS = 50
+LEAST_IDLE = 5
+CENTRAL = 0.9
 MOST_FACTOR = 30.0
 RECEIVE_GRID_S = np.arange(0.0, 0.05, 0.0005)
 
@@ -96,7 +100,7 @@ def calibrate(steps: pa.Table, requests: pa.Table, decisions: pa.Table | None = 
         between_s=between[0],
         between_sequence_s=between[1],
         change_s=change_s,
-        receive_s=_receive_s(column["start_s"], requests, sent_s, decisions),
+        receive_s=_receive_s(column, requests, sent_s, decisions),
         deliver_s=deliver_s,
         refuse_s=deliver_s,
     )
@@ -105,7 +109,16 @@ def calibrate(steps: pa.Table, requests: pa.Table, decisions: pa.Table | None = 
         for t, s, k, p in zip(tokens, column["sequences"], column["kv_tokens_read"], column["attention_products"], strict=True)
     )
     timer = MeasuredTimer(base, tiers, float(np.std(np.log(errors))))
-    return CalibratedMachine(timer, overheads, Noise(errors, between_factors), works, took_s)
+    prompts = column["prefill_tokens"] > 0
+    noise = Noise(np.where(prompts, _filled(errors, ~prompts), errors), between_factors, errors[prompts])
+    return CalibratedMachine(timer, overheads, noise, works, took_s)
+
+
+def _filled(errors: FloatColumn, known: npt.NDArray[np.bool_]) -> FloatColumn:
+    """For each step the error of the last known one before it (of the first, before any)."""
+    place = np.maximum.accumulate(np.where(known, np.arange(len(errors)), -1))
+    first = int(np.argmax(known))
+    return np.asarray(errors[np.where(place < 0, first, place)], dtype=np.float64)
 
 
 def _fit(design: FloatColumn, took_s: FloatColumn) -> FloatColumn:
@@ -161,8 +174,9 @@ def _deliver_s(ends_s: FloatColumn, first_s: FloatColumn, ended_s: FloatColumn) 
     return float(np.median(arrived_s[known] - ends_s[place[known]])) if known.any() else 0.0
 
 
-def _receive_s(starts_s: FloatColumn, requests: pa.Table, sent_s: FloatColumn, decisions: pa.Table | None) -> float:
-    """From the intended send to where the engine may see a request: the delay that puts most of them before the right step."""
+def _receive_s(column: dict[str, FloatColumn], requests: pa.Table, sent_s: FloatColumn, decisions: pa.Table | None) -> float:
+    """From the intended send to where the engine may see a request (see the module)."""
+    starts_s, ends_s = column["start_s"], column["end_s"]
     if decisions is None:
         return 0.0
     admitted = decisions.filter(pc.is_in(decisions["kind"], pa.array(["admit", "reject"])))
@@ -175,10 +189,16 @@ def _receive_s(starts_s: FloatColumn, requests: pa.Table, sent_s: FloatColumn, d
     if not pairs:
         return 0.0
     sent, at = np.array(pairs).T
-    right = np.searchsorted(starts_s, at)
-    hits = [(np.searchsorted(starts_s, sent + delay_s) == right).sum() for delay_s in RECEIVE_GRID_S]
-    best = np.flatnonzero(np.array(hits) == max(hits))
-    return float(RECEIVE_GRID_S[best].mean())
+    before = np.searchsorted(starts_s, sent) - 1
+    idle = (before < 0) | ((ends_s[before] < sent) & (column["running"][before] == 0))
+    if idle.sum() >= LEAST_IDLE:
+        return float(np.median((at - sent)[idle]))
+    waits_s, most = np.sort(at - sent), len(starts_s) - 1
+    apart = []
+    for delay_s in RECEIVE_GRID_S:
+        told_s = np.sort(starts_s[np.minimum(np.searchsorted(starts_s, sent + delay_s), most)] - sent)
+        apart.append(float(np.abs(told_s - waits_s)[: max(1, int(CENTRAL * len(at)))].sum()))
+    return float(RECEIVE_GRID_S[int(np.argmin(apart))])
 
 
 def _numbers(column: pa.ChunkedArray) -> FloatColumn:

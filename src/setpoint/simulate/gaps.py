@@ -136,6 +136,22 @@ class GapAccount:
                 self.late[place] += int(np.count_nonzero(gaps_s > limit_s))
         self.most.add(step, most_s)
 
+    def few(self, gaps_s: list[float], ends_s: list[float], streams: list[int], emitted: int, step: int) -> None:
+        """``steps`` for a few of them."""
+        size = len(gaps_s)
+        if size + self._size > BUFFER:
+            self.flush()
+        window = slice(self._size, self._size + size)
+        self._gaps[window], self._ends[window], self._emitted[window] = gaps_s, ends_s, emitted
+        for phase, count in enumerate(streams):
+            self._weights[phase, window] = count
+        self._size += size
+        most_s = max(gaps_s)
+        for place, limit_s in enumerate(self.limits_s):
+            if most_s > limit_s:
+                self.late[place] += sum(gap_s > limit_s for gap_s in gaps_s)
+        self.most.add(step, most_s)
+
     def step(self, gap_s: float, end_s: float, streams: list[int], emitted: int, step: int) -> None:
         """``steps`` for a single one."""
         if self._size == BUFFER:

@@ -170,7 +170,6 @@ class _Run:
             streaming=arrival.streaming,
             limits=arrival.limits,
             request_class=arrival.request_class,
-            sent_s=arrival.at_s,
             tenant=arrival.tenant,
         )
         try:

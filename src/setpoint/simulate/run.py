@@ -60,7 +60,7 @@ class SimulatedSystem:
 class Simulated:
     """What became of a load: columns by request, gaps by phase, and totals over all replicas.
 
-    end_s: when the last thing happened. steps: made in all. busy_s: seconds in steps, over all replicas. peak_kv: largest
+    end_s: when the last step ended. steps: made in all. busy_s: seconds in steps, over all replicas. peak_kv: largest
     share of blocks in use.
     """
 
@@ -98,7 +98,7 @@ def simulate(load: Load, system: SimulatedSystem, *, seed: int = 0, gap_limits_s
         load=load,
         ledger=ledger,
         gaps=gaps,
-        end_s=max(replica.clock() for replica in replicas),
+        end_s=max(replica.loop.last_end_s for replica in replicas),
         steps=sum(replica.loop.steps.total for replica in replicas),
         busy_s=sum(replica.loop.steps.seconds_total for replica in replicas),
         peak_kv=max(replica.loop.peak_used_blocks for replica in replicas) / system.kv_blocks,

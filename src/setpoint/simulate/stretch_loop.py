@@ -9,6 +9,7 @@ which blocks would lack, and where the caller has something new.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import sub
 from types import MappingProxyType
 
 import numpy as np
@@ -23,7 +24,7 @@ from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.views import kv_view
 from setpoint.policy.decisions import Policy, StepPlan, StepResult, StepWork
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import Columns, FloatColumn, SystemView
+from setpoint.policy.views import Columns, SystemView
 from setpoint.simulate.accounts import Accounts
 from setpoint.simulate.counting_assembler import CountingAssembler
 from setpoint.simulate.gaps import GapAccount
@@ -36,6 +37,7 @@ from setpoint.simulate.taught import learns_nothing
 from setpoint.simulate.timing import Timing
 
 MOST_AT_ONCE = 4096
+FEW = 24
 NEVER = 1 << 62
 NO_TOKENS: Mapping[int, int] = MappingProxyType({})
 
@@ -168,26 +170,23 @@ class StretchLoop(StepLoop):
         self._in_flight = None
         work, start_s, decodes = assembled.batch.work, self._clock(), self._counting.decodes
         most = self._most_steps(plan, assembled, until_s - start_s)
-        if most > 1:
-            ends, frees = self._timing.steps(work, step=self.steps.total, start_s=start_s, steps=most, decodes=decodes)
-            steps = min(most, int(frees.searchsorted(until_s)) + 1)
-            ends, frees = ends[:steps], frees[:steps]
-            end_s, free_s = float(ends[-1]), float(frees[-1])
-        else:
-            steps = 1
+        decoding = [] if self._learns_nothing else self._decoding()
+        if most == 1:
             end_s, free_s = self._timing.step(work, step=self.steps.total, start_s=start_s)
-        new_tokens = {} if self._learns_nothing else dict.fromkeys(self._decoding(), steps)
-        if steps > 1:
-            self._advance(ends, steps)
-            starts_s = [start_s, *frees[:-1].tolist()]
-            moments = list(zip(starts_s, ends.tolist(), strict=True))[-1 if self._learns_nothing else 0 :]
+            ends, frees = [end_s], [free_s]
         else:
-            self._advance_one(end_s)
-            moments = [(start_s, end_s)]
+            ends, frees = self._times(work, start_s, most, until_s)
+            end_s, free_s = ends[-1], frees[-1]
+        steps = len(ends)
+        self._advance(ends)
+        new_tokens = dict.fromkeys(decoding, steps)
         self._after_advance(work, steps, free_s - start_s, end_s)
         ended = self._complete()
         ended += self._prefilled(assembled, new_tokens)
-        self._observe(work, steps, decodes, moments, new_tokens, ended)
+        if self._learns_nothing:
+            self._policy.observe(StepResult(start_s, end_s, work, NO_TOKENS))
+        else:
+            self._observe(work, decodes, [start_s, *frees], ends, new_tokens, ended)
         self.ended_last = len(ended)
         for sequence in ended:
             self._remove(sequence)
@@ -213,20 +212,31 @@ class StretchLoop(StepLoop):
             most = self._counting.steps_within(self.pool.available, most)
         return max(1, most)
 
-    def _advance(self, ends: FloatColumn, steps: int) -> None:
-        """Every decode has a token more at each of these moments, shape (steps,)."""
-        self._counted.allocate(self._counting.blocks_for(steps))
-        gaps_s = np.empty(steps)
-        gaps_s[0] = ends[0] - self.last_end_s
-        np.subtract(ends[1:], ends[:-1], out=gaps_s[1:])
-        self._accounts.gaps.steps(gaps_s, ends, self._accounts.streams, self._counting.decodes, self.steps.total + steps - 1)
+    def _times(self, work: StepWork, start_s: float, most: int, until_s: float) -> tuple[list[float], list[float]]:
+        """Ends of at most ``most`` steps, and when the loop looks up after each, up to the first not before ``until_s``."""
+        step, decodes = self.steps.total, self._counting.decodes
+        if most <= FEW:
+            return self._timing.few(work, step=step, start_s=start_s, steps=most, decodes=decodes, until_s=until_s)
+        ends, frees = self._timing.steps(work, step=step, start_s=start_s, steps=most, decodes=decodes)
+        steps = min(most, int(frees.searchsorted(until_s)) + 1)
+        return ends[:steps].tolist(), frees[:steps].tolist()
 
-    def _advance_one(self, end_s: float) -> None:
-        """Every decode has a token more at this moment; of those that are pending it follows no other."""
-        decodes = self._counting.decodes
-        if decodes:
-            gap_s = end_s - self.last_end_s
-            self._accounts.gaps.step(gap_s, end_s, self._accounts.streams, decodes - len(self._pending), self.steps.total)
+    def _advance(self, ends: list[float]) -> None:
+        """Every decode has a token more at each of these moments; of those that are pending it follows no other."""
+        decodes, steps = self._counting.decodes, len(ends)
+        if not decodes:
+            return
+        last = self.steps.total + steps - 1
+        gaps, streams = self._accounts.gaps, self._accounts.streams
+        if steps == 1:
+            gaps.step(ends[0] - self.last_end_s, ends[0], streams, decodes - len(self._pending), last)
+            return
+        self._counted.allocate(self._counting.blocks_for(steps))
+        if steps <= FEW:
+            gaps.few(list(map(sub, ends, [self.last_end_s, *ends])), ends, streams, decodes, last)
+            return
+        moments = np.array([self.last_end_s, *ends])
+        gaps.steps(moments[1:] - moments[:-1], moments[1:], streams, decodes, last)
 
     def _after_advance(self, work: StepWork, steps: int, took_s: float, end_s: float) -> None:
         """Take ``steps`` steps into every account."""
@@ -301,24 +311,21 @@ class StretchLoop(StepLoop):
     def _observe(
         self,
         work: StepWork,
-        steps: int,
         decodes: int,
-        moments: list[tuple[float, float]],
+        starts: list[float],
+        ends: list[float],
         new_tokens: dict[int, int],
         ended: list[SimulatedSequence],
     ) -> None:
-        """Tell the policy of every step, one by one, and with the last of all tokens (of the last alone if it does not learn).
-
-        moments: starts and ends of those it is told of.
-        """
-        observe, finished = self._policy.observe, tuple(sequence.sequence_id for sequence in ended)
-        first = steps - len(moments)
-        for number, (start_s, end_s) in enumerate(moments, start=first):
+        """Tell the policy of every step, one by one, and with the last of all tokens and of who ended."""
+        observe, last = self._policy.observe, len(ends) - 1
+        for number, (start_s, end_s) in enumerate(zip(starts, ends, strict=False)):
             each, grown = work, decodes * number
             if grown:
                 reads, products = work.kv_tokens_read + grown, work.attention_products + grown
                 each = StepWork(work.tokens, work.sequences, reads, products)
-            if number == steps - 1:
+            if number == last:
+                finished = tuple(sequence.sequence_id for sequence in ended)
                 observe(StepResult(start_s, end_s, each, new_tokens, finished))
             else:
                 observe(StepResult(start_s, end_s, each, NO_TOKENS))

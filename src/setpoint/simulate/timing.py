@@ -77,11 +77,13 @@ class Noise:
 
     A step that lost a core to a neighbour is followed by others that do; so pieces of ``run_steps`` consecutive steps are
     drawn whole, by seed (block bootstrap; Kuensch, Annals of Statistics 17, 1989). steps, between: factors of at least 0, one
-    a measured step, in order; none is no noise.
+    a measured step, in order; none is no noise. prompts: factors of steps that compute a prompt, drawn one by one in place of
+    the run's (a request that arrives needs the machine for other things too); none: as other steps.
     """
 
     steps: FloatColumn = field(default_factory=lambda: np.zeros(0))
     between: FloatColumn = field(default_factory=lambda: np.zeros(0))
+    prompts: FloatColumn = field(default_factory=lambda: np.zeros(0))
     run_steps: int = 32
 
 
@@ -93,7 +95,7 @@ class Timing:
         self._timer = timer
         self._noise = noise
         self._dice = np.random.default_rng(np.random.SeedSequence(seed)) if len(noise.steps) else None
-        self._factors = np.zeros((2, 0))
+        self._factors = np.zeros((3, 0))
         self._drawn = 0  # Steps before the first of ``_factors``.
         self._lines: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._last_tokens = -1
@@ -113,11 +115,37 @@ class Timing:
         moments[1::2] = took_s
         moments[2::2] = self._between_s(work)
         if self._dice is not None:
-            step_factors, between_factors = self._noise_of(step, steps)
+            step_factors, between_factors = self._noise_of(work, step, steps)
             moments[1::2] *= step_factors
             moments[2::2] *= between_factors
         np.add.accumulate(moments, out=moments)
         return moments[1::2], moments[2::2]
+
+    def few(
+        self, work: StepWork, *, step: int, start_s: float, steps: int, decodes: int, until_s: float
+    ) -> tuple[list[float], list[float]]:
+        """``steps`` for a few of them, up to the first after which the loop looks up at ``until_s`` or later."""
+        base_s, per_read_s, per_product_s = self._line(work)
+        reads, products, between_s = work.kv_tokens_read, work.attention_products, self._between_s(work)
+        factors = None if self._dice is None else self._noise_of(work, step, steps).T.tolist()
+        ends: list[float] = []
+        frees: list[float] = []
+        now_s = start_s
+        while len(ends) < steps and not now_s >= until_s:
+            took_s = base_s + per_read_s * reads + per_product_s * products
+            if not ends and work.tokens != self._last_tokens:
+                took_s += self.overheads.change_s
+            if factors is None:
+                end_s = now_s + took_s
+                now_s = end_s + between_s
+            else:
+                step_factor, between_factor = factors[len(ends)]
+                end_s = now_s + took_s * step_factor
+                now_s = end_s + between_s * between_factor
+            ends.append(end_s)
+            frees.append(now_s)
+            reads, products = reads + decodes, products + decodes
+        return ends, frees
 
     def step(self, work: StepWork, *, step: int, start_s: float) -> tuple[float, float]:
         """``steps`` for a single one: its end, and when the loop looks up after it."""
@@ -127,7 +155,7 @@ class Timing:
             took_s += self.overheads.change_s
         between_s = self._between_s(work)
         if self._dice is not None:
-            (step_factor,), (between_factor,) = self._noise_of(step, 1).tolist()
+            (step_factor,), (between_factor,) = self._noise_of(work, step, 1).tolist()
             took_s, between_s = took_s * step_factor, between_s * between_factor
         end_s = start_s + took_s
         return end_s, end_s + between_s
@@ -152,7 +180,7 @@ class Timing:
         """The last step that was made had so many new tokens."""
         self._last_tokens = tokens
 
-    def _noise_of(self, step: int, steps: int) -> FloatColumn:
+    def _noise_of(self, work: StepWork, step: int, steps: int) -> FloatColumn:
         """Factors of ``steps`` steps from number ``step`` on, shape (2, steps): of the step, of what comes after it."""
         assert self._dice is not None
         size = len(self._noise.steps)
@@ -162,6 +190,9 @@ class Timing:
             run = min(self._noise.run_steps, size)
             pieces = self._dice.integers(0, size - run + 1, size=-(-NOISE_AT_ONCE // run))
             places = (pieces[:, None] + np.arange(run)).ravel()
-            fresh = np.stack((self._noise.steps[places], self._noise.between[places]))
+            fresh = np.stack((self._noise.steps[places], self._noise.between[places], self._noise.steps[places]))
+            if len(self._noise.prompts):
+                fresh[2] = self._dice.choice(self._noise.prompts, len(places))
             self._factors = np.concatenate((kept, fresh), axis=1)
-        return self._factors[:, step - self._drawn : step - self._drawn + steps]
+        window = self._factors[:, step - self._drawn : step - self._drawn + steps]
+        return window[[2, 1]] if work.tokens > work.sequences else window[:2]

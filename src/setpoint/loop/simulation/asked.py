@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from setpoint.loop.asked import DEFAULT_WARMUP_S
 from setpoint.loop.configs import changed, default_config
 from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LengthFlags, LoadFlags, OutputFlags, TraceFlags
-from setpoint.loop.schedule import Schedule, schedule_for
+from setpoint.loop.schedule import DEFAULT_WARMUP_S, Schedule, schedule_for
 from setpoint.loop.shorthand import seconds
 from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
 from setpoint.loop.traces import TraceChoice

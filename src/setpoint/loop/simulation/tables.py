@@ -1,4 +1,4 @@
-"""What became of the requests as the table of a run (``record_columns.REQUEST_COLUMNS``); times of single tokens are not kept."""
+"""What became of the requests as a run's table (``record_columns.REQUEST_COLUMNS``); times of single tokens are not kept."""
 
 from __future__ import annotations
 
