@@ -36,7 +36,7 @@ from setpoint.simulate.timing import Overheads
 
 JUDGED = (Phase.SUSTAINED, Phase.BURST)
 PATTERNS, MOST_PATTERN_REQUESTS = 3.0, 20_000
-GAP_FACTORS = (0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.2, 3.2)
+GAP_FACTORS = (0.4, 0.7, 1.0, 1.4, 2.2)
 """Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
 
 
