@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, hardware, init, measure, serve, simulate, tune
+from setpoint.commands import batch, compare, explain, hardware, init, measure, plan, serve, simulate, tune
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command(epilog=serve.SERVE_EXAMPLES)(with_groups(serve.serve, serve.PANELS))
 app.command(epilog=tune.TUNE_EXAMPLES)(tune.tune)
+app.command(epilog=plan.PLAN_EXAMPLES)(with_groups(plan.plan, plan.PANELS))
 app.command(help=measure.HELP, epilog=measure.EPILOG)(with_groups(measure.measure, PANELS))
 app.command(help=simulate.HELP, epilog=simulate.EPILOG)(with_groups(simulate.simulate, simulate.PANELS))
 app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
@@ -78,10 +79,21 @@ def _user_mistakes() -> tuple[type[Exception], ...]:
     from setpoint.hardware.errors import HardwareError
     from setpoint.measure.probe import ProbeError
     from setpoint.measure.target import TargetError
+    from setpoint.plan.errors import PlanError
     from setpoint.report.files import RunFolderError
     from setpoint.requirement import RequirementError
 
-    return (BadInput, RequirementError, EngineFailed, HardwareError, ProbeError, TargetError, RunFolderError, OSError)
+    return (
+        BadInput,
+        RequirementError,
+        EngineFailed,
+        HardwareError,
+        PlanError,
+        ProbeError,
+        TargetError,
+        RunFolderError,
+        OSError,
+    )
 
 
 def _version(wanted: bool) -> None:

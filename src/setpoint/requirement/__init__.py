@@ -28,6 +28,7 @@ from setpoint.requirement.tokens import (
 )
 from setpoint.requirement.types import ModelSource, Objective, Price, Requirement
 from setpoint.requirement.units import UnitError
+from setpoint.requirement.wishes import HardwarePrice, PlanWishes
 
 __all__ = [
     "Arrival",
@@ -38,6 +39,7 @@ __all__ = [
     "ConstantTokens",
     "DurationDistribution",
     "Fault",
+    "HardwarePrice",
     "LatencyMetric",
     "LatencySlo",
     "LognormalSeconds",
@@ -46,6 +48,7 @@ __all__ = [
     "ModelSource",
     "Objective",
     "Part",
+    "PlanWishes",
     "Price",
     "Problem",
     "RequestProfile",

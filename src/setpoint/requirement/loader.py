@@ -18,6 +18,7 @@ from setpoint.requirement.reading import Value
 from setpoint.requirement.slos_reader import read_slos
 from setpoint.requirement.types import ModelSource, Objective, Price, Requirement
 from setpoint.requirement.units import PRICES, parse_usd_per_hour
+from setpoint.requirement.wishes_reader import read_wishes
 
 MODELS = "a model: smollm2-135m, a GGUF file, an OpenVINO IR folder or a Hugging Face repository"
 
@@ -48,6 +49,7 @@ def _read_requirement(top: Value) -> Requirement | None:
         "slo_burst": read_slos,
         "objective": lambda value: value.one_of(objective.value for objective in Objective),
         "price": _read_price,
+        "plan": read_wishes,
     }
     return top.build(Requirement, top.read(readers, required=("name", "profile")))
 

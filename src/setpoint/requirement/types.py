@@ -10,6 +10,7 @@ from pydantic import Field
 from setpoint.requirement.part import Fault, Part
 from setpoint.requirement.profile import RequestProfile
 from setpoint.requirement.slos import GAP_METRICS, TOKEN_METRICS, Slos
+from setpoint.requirement.wishes import PlanWishes
 
 
 class Objective(StrEnum):
@@ -36,7 +37,10 @@ class Price(Part):
 
 
 class Requirement(Part):
-    """What the application needs. ``slo_burst`` limits the burst phase, ``slo`` the sustained phase."""
+    """What the application needs. ``slo_burst`` limits the burst phase, ``slo`` the sustained phase.
+
+    ``plan``: what ``setpoint plan`` may choose from; everything else is there for whoever serves or measures as well.
+    """
 
     name: str = Field(min_length=1, max_length=100)
     description: str = ""
@@ -46,6 +50,7 @@ class Requirement(Part):
     slo_burst: Slos = Slos()
     objective: Objective = Objective.MAX_GOODPUT
     price: Price | None = None
+    plan: PlanWishes | None = None
 
     def faults(self) -> Iterator[Fault]:
         """Limits must be about something this profile has: tokens that stream, gaps between tokens, a burst."""

@@ -1,0 +1,1 @@
+"""From a requirement to hardware and a serving configuration: candidates, their search by simulation, answers, exports."""

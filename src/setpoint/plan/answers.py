@@ -1,0 +1,269 @@
+"""The plan's answers in sentences: why this and not that, what each limit costs, twice the load, what to measure next."""
+
+from __future__ import annotations
+
+from setpoint.plan.binding import WORDS
+from setpoint.plan.headroom import Uncertainty
+from setpoint.plan.limits import Limit, limit_name, limit_number
+from setpoint.plan.planner import Plan, Ranked, Standing, worst_excess
+from setpoint.plan.pruning import Pruned
+from setpoint.plan.shadow import ShadowPrice
+from setpoint.plan.space import OWN_ENGINE
+from setpoint.plan.topology import Scheduler
+from setpoint.plan.words import SOURCES, devices, percent_change, probability, spare, usd_per_hour
+from setpoint.report.format import seconds
+
+WORTH_TELLING = 0.03
+MOST_OTHERS = 12
+RELAXED, RELAXED_BOUND = 1.05, 1.2
+"""By how much a limit is relaxed over what came nearest: as simulated, and for a bound, which is optimistic."""
+
+
+def recommendation(plan: Plan) -> str:
+    """What to run, or why nothing."""
+    chosen = plan.chosen
+    if chosen is None:
+        return infeasible(plan)
+    price = usd_per_hour(chosen.topology.usd_per_h)
+    spare_words = f"the knee is at {spare(chosen.headroom.knee_distance)} of the offered load"
+    sure = f"every limit holds with probability {probability(chosen.headroom.met_probability)}"
+    source = (
+        f"steps are predicted from what was {SOURCES[chosen.option.source]}"
+        if chosen.option.source != "physics"
+        else ("steps are predicted from physics alone")
+    )
+    head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
+    if plan.standing is Standing.WITHIN_ERROR:
+        head += (
+            " This is inside its own error bar: it holds as predicted, but with less than "
+            f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
+        )
+    return head.replace("%)", " %)").replace("  ", " ")
+
+
+def cheaper_but_unsure(plan: Plan) -> str | None:
+    """The best candidate that holds as predicted and was passed over for its error bar."""
+    first = next((each for each in plan.ranked if each.holds), None)
+    if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
+        return None
+    return (
+        f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but only with probability "
+        f"{probability(first.headroom.met_probability)}: it lies inside its own error bar."
+    )
+
+
+def runs_as_it_is(plan: Plan) -> str | None:
+    """The best candidate under the engine's own scheduler, where the chosen one needs setpoint's policies inside it."""
+    chosen = plan.chosen
+    if chosen is None or chosen.option.serving.scheduler is Scheduler.VLLM or chosen.option.shape.hardware == OWN_ENGINE:
+        return None
+    own = [each for each in plan.ranked if each.holds and each.option.serving.scheduler is Scheduler.VLLM]
+    best = next((each for each in own if each.headroom.sure(plan.asked.confidence)), own[0] if own else None)
+    if best is None:
+        return "Nothing under vLLM's own scheduler holds: the plan needs setpoint's deadlines to decide."
+    return (
+        f"With vLLM's own scheduler, which needs nothing of setpoint's in the engine: {best.name} at "
+        f"{usd_per_hour(best.topology.usd_per_h)}, every limit with probability {probability(best.headroom.met_probability)}."
+    )
+
+
+def why_this(plan: Plan) -> list[str]:
+    """The chosen hardware and what binds it, then the best of every other hardware and what it is short of."""
+    chosen = plan.chosen
+    if chosen is None:
+        return []
+    found = [f"{_subject(chosen)} is bound by {_bound(chosen)}."]
+    found += [_against(other, chosen) for other in others(plan)[:MOST_OTHERS]]
+    known = {each.option.shape.hardware for each in plan.ranked}
+    left_out: dict[str, Pruned] = {}
+    for each in plan.pruned:
+        if each.shape.hardware not in known:
+            best = left_out.get(each.shape.hardware)
+            left_out[each.shape.hardware] = each if best is None or each.excess < best.excess else best
+    found += [f"{each.shape.name} {each.words}." for each in left_out.values()]
+    return found
+
+
+def others(plan: Plan) -> list[Ranked]:
+    """The best candidate of each hardware but the chosen one, in the order of the ranking, sure ones before others."""
+    best: dict[str, Ranked] = {}
+    chosen = plan.chosen.option.shape.hardware if plan.chosen else ""
+    for each in (*(each for each in plan.ranked if each.headroom.sure(plan.asked.confidence)), *plan.ranked):
+        if each.option.shape.hardware != chosen:
+            best.setdefault(each.option.shape.hardware, each)
+    return [each for each in plan.ranked if each in best.values()]
+
+
+def _subject(ranked: Ranked) -> str:
+    binding = ranked.binding
+    return (
+        f"At this load each replica of {ranked.option.shape.hardware} decodes {binding.batch:.0f} requests at once in steps of "
+        f"{seconds(binding.step_s, ' ')}, fills {binding.kv_share:.0%} of its cache, uses {binding.utilisation:.0%} of its "
+        "arithmetic, and"
+    ).replace("%", " %")
+
+
+def _bound(ranked: Ranked) -> str:
+    binding = ranked.binding
+    words = WORDS[binding.bound]
+    return (
+        words if binding.decode_bound == binding.bound else f"{words} (steps that only decode by {WORDS[binding.decode_bound]})"
+    )
+
+
+def _against(other: Ranked, chosen: Ranked) -> str:
+    price, best = other.topology.usd_per_h, chosen.topology.usd_per_h
+    if price is not None and best:
+        ratio = price / best
+        cost = f"{ratio:.2g} times as much" if ratio >= 1.005 else "as much" if ratio > 0.995 else f"{ratio:.2g} of that"
+        cost = f", {cost}"
+    else:
+        cost = ""
+    unsure = "" if other.holds else " and does not hold"
+    return (
+        f"{devices(other.topology)} would be {usd_per_hour(price)}{cost}{unsure}: bound by {_bound(other)}, "
+        f"{other.binding.batch:.0f} requests at once in steps of {seconds(other.binding.step_s, ' ')}."
+    )
+
+
+def limit_costs(plan: Plan) -> list[str]:
+    """One sentence for each limit: what a looser one saves and a tighter one costs."""
+    found = []
+    for limit in plan.limits:
+        prices = [price for price in plan.shadow if price.limit is limit or price.limit == limit]
+        if not prices:
+            continue
+        looser = [price for price in prices if price.moved_to > limit.limit]
+        tighter = [price for price in prices if price.moved_to < limit.limit][::-1]
+        parts = [_looser(looser), _tighter(tighter)]
+        now = f"{limit_name(limit)} {limit_number(limit, limit.limit)}"
+        found.append(f"{now}: " + "; ".join(part for part in parts if part) + ".")
+    return found
+
+
+def _looser(prices: list[ShadowPrice]) -> str:
+    for price in prices:
+        if price.change is not None and price.change < -WORTH_TELLING:
+            return f"{_moved(price)} saves {percent_change(price.change)}"
+    for price in prices:
+        if price.at_scale is not None and price.at_scale < -WORTH_TELLING:
+            return f"{_moved(price)} saves nothing at this load, {percent_change(price.at_scale)} a request where load is large"
+    return f"not what costs: {limit_number(prices[-1].limit, prices[-1].moved_to)} would save nothing" if prices else ""
+
+
+def _tighter(prices: list[ShadowPrice]) -> str:
+    for price in prices:
+        if price.moved_usd_per_h is None:
+            return f"{_moved(price)} cannot be met by anything looked at"
+        if price.change is not None and price.change > WORTH_TELLING:
+            times = 1.0 + price.change
+            more = f"{times:.1f} times as much" if times >= 2 else f"{percent_change(price.change)} more"
+            return f"{_moved(price)} costs {more}"
+    return f"{_moved(prices[-1])} would cost nothing more" if prices else ""
+
+
+def _moved(price: ShadowPrice) -> str:
+    return f"{limit_number(price.limit, price.limit.limit)} -> {limit_number(price.limit, price.moved_to)}"
+
+
+def if_doubled(plan: Plan) -> str | None:
+    """What twice the load changes."""
+    chosen, doubled = plan.chosen, plan.doubled
+    if chosen is None:
+        return None
+    if doubled is None:
+        return "Twice the load cannot be carried within the bounds by anything looked at."
+    price, before = doubled.topology.usd_per_h, chosen.topology.usd_per_h
+    ratio = f", {price / before:.2g} times the price of now" if price and before else ""
+    same = "more replicas of the same" if doubled.option.name == chosen.option.name else "another choice"
+    return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}."
+
+
+def measure_next(plan: Plan) -> str | None:
+    """What would make the plan surer: a calibration, or knowledge of the load; ``None`` if nothing matters much."""
+    ranked = plan.chosen or plan.nearest
+    if ranked is None:
+        return None
+    spare_now, doubt = ranked.headroom, Uncertainty(ranked.option.step_error, plan.asked.load_error)
+    gain = {
+        "measured": spare_now.if_measured - spare_now.met_probability,
+        "load": spare_now.if_load_known - spare_now.met_probability,
+    }
+    hardware = ranked.option.shape.hardware
+    binding = ranked.binding
+    point = f"steps of about {binding.batch:.0f} decodes with {plan.load.mean_context:.0f} tokens of context each"
+    if max(gain.values()) < 0.01 and ranked.option.source == "measured":
+        return None
+    if gain["measured"] >= gain["load"] or ranked.option.source != "measured":
+        return (
+            f"To be surer, measure {hardware} with {ranked.option.shape.deployment.engine} where the plan runs it: {point}. "
+            f"Steps are known to {doubt.step_error:.0%} (one standard error); if they come out as predicted, every limit holds "
+            f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
+        ).replace("% (", " % (")
+    return (
+        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would "
+        f"hold with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
+    ).replace("%. W", " %. W")
+
+
+def infeasible(plan: Plan) -> str:
+    """That nothing holds, what comes nearest, and which constraint would have to give."""
+    nearest = plan.nearest
+    if nearest is None:
+        return _none_simulated(plan)
+    rate = plan.asked.load_rps / nearest.topology.pool.replicas
+    missed = [
+        (limit, excess)
+        for index, limit in enumerate(plan.limits)
+        if (excess := nearest.option.curve.of_limit(index, rate)) > 1.0
+    ]
+    missed.sort(key=lambda each: -each[1])
+    said = ", ".join(
+        f"{limit_name(limit)} misses {limit_number(limit, limit.limit)} by a factor of {_factor(e)}" for limit, e in missed
+    )
+    carried = nearest.option.curve.knee_rps() * nearest.topology.pool.replicas
+    load_words = f"; it carries {carried:.3g}/s of the {plan.asked.load_rps:.3g}/s" if carried else ""
+    relax = _relax(plan, nearest)
+    return (
+        f"Nothing meets the requirement. {nearest.name} comes nearest: {said or 'too small for the load'}{load_words}. {relax}"
+    )
+
+
+def _factor(excess: float) -> str:
+    return f"{excess:.2g}" if excess < 1000 else "over 1,000"
+
+
+def _relax(plan: Plan, nearest: Ranked) -> str:
+    """The constraint that has to give least."""
+    worst = worst_excess(nearest, plan.asked.load_rps)
+    rate = plan.asked.load_rps / nearest.topology.pool.replicas
+    index = max(range(nearest.option.curve.limits), key=lambda place: nearest.option.curve.of_limit(place, rate), default=None)
+    knee = nearest.option.curve.knee_rps()
+    if knee > 0:
+        needed = -(-plan.asked.load_rps // knee)
+        gpus = int(needed) * nearest.option.shape.gpus
+        return f"Relax the number of devices: about {gpus} of {nearest.option.shape.hardware} would do; or lower the load."
+    if index is None:
+        return "Relax the bounds."
+    limit = plan.limits[index]
+    if limit.metric == "goodput_fraction":
+        return f"Relax {limit_name(limit)}, or lower the load."
+    return f"{_moved_limit(limit, worst * RELAXED)}."
+
+
+def _moved_limit(limit: Limit, factor: float) -> str:
+    return f"Relax {limit_name(limit)} from {limit_number(limit, limit.limit)} to {limit_number(limit, limit.limit * factor)}"
+
+
+def _none_simulated(plan: Plan) -> str:
+    nearest = min(plan.pruned, key=lambda each: each.excess, default=None)
+    if nearest is None:
+        return "Nothing meets the requirement: no hardware was left to look at; name some with --hardware."
+    relax = {
+        "capacity": "Allow more devices to a replica (--max-gpus), narrower weights (--quantization fp8), or larger hardware.",
+        "gpus": "Allow more devices (--max-gpus) or a higher price, or lower the load.",
+        "latency": "",
+    }[nearest.bound]
+    if nearest.limit is not None:
+        relax = f"{_moved_limit(nearest.limit, nearest.excess * RELAXED_BOUND)} or more."
+    return f"Nothing meets the requirement. {nearest.shape.name} comes nearest: it {nearest.words}. {relax}"

@@ -1,0 +1,110 @@
+"""What a plan is asked: the requirement with what its ``plan`` section and the command line say, names looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from setpoint.hardware.accelerator import Accelerator, accelerator, accelerators
+from setpoint.hardware.model_facts import ModelFacts, model_facts, precision_name
+from setpoint.plan.economy import Goal
+from setpoint.plan.errors import PlanError
+from setpoint.plan.headroom import DEFAULT_CONFIDENCE
+from setpoint.plan.shadow import Bounds
+from setpoint.plan.space import OWN_ENGINE, PARALLEL, Choices, portable
+from setpoint.plan.topology import Scheduler
+from setpoint.requirement import Objective, PlanWishes, Requirement
+
+GOALS = {
+    Objective.MIN_COST: Goal.COST,
+    Objective.MAX_GOODPUT: Goal.COST,
+    Objective.MAX_THROUGHPUT: Goal.TOKENS_PER_USD,
+    Objective.MIN_LATENCY: Goal.LATENCY,
+}
+"""At a given load every candidate that holds has the same goodput, so ``max_goodput`` asks for the cheapest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says; ``None`` or empty leaves what the requirement says."""
+
+    hardware: Sequence[str] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)
+    quantization: Sequence[str] = ()
+    kv_cache: Sequence[str] = ()
+    max_gpus: int | None = None
+    goal: Goal | None = None
+    load_error: float | None = None
+    confidence: float = DEFAULT_CONFIDENCE
+    schedulers: Sequence[Scheduler] = tuple(Scheduler)
+    parallel: Sequence[int] = PARALLEL
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Everything a plan starts from. ``load_error``: relative standard deviation of the load to come against ``load_rps``."""
+
+    requirement: Requirement
+    model: ModelFacts
+    choices: Choices
+    bounds: Bounds
+    goal: Goal
+    load_error: float
+    confidence: float
+    schedulers: Sequence[Scheduler]
+    seed: int
+    hardware_named: bool = True
+
+    @property
+    def load_rps(self) -> float:
+        """The offered load of the sustained phase."""
+        return self.requirement.profile.arrival.mean_rps
+
+
+def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
+    """The names looked up. Raises ``PlanError`` and ``HardwareError``, one sentence each."""
+    plan = requirement.plan or PlanWishes()
+    model = model_facts(requirement.model.source)
+    prices = {accelerator(each.hardware).name: each.usd_per_hour for each in plan.prices} | dict(wishes.prices)
+    devices = _devices(tuple(wishes.hardware) or plan.hardware, prices)
+    price_of: dict[str, float | None] = {device.name: prices.get(device.name, device.price_usd_per_h) for device in devices}
+    if OWN_ENGINE in price_of and OWN_ENGINE not in prices and requirement.price is not None:
+        price_of[OWN_ENGINE] = requirement.price.usd_per_hour
+    goal = wishes.goal or GOALS[requirement.objective]
+    missing = [name for name, price in price_of.items() if price is None]
+    if missing and goal in (Goal.COST, Goal.TOKENS_PER_USD):
+        raise PlanError(f"no price is known for {missing[0]}; give one with --price {missing[0]}=USD_PER_HOUR")
+    max_gpus = wishes.max_gpus if wishes.max_gpus is not None else plan.max_gpus
+    choices = Choices(
+        accelerators=devices,
+        prices=price_of,
+        parallel=wishes.parallel,
+        weight_precisions=_precisions(tuple(wishes.quantization) or plan.quantization or (model.native_precision,)),
+        kv_precisions=_precisions(tuple(wishes.kv_cache) or plan.kv_cache or ("bf16",)),
+        max_gpus=max_gpus,
+    )
+    return Asked(
+        requirement=requirement,
+        model=model,
+        choices=choices,
+        bounds=Bounds(max_gpus, plan.max_usd_per_hour),
+        goal=goal,
+        load_error=plan.load_uncertainty if wishes.load_error is None else wishes.load_error,
+        confidence=wishes.confidence,
+        schedulers=wishes.schedulers,
+        seed=wishes.seed,
+        hardware_named=bool(tuple(wishes.hardware) or plan.hardware),
+    )
+
+
+def _devices(names: Sequence[str], prices: Mapping[str, float]) -> tuple[Accelerator, ...]:
+    """The named ones in their order, each once; without names all of the catalogue with a price, this machine apart."""
+    if names:
+        return tuple({device.name: portable(device) for device in map(accelerator, names)}.values())
+    known = [portable(device) for device in accelerators() if device.name != OWN_ENGINE]
+    return tuple(device for device in known if device.price_usd_per_h is not None or device.name in prices)
+
+
+def _precisions(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(precision_name(name) for name in names))

@@ -1,0 +1,1 @@
+"""A plan as something to run: server commands, a serve configuration, a Kubernetes manifest, a Ray Serve configuration."""

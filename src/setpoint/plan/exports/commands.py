@@ -1,0 +1,73 @@
+"""Ready server commands: vLLM and SGLang. Flags as in the engines' own lists of server arguments."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from setpoint.plan.exports.deployable import KV_TYPES, MEMORY_SHARE, QUANTISED_ON_LOAD, Deployable
+
+VARIABLE = "SETPOINT_REQUIREMENT"
+LISTEN = "0.0.0.0"
+
+
+def vllm_arguments(plan: Deployable) -> dict[str, str]:
+    """Options of ``vllm serve`` by name; an empty value is a flag."""
+    pool = plan.topology.pool
+    deployment, config = pool.shape.deployment, pool.serving.config
+    options = {
+        "tensor-parallel-size": str(deployment.tensor_parallel),
+        "max-num-seqs": str(config.max_running),
+        "max-num-batched-tokens": str(max(config.token_budget, config.max_running)),
+        "max-model-len": str(plan.max_model_tokens),
+        "gpu-memory-utilization": f"{MEMORY_SHARE:g}",
+        "enable-prefix-caching": "",
+    }
+    if _quantises(plan):
+        options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
+    if deployment.kv_precision in KV_TYPES and deployment.kv_precision != plan.native_precision:
+        options["kv-cache-dtype"] = KV_TYPES[deployment.kv_precision]
+    return options
+
+
+def vllm_command(plan: Deployable) -> str:
+    """A ``vllm serve`` line for one replica, under comments that say what it leaves out.
+
+    The requirement's id is a second name of the served model, so that ``/v1/models`` tells it to whoever measures.
+    """
+    words = ["vllm", "serve", plan.model, "--served-model-name", plan.served_name, plan.requirement_id]
+    return _shell(plan, [*words, *_options(vllm_arguments(plan))])
+
+
+def sglang_command(plan: Deployable) -> str:
+    """An SGLang launch line for one replica, under comments that say what it leaves out."""
+    pool = plan.topology.pool
+    deployment, config = pool.shape.deployment, pool.serving.config
+    options = {
+        "model-path": plan.model,
+        "served-model-name": plan.served_name,
+        "tp-size": str(deployment.tensor_parallel),
+        "max-running-requests": str(config.max_running),
+        "chunked-prefill-size": str(config.token_budget),
+        "context-length": str(plan.max_model_tokens),
+        "mem-fraction-static": f"{MEMORY_SHARE:g}",
+    }
+    if _quantises(plan):
+        options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
+    if deployment.kv_precision in KV_TYPES and deployment.kv_precision != plan.native_precision:
+        options["kv-cache-dtype"] = "fp8_e4m3"
+    return _shell(plan, ["python", "-m", "sglang.launch_server", *_options(options)])
+
+
+def _quantises(plan: Deployable) -> bool:
+    precision = plan.topology.pool.shape.deployment.weight_precision
+    return precision != plan.native_precision and precision in QUANTISED_ON_LOAD
+
+
+def _options(options: Mapping[str, str]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", value) if word]
+
+
+def _shell(plan: Deployable, words: Iterable[str]) -> str:
+    head = [f"# Requirement {plan.requirement_id}; {plan.topology.name}.", *(f"# {note}" for note in plan.notes())]
+    return "\n".join([*head, f"{VARIABLE}={plan.requirement_id} {shlex.join(words)}", ""])

@@ -1,0 +1,87 @@
+"""How sure a plan is: the probability that its limits hold, and how far the knee is.
+
+Two things may differ from what was simulated: how long steps take (one factor on all of them, log-normal with the calibration's
+relative error: an error that steps share is the dangerous one, errors of single steps average out), and the load (one factor,
+log-normal with the relative uncertainty that the user states). The probability that every limit holds is the share of that
+plane on which the load curve is met, summed over equally likely cells. Nothing is drawn by chance.
+
+When it is wrong: an error that grows with the batch or the context is taken as one factor at the point of operation; the
+simulated percentile has its own sampling error, which the checks show and this leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from setpoint.plan.curve import Floats, LoadCurve
+
+CELLS = 61
+SURE_ERROR = 0.05
+"""Relative error that a measurement of the very hardware leaves (the residual of a calibration, docs/hardware.md)."""
+
+SURE_LOAD = 0.02
+DEFAULT_CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """Standard deviations of ln(true / predicted) of a step's time, and of ln(true / stated) of the load."""
+
+    step_error: float
+    load_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What a candidate has to spare at its load.
+
+    met_probability: that every limit holds. knee_rps: highest load of a replica that holds, steps as predicted;
+    knee_distance: how much more load that is than the offered one (0.25: a quarter more; negative: over the knee).
+    within_error: the limits hold as predicted but would not if steps were slower by one standard error, or the load that much
+    higher. if_measured, if_load_known: the probability if steps, or the load, were known well and came out as predicted.
+    """
+
+    met_probability: float
+    knee_rps: float
+    knee_distance: float
+    within_error: bool
+    if_measured: float
+    if_load_known: float
+
+    def sure(self, confidence: float) -> bool:
+        """Whether the plan may be recommended without a warning."""
+        return self.met_probability >= confidence and not self.within_error
+
+
+def met_probability(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> float:
+    """The probability that every limit holds for a replica that gets ``rate_rps``."""
+    stretch = _cells(uncertainty.step_error)[:, None]
+    load = _cells(uncertainty.load_error)[None, :]
+    return float((curve.excess(rate_rps * load, stretch) <= 1.0).mean())
+
+
+def headroom(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> Headroom:
+    """Everything about what a candidate has to spare when a replica gets ``rate_rps``."""
+    knee_rps = curve.knee_rps()
+    step, load = uncertainty.step_error, uncertainty.load_error
+    slower = curve.met(rate_rps, float(np.exp(step)))
+    more = curve.met(rate_rps * float(np.exp(load)))
+    return Headroom(
+        met_probability=met_probability(curve, rate_rps, uncertainty),
+        knee_rps=knee_rps,
+        knee_distance=knee_rps / rate_rps - 1.0,
+        within_error=curve.met(rate_rps) and not (slower and more),
+        if_measured=met_probability(curve, rate_rps, Uncertainty(min(step, SURE_ERROR), load)),
+        if_load_known=met_probability(curve, rate_rps, Uncertainty(step, min(load, SURE_LOAD))),
+    )
+
+
+def _cells(sigma: float) -> Floats:
+    """Factors at the middles of ``CELLS`` equally likely cells of a log-normal with median 1."""
+    if sigma <= 0:
+        return np.ones(1)
+    normal = NormalDist()
+    return np.exp(sigma * np.array([normal.inv_cdf((index + 0.5) / CELLS) for index in range(CELLS)]))

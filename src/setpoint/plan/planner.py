@@ -1,0 +1,278 @@
+"""The plan: shapes and configurations bounded, searched by simulation, priced, ranked, the first of them looked at closely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from setpoint.hardware.step_time import StepTimer, step_timer
+from setpoint.plan.asked import Asked
+from setpoint.plan.binding import Binding, binding
+from setpoint.plan.context import ContextCurve, context_curve
+from setpoint.plan.economy import (
+    Goal,
+    Option,
+    most_replicas,
+    replicas_for_confidence,
+    replicas_needed,
+    usd_at_scale,
+)
+from setpoint.plan.headroom import Headroom, Uncertainty, headroom
+from setpoint.plan.limits import Limit, limits_of
+from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
+from setpoint.plan.scaled import scaled
+from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
+from setpoint.plan.shadow import ShadowPrice, shadow_prices
+from setpoint.plan.sketch import LoadSketch, sketch_of
+from setpoint.plan.space import servings_for, shapes_of
+from setpoint.plan.topology import Shape, Topology
+from setpoint.plan.trial import Runner, Trial
+from setpoint.record import Verdict
+
+MOST_RANKED = 40
+LOOKED_AT = 5
+S_PER_H = 3600.0
+
+
+class Standing(StrEnum):
+    """How a plan stands: recommended outside its error bar, inside it, or nothing holds."""
+
+    SURE = "sure"
+    WITHIN_ERROR = "within_error"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One line of the ranking: so many replicas of an option, and what is expected of them.
+
+    holds: every limit, as predicted. latency_s: P95 of TTFT (E2E where nothing streams). usd_per_good_request: at the offered
+    load, all of it taken as good where no closer look was taken. tokens_per_usd: output tokens. at_scale_usd: USD a request
+    at the knee, replicas not being whole.
+    """
+
+    option: Option
+    topology: Topology
+    headroom: Headroom
+    binding: Binding
+    holds: bool
+    latency_s: float
+    usd_per_good_request: float | None
+    tokens_per_usd: float | None
+    at_scale_usd: float | None
+    trial: Trial | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the topology."""
+        return self.topology.name
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that was found. ``ranked`` is best first; ``chosen`` is its first that holds, or ``None``.
+
+    nearest: where nothing holds, the candidate that comes nearest. doubled: the cheapest for twice the load.
+    """
+
+    asked: Asked
+    load: LoadSketch
+    limits: tuple[Limit, ...]
+    standing: Standing
+    ranked: tuple[Ranked, ...]
+    chosen: Ranked | None
+    pruned: tuple[Pruned, ...]
+    shadow: tuple[ShadowPrice, ...]
+    doubled: Ranked | None
+    nearest: Ranked | None
+    contexts: tuple[ContextCurve, ...]
+    simulations: int
+
+
+def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, done, total: None) -> Plan:
+    """The whole plan. Deterministic by the seed in ``asked``."""
+    limits, load = limits_of(asked.requirement), sketch_of(asked.requirement.profile)
+    shapes, pruned = _bounded(asked, load, limits)
+    search = Search(runner, limits, load, asked.load_rps, asked.seed, progress, asked.goal, asked.bounds)
+    deadlines = deadlines_declared(limits)
+    arms = search.arms(shapes, lambda shape: servings_for(shape, deadlines=deadlines, schedulers=asked.schedulers))
+    finalists = search.run(arms) if arms else []
+    options = [(option_of(arm, len(limits)), arm) for arm in finalists]
+    ranked = _ranked(asked, load, options)
+    ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
+    chosen = next((each for each in ranked if each.headroom.sure(asked.confidence) and each.holds), None)
+    standing = Standing.SURE
+    if chosen is None:
+        holding = [each for each in ranked if each.holds]
+        chosen = max(holding, key=lambda each: each.headroom.met_probability, default=None)
+        standing = Standing.WITHIN_ERROR if chosen is not None else Standing.INFEASIBLE
+    only = [option for option, _ in options]
+    return Plan(
+        asked=asked,
+        load=load,
+        limits=limits,
+        standing=standing,
+        ranked=tuple(ranked[:MOST_RANKED]),
+        chosen=chosen,
+        pruned=tuple(pruned),
+        shadow=tuple(shadow_prices(only, limits, asked.load_rps, asked.bounds)) if chosen else (),
+        doubled=_for_load(asked, load, options, 2.0, sure=standing is Standing.SURE) if chosen else None,
+        nearest=_nearest(asked, load, options) if chosen is None else None,
+        contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
+        simulations=search.simulations,
+    )
+
+
+def option_of(arm: Arm, limits: int) -> Option:
+    """The arm with its curve."""
+    return Option(arm.shape, arm.serving, arm.curve(limits), arm.timer.relative_error, arm.timer.source)
+
+
+def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
+    """The shapes that may do, and why the others cannot."""
+    kept: list[tuple[Shape, StepTimer]] = []
+    pruned: list[Pruned] = []
+    for shape in shapes_of(asked.model, asked.choices):
+        found = no_room(shape, load)
+        if found is None:
+            timer = step_timer(shape.deployment)
+            error = timer.relative_error
+            found = too_slow(shape, timer, error, load, limits)
+            if found is None:
+                widest = max(
+                    servings_for(shape, deadlines=False, schedulers=asked.schedulers),
+                    key=lambda serving: (serving.config.max_running, serving.config.token_budget),
+                )
+                found = too_many(shape, widest, timer, error, load, asked.load_rps, asked.bounds)
+            if found is None:
+                kept.append((shape, timer))
+        if found is not None:
+            pruned.append(found)
+    if asked.goal is Goal.LATENCY:
+        return kept, pruned
+    costly = dearer(kept, load, limits)
+    if not asked.hardware_named:
+        costly += dearest(kept, load, limits, {each.shape.name for each in costly})
+    left_out = {each.shape.name for each in costly}
+    return [each for each in kept if each[0].name not in left_out], pruned + costly
+
+
+def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: int, load_rps: float) -> Ranked:
+    """An option with so many replicas at a load."""
+    topology = option.topology(replicas)
+    rate_rps = load_rps / replicas
+    spare = headroom(option.curve, rate_rps, Uncertainty(option.step_error, asked.load_error))
+    usd_per_s = None if topology.usd_per_h is None else topology.usd_per_h / S_PER_H
+    return Ranked(
+        option=option,
+        topology=topology,
+        headroom=spare,
+        binding=binding(option.shape, option.serving, arm.timer, load, rate_rps),
+        holds=option.curve.met(rate_rps),
+        latency_s=arm.latency_at(rate_rps),
+        usd_per_good_request=None if usd_per_s is None else usd_per_s / load_rps,
+        tokens_per_usd=None if not usd_per_s else load_rps * load.mean_output / usd_per_s,
+        at_scale_usd=usd_at_scale(option),
+    )
+
+
+def _ranked(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> list[Ranked]:
+    """Each option with the fewest replicas that hold as predicted, and with as many as make that sure enough."""
+    found: list[Ranked] = []
+    for option, arm in options:
+        most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
+        fewest = replicas_needed(option.curve, asked.load_rps, most=most)
+        if fewest is None:
+            continue
+        doubt = Uncertainty(option.step_error, asked.load_error)
+        sure = replicas_for_confidence(option.curve, asked.load_rps, doubt, confidence=asked.confidence, most=most)
+        counts = {fewest, sure or fewest}
+        if asked.goal is Goal.LATENCY:
+            counts = {most} if asked.bounds.max_gpus or asked.bounds.max_usd_per_h else {2 * max(counts)}
+        found += [rank_of(asked, load, option, arm, replicas, asked.load_rps) for replicas in sorted(counts)]
+    return sorted(found, key=lambda each: _order(asked.goal, each))
+
+
+def _order(goal: Goal, ranked: Ranked) -> tuple[float, ...]:
+    """Least is best; among equals the one with more to spare, then the lower latency."""
+    price = ranked.topology.usd_per_h
+    primary = {
+        Goal.COST: math.inf if price is None else price,
+        Goal.TOKENS_PER_USD: ranked.at_scale_usd if ranked.at_scale_usd is not None else math.inf,
+        Goal.LATENCY: ranked.latency_s,
+        Goal.POWER: ranked.topology.power_w,
+    }[goal]
+    return (primary, -round(ranked.headroom.met_probability, 2), -ranked.headroom.knee_distance, ranked.latency_s)
+
+
+def _for_load(
+    asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float, *, sure: bool
+) -> Ranked | None:
+    """The cheapest that carries ``factor`` times the load within the bounds, ``sure``: with the confidence asked for."""
+    load_rps = factor * asked.load_rps
+    found = []
+    for option, arm in options:
+        most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
+        doubt = Uncertainty(option.step_error, asked.load_error)
+        replicas = (
+            replicas_for_confidence(option.curve, load_rps, doubt, confidence=asked.confidence, most=most)
+            if sure
+            else replicas_needed(option.curve, load_rps, most=most)
+        )
+        if replicas is not None:
+            found.append(rank_of(asked, load, option, arm, replicas, load_rps))
+    return min(found, key=lambda each: _order(Goal.COST, each), default=None)
+
+
+def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:
+    """Where nothing holds: the option whose worst limit is least exceeded, as many replicas as the bounds allow."""
+    found = []
+    for option, arm in options:
+        most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
+        enough = max(1, math.ceil(20.0 * asked.load_rps / float(option.curve.rates_rps[0])))
+        if most:
+            found.append(rank_of(asked, load, option, arm, max(1, min(most, enough)), asked.load_rps))
+    return min(found, key=lambda each: worst_excess(each, asked.load_rps), default=None)
+
+
+def _contexts(load: LoadSketch, ranked: Sequence[Ranked], arms: dict[int, Arm]) -> Iterator[ContextCurve]:
+    """Latency against context for the best candidate of each hardware, with the batch that it has at this load."""
+    best: dict[str, Ranked] = {}
+    for each in ranked:
+        best.setdefault(each.option.shape.hardware, each)
+    for each in best.values():
+        yield context_curve(each.option.shape, arms[id(each.option)].timer, load, max(each.binding.batch, 1.0))
+
+
+def worst_excess(ranked: Ranked, load_rps: float) -> float:
+    """The largest excess of a candidate at a load."""
+    curve, rate = ranked.option.curve, load_rps / ranked.topology.pool.replicas
+    return max((curve.of_limit(limit, rate) for limit in range(curve.limits)), default=0.0)
+
+
+def _look_closely(search: Search, ranked: list[Ranked], asked: Asked, arms: dict[int, Arm]) -> list[Ranked]:
+    """Sure ones before others, in the order of the ranking, simulated once more, with all figures and checks."""
+    sure = [each for each in ranked if each.holds and each.headroom.sure(asked.confidence)]
+    first = [*sure, *(each for each in ranked if each not in sure)][:LOOKED_AT]
+    jobs = [
+        search.job(arms[id(each.option)], search.load_rps / each.topology.pool.replicas, requests_for(search.limits), full=True)
+        for each in first
+    ]
+    trials = search.simulate("a closer look", jobs)
+    looked = {id(each): _looked(each, trial) for each, trial in zip(first, trials, strict=True)}
+    return [looked.get(id(each), each) for each in ranked]
+
+
+def _looked(ranked: Ranked, trial: Trial) -> Ranked:
+    """With the trial's figures, those of one replica made those of all; what is shown to miss a limit does not hold."""
+    replicas = ranked.topology.pool.replicas
+    predicted = scaled(trial.predicted, replicas) if trial.predicted is not None else None
+    missed = trial.slo is not None and trial.slo.verdict is Verdict.MISSED
+    good = predicted.sustained.goodput_fraction if predicted is not None else None
+    usd = (
+        ranked.usd_per_good_request / good if ranked.usd_per_good_request is not None and good else ranked.usd_per_good_request
+    )
+    looked = replace(trial, predicted=predicted)
+    return replace(ranked, trial=looked, holds=ranked.holds and not missed, usd_per_good_request=usd)

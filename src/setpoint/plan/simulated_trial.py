@@ -1,0 +1,211 @@
+"""A trial through the simulator: one replica of a shape, the profile's requests, and what every limit came to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from setpoint.hardware.deployment import Deployment
+from setpoint.hardware.step_time import StepTimer, step_timer
+from setpoint.plan.curve import Floats
+from setpoint.plan.latency import PERCENT, latency_metric
+from setpoint.plan.limits import limits_of
+from setpoint.plan.samples import PhaseSamples, excess_table
+from setpoint.plan.space import BLOCK_TOKENS
+from setpoint.plan.topology import Scheduler
+from setpoint.plan.trial import Job, Trial
+from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.record import Phase, Predicted, SloReport
+from setpoint.report.figures import request_slos
+from setpoint.requirement import LatencyMetric, Requirement
+from setpoint.simulate.gaps import bin_s
+from setpoint.simulate.ledger import Ending
+from setpoint.simulate.load import Load
+from setpoint.simulate.offered import limits_of as deadlines_of
+from setpoint.simulate.offered import load_of_profile
+from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
+from setpoint.simulate.sequences import Kind
+from setpoint.simulate.taught import taught_model
+from setpoint.simulate.timing import Overheads
+
+JUDGED = (Phase.SUSTAINED, Phase.BURST)
+PATTERNS, MOST_PATTERN_REQUESTS = 3.0, 20_000
+GAP_FACTORS = (0.4, 0.7, 1.0, 1.4, 2.2)
+"""Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
+
+
+Look = Callable[[Requirement, Simulated, str, float | None], tuple[Predicted, SloReport]]
+"""Figures and checks of a simulation, given where its steps come from and what it costs an hour."""
+
+
+class _Hidden:
+    """A deployment that counts as equal to any other with the same fields that matter to a timer."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.key = (
+            deployment.tensor_parallel,
+            deployment.data_parallel,
+            deployment.expert_parallel,
+            deployment.engine,
+            deployment.weight_precision,
+            deployment.kv_precision,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hidden) and other.key == self.key
+
+
+def run_trial(requirement: Requirement, job: Job, look: Look | None = None) -> Trial:
+    """The trial of a job, with what ``look`` makes of a full one. Deterministic: all is drawn from the job's seed."""
+    load = offered_load(requirement, job)
+    done = simulate(load, system_of(job), seed=job.seed, gap_limits_s=_gap_limits_s(requirement, full=job.full))
+    phases = [samples_of(done, place, requirement) for place, phase in enumerate(load.phases) if phase.phase in JUDGED]
+    slos = {phase: request_slos(requirement, phase) for phase in Phase}
+    excess = excess_table(phases, limits_of(requirement), slos)
+    latency_s = phases[0].percentile_s(latency_metric(requirement.profile), PERCENT)
+    predicted, slo = None, None
+    if job.full and look is not None:
+        price = job.shape.usd_per_gpu_h
+        usd_per_h = None if price is None else price * job.shape.gpus
+        predicted, slo = look(requirement, done, timer_of(job.shape.deployment).source, usd_per_h)
+    return Trial(job, excess, latency_s, predicted, slo)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOf:
+    """``run_trial`` of one requirement, as other processes can be given it; ``look`` is a function of a module."""
+
+    requirement: Requirement
+    look: Look | None = None
+
+    def __call__(self, job: Job) -> Trial:
+        """The trial of a job."""
+        return run_trial(self.requirement, job, self.look)
+
+
+def offered_load(requirement: Requirement, job: Job) -> Load:
+    """The profile's requests brought to the job's rate, the same ones at every rate: warm-up, sustained, burst if limited.
+
+    Where the rate follows a pattern there are whole patterns of it, so there may be more requests. The burst is as much above
+    the rate as in the requirement.
+    """
+    profile = requirement.profile
+    factor = job.rate_rps / profile.arrival.mean_rps
+    burst = profile.burst if requirement.slo_burst.declared() else None
+    if burst is not None:
+        burst = burst.model_copy(update={"rate_rps": burst.rate_rps * factor})
+    profile = profile.model_copy(update={"arrival": profile.arrival.at_mean(job.rate_rps), "burst": burst})
+    sustained_s = job.requests / job.rate_rps
+    if profile.arrival.pattern_s is not None:
+        sustained_s = max(sustained_s, min(PATTERNS * profile.arrival.pattern_s, MOST_PATTERN_REQUESTS / job.rate_rps))
+    return load_of_profile(
+        profile,
+        Kind(streaming=profile.streaming, limits=deadlines_of(requirement.slo)),
+        seed=job.seed,
+        warmup_s=job.warmup_requests / job.rate_rps,
+        sustained_s=sustained_s,
+        recovery_s=0.0,
+        drain_s=math.inf,
+    )
+
+
+def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
+    """The system that a job describes."""
+    shape = job.shape
+    block = BLOCK_TOKENS[shape.deployment.engine]
+    config = job.serving.config.model_dump_json()
+    return SimulatedSystem(
+        timer=timer_of(shape.deployment),
+        kv_blocks=max(1, shape.kv_tokens // block),
+        block_tokens=block,
+        configuration=job.serving.config,
+        replicas=replicas,
+        flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
+        model=lambda: copy(_model(config, *_names(shape.deployment))),
+    )
+
+
+@lru_cache(maxsize=256)
+def _model(config: str, names: tuple[str, str], hidden: _Hidden) -> StepTimeModel:
+    """What a policy knows of the machine: taught once for a configuration, since it learns no more after that.
+
+    Copied for each simulation, because it notes the shape of the last step.
+    """
+    return taught_model(_timer(names, hidden), ServingConfig.model_validate_json(config), Overheads())
+
+
+def timer_of(deployment: Deployment) -> StepTimer:
+    """The deployment's step timer, made once in a process."""
+    return _timer(*_names(deployment))
+
+
+def _names(deployment: Deployment) -> tuple[tuple[str, str], _Hidden]:
+    return (deployment.model.name, deployment.accelerator.name), _Hidden(deployment)
+
+
+@lru_cache(maxsize=256)
+def _timer(names: tuple[str, str], hidden: _Hidden) -> StepTimer:
+    return step_timer(hidden.deployment)
+
+
+def _gap_limits_s(requirement: Requirement, *, full: bool) -> tuple[float, ...]:
+    """What gaps are counted against: the limits themselves for a closer look, their multiples where goodput is limited."""
+    slos = (*requirement.slo.latency, *requirement.slo_burst.latency)
+    found = {slo.limit_s for slo in slos if slo.metric is LatencyMetric.ITL} if full else set()
+    limit_s = requirement.slo.limit_s(LatencyMetric.ITL)
+    if limit_s is not None and requirement.slo.goodput_fraction_min is not None:
+        found |= {limit_s * factor for factor in GAP_FACTORS}
+    return tuple(sorted(found))
+
+
+def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSamples:
+    """The columns of one phase, its number being ``place``."""
+    ledger, load = done.ledger, done.load
+    rows = load.phase == place
+    ending = ledger.ending[rows]
+    shed = np.isin(ending, (Ending.REFUSED, Ending.SHED))
+    kept, sent_s = ~shed, load.sent_s[rows]
+    served = (ending == Ending.SERVED)[kept]
+    first_s, last_s = ledger.first_s[rows][kept] - sent_s[kept], ledger.last_s[rows][kept] - sent_s[kept]
+    tokens = ledger.tokens[rows][kept].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot_s = np.where(tokens > 1, (last_s - first_s) / (tokens - 1), np.nan)
+    streaming = requirement.profile.streaming
+    limited = requirement.slo.limit_s(LatencyMetric.ITL) is not None and bool(done.gaps.limits_s)
+    deciding = _deciding_gap_s(done, rows, requirement)[kept] if limited else ledger.gap_s[rows][kept]
+    counts = done.gaps.counts[place].counts
+    seen = np.flatnonzero(counts)
+    return PhaseSamples(
+        phase=load.phases[place].phase,
+        offered=int(rows.sum()),
+        shed=int(shed.sum()),
+        ttft_s=np.where(served, first_s, np.inf) if streaming else np.full(len(served), np.nan),
+        tpot_s=np.where(served, tpot_s, np.inf) if streaming else np.full(len(served), np.nan),
+        e2e_s=np.where(served, last_s, np.inf),
+        queue_wait_s=np.where(served, ledger.joined_s[rows][kept] - sent_s[kept], np.inf),
+        deciding_gap_s=np.nan_to_num(deciding) if streaming else np.zeros(len(served)),
+        gap_values_s=np.array([bin_s(int(bin_)) for bin_ in seen]) if streaming else np.zeros(0),
+        gap_counts=counts[seen].astype(np.float64) if streaming else np.zeros(0),
+    )
+
+
+def _deciding_gap_s(done: Simulated, rows: np.ndarray, requirement: Requirement) -> Floats:
+    """Of each request's gaps the largest that may not be over the limit: the least of the counted limits that it keeps."""
+    slo = next(slo for slo in requirement.slo.latency if slo.metric is LatencyMetric.ITL)
+    late = done.ledger.late_gaps[:, rows]
+    gaps = np.maximum(done.ledger.tokens[rows] - 1, 0)
+    allowed = np.floor((1.0 - slo.percentile / 100.0) * gaps + 1e-9)
+    found = np.where(gaps > 0, done.ledger.gap_s[rows], 0.0)
+    for limit_s, counts in sorted(zip(done.gaps.limits_s, late, strict=True), key=lambda each: -each[0]):
+        found = np.where(counts <= allowed, np.minimum(found, limit_s), found)
+    return np.asarray(found, dtype=np.float64)

@@ -1,0 +1,84 @@
+"""The load in a few numbers: what bounds and first guesses are made of. The search itself simulates the load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from setpoint.record import Phase
+from setpoint.requirement import RequestProfile
+from setpoint.workload.drafts import Draft, Segment
+
+DRAWS = 2048
+MOST_DRAWS = 200_000
+SEED = 1
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSketch:
+    """Columns of a sample of requests, shape [n]: prompt and output tokens, and prompt tokens that a cache may have seen.
+
+    private_tokens: of those, what only this conversation holds (its own history); the rest is shared between requests.
+    """
+
+    prompt_tokens: Floats
+    output_tokens: Floats
+    cached_tokens: Floats
+    private_tokens: Floats
+
+    @property
+    def mean_output(self) -> float:
+        """Output tokens of a request on average."""
+        return float(self.output_tokens.mean())
+
+    @property
+    def mean_uncached(self) -> float:
+        """Prompt tokens to be computed, on average."""
+        return float((self.prompt_tokens - self.cached_tokens).mean())
+
+    @property
+    def mean_context(self) -> float:
+        """Tokens of context that a decode reads, on average over all decodes."""
+        weighted = (self.prompt_tokens + self.output_tokens / 2) * self.output_tokens
+        return float(weighted.sum() / self.output_tokens.sum())
+
+    @property
+    def mean_resident(self) -> float:
+        """Tokens of cache that a running request holds for itself: context without what it shares with others."""
+        shared = self.cached_tokens - self.private_tokens
+        weighted = (self.prompt_tokens - shared + self.output_tokens / 2) * self.output_tokens
+        return float(weighted.sum() / self.output_tokens.sum())
+
+    @property
+    def largest_context(self) -> int:
+        """Most tokens, prompt and answer, of a request of the sample."""
+        return int((self.prompt_tokens + self.output_tokens).max())
+
+    @property
+    def hit_rate(self) -> float:
+        """Prompt tokens that a cache which forgets nothing would find, over prompt tokens."""
+        return float(self.cached_tokens.sum() / self.prompt_tokens.sum())
+
+
+def sketch_of(profile: RequestProfile) -> LoadSketch:
+    """A sample of about ``DRAWS`` requests of the profile, always the same."""
+    segment = Segment(SEED, 0, Phase.SUSTAINED)
+    drafts = segment.drafts(np.zeros(DRAWS), profile.shapes, MOST_DRAWS)
+    before: dict[int, int] = {}
+    rows: list[tuple[int, int, int, int]] = []
+    for draft in drafts:
+        history = before.get(id(draft.follows), 0) if draft.follows is not None else 0
+        prompt = history + draft.prompt_tokens
+        before[id(draft)] = prompt + draft.output_tokens
+        rows.append((prompt, draft.output_tokens, *_cached(draft, history)))
+    table = np.array(rows, dtype=np.float64)
+    return LoadSketch(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+
+
+def _cached(draft: Draft, history: int) -> tuple[int, int]:
+    """Prompt tokens that may be found in a cache, and how many of them are the conversation's own."""
+    return (history, history) if draft.follows is not None else (draft.shared_tokens, 0)

@@ -1,0 +1,47 @@
+"""Numbers of a plan as people read them."""
+
+from __future__ import annotations
+
+from setpoint.plan.topology import Topology
+from setpoint.report.format import UNKNOWN, number
+
+SOURCES = {
+    "measured": "measured on this hardware and engine",
+    "transferred": "transferred from other hardware",
+    "physics": "physics alone",
+}
+
+
+def usd_per_hour(value: float | None) -> str:
+    """``$4.70/h``."""
+    return UNKNOWN if value is None else f"${value:,.2f}/h"
+
+
+def usd_per_million(value: float | None) -> str:
+    """USD a million of requests or tokens: ``$125``."""
+    return UNKNOWN if value is None else f"${1e6 * value:,.2f}" if value < 1e-4 else f"${1e6 * value:,.0f}"
+
+
+def percent_change(change: float) -> str:
+    """``22 %`` of an absolute change."""
+    return f"{abs(change) * 100:.0f} %"
+
+
+def devices(topology: Topology) -> str:
+    """``4 h100-sxm`` in words."""
+    return " + ".join(f"{pool.gpus} {pool.shape.hardware}" for pool in topology.pools)
+
+
+def spare(distance: float) -> str:
+    """How far the knee is: ``+35 %`` of the offered load."""
+    return f"{distance * 100:+.0f} %"
+
+
+def probability(value: float) -> str:
+    """``96 %``; never 100 % or 0 %, which no calculation of this kind can say."""
+    return "over 99 %" if value > 0.99 else "under 1 %" if value < 0.01 else f"{value * 100:.0f} %"
+
+
+def batch(value: float) -> str:
+    """Requests in a batch."""
+    return number(value)

@@ -1,0 +1,212 @@
+"""The planner over a runner of formulas: ranking, bounds, headroom, answers, infeasible requirements, files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from plan_world import CHAT, FormulaRunner, asks, planned, requirement
+from rich.console import Console
+
+from setpoint.hardware.accelerator import UnknownAccelerator, accelerator
+from setpoint.hardware.model_facts import UnknownModel
+from setpoint.plan.answers import if_doubled, limit_costs, measure_next, recommendation, why_this
+from setpoint.plan.economy import Goal
+from setpoint.plan.errors import PlanError
+from setpoint.plan.page import render_page
+from setpoint.plan.planner import Standing, make_plan
+from setpoint.plan.report import EXIT_CODES, plan_document, plan_json
+from setpoint.plan.terminal import render_plan
+from setpoint.record import Report
+
+TWO = ("h100-sxm", "mi300x")
+
+
+def test_the_chosen_is_the_cheapest_that_is_sure() -> None:
+    plan, _ = planned(requirement(), hardware=TWO)
+    assert plan.standing is Standing.SURE
+    assert plan.chosen is not None
+    sure = [each for each in plan.ranked if each.holds and each.headroom.sure(0.9)]
+    assert plan.chosen.topology.usd_per_h == min(each.topology.usd_per_h or math.inf for each in sure)
+    assert {each.option.shape.hardware for each in plan.ranked} == set(TWO)
+
+
+def test_the_same_plan_again_is_the_same_bytes() -> None:
+    first, second = (plan_json(plan_document(planned(requirement(), hardware=TWO)[0])) for _ in range(2))
+    assert first == second
+
+
+def test_a_price_changes_the_choice() -> None:
+    dear, _ = planned(requirement(), hardware=TWO, prices={"h100-sxm": 50.0, "mi300x": 1.0})
+    cheap, _ = planned(requirement(), hardware=TWO, prices={"h100-sxm": 0.5, "mi300x": 50.0})
+    assert dear.chosen is not None
+    assert cheap.chosen is not None
+    assert dear.chosen.option.shape.hardware == "mi300x"
+    assert cheap.chosen.option.shape.hardware == "h100-sxm"
+
+
+def test_more_load_takes_no_fewer_devices() -> None:
+    costs = []
+    for rate in ("20/s", "80/s", "320/s"):
+        plan, _ = planned(requirement(CHAT, **{"40/s": rate}), hardware=("h100-sxm",))
+        assert plan.chosen is not None
+        costs.append(plan.chosen.topology.gpus)
+    assert costs == sorted(costs)
+    assert costs[-1] > costs[0]
+
+
+def test_devices_are_bounded() -> None:
+    plan, runner = planned(requirement(CHAT, **{"40/s": "4000/s"}), hardware=("h100-sxm",), max_gpus=2)
+    assert plan.standing is Standing.INFEASIBLE
+    assert EXIT_CODES[plan.standing] == 1
+    assert runner.jobs == []
+    assert "Allow more devices" in recommendation(plan)
+
+
+def test_what_cannot_hold_the_weights_is_told() -> None:
+    plan, runner = planned(requirement(CHAT, **{"llama-3.1-8b": "llama-3.1-405b"}), hardware=("l4",))
+    assert (plan.standing, plan.chosen, runner.jobs) == (Standing.INFEASIBLE, None, [])
+    assert {each.bound for each in plan.pruned} == {"capacity"}
+    assert "narrower weights (--quantization fp8)" in recommendation(plan)
+
+
+def test_a_limit_below_what_a_request_alone_takes_is_told() -> None:
+    plan, _ = planned(requirement(CHAT, **{"itl: {p95: 50ms}": "itl: {p95: 10us}"}), hardware=TWO)
+    assert plan.standing is Standing.INFEASIBLE
+    words = recommendation(plan)
+    assert "comes nearest" in words
+    assert "Relax ITL P95 from 0.01 ms to" in words
+
+
+def test_a_plan_inside_its_error_bar_says_so() -> None:
+    """At a limit just above what the fewest allowed devices reach, nothing is sure."""
+    text = CHAT.replace("itl: {p95: 50ms}", "itl: {p95: 9.5ms}")
+    plan, _ = planned(requirement(text), hardware=("h100-sxm",), max_gpus=4, parallel=(1,))
+    assert plan.standing is Standing.WITHIN_ERROR
+    assert EXIT_CODES[plan.standing] == 3
+    assert "inside its own error bar" in recommendation(plan)
+    assert plan.chosen is not None
+    assert plan.chosen.headroom.met_probability < 0.9
+    assert measure_next(plan) is not None
+
+
+def test_latency_as_the_goal_takes_what_is_allowed() -> None:
+    cheap, _ = planned(requirement(), hardware=("h100-sxm",), max_gpus=8)
+    quick, _ = planned(requirement(), hardware=("h100-sxm",), max_gpus=8, goal=Goal.LATENCY)
+    assert cheap.chosen is not None
+    assert quick.chosen is not None
+    assert quick.chosen.latency_s <= cheap.chosen.latency_s
+    assert quick.chosen.topology.gpus == 8
+
+
+def test_power_as_the_goal_ranks_by_watts() -> None:
+    plan, _ = planned(requirement(), hardware=TWO, goal=Goal.POWER)
+    watts = [each.topology.power_w for each in plan.ranked]
+    assert watts == sorted(watts)
+
+
+def test_quantised_weights_are_only_chosen_from_where_asked() -> None:
+    plain, _ = planned(requirement(), hardware=("h100-sxm",))
+    both, _ = planned(requirement(), hardware=("h100-sxm",), quantization=("bf16", "fp8"))
+    assert {each.option.shape.deployment.weight_precision for each in plain.ranked} == {"bf16"}
+    assert "fp8" in {each.option.shape.deployment.weight_precision for each in both.ranked}
+
+
+def test_the_answers_are_sentences() -> None:
+    plan, _ = planned(requirement(), hardware=("h100-sxm", "mi300x", "l4"))
+    why = why_this(plan)
+    assert any("l4" in sentence for sentence in why)
+    assert any(sentence.startswith("TTFT P95 500 ms:") for sentence in limit_costs(plan))
+    assert "Twice the load" in (if_doubled(plan) or "")
+    for sentence in [recommendation(plan), *why, *limit_costs(plan)]:
+        assert sentence.endswith((".", "%."))
+        assert "nan" not in sentence
+
+
+def test_prices_of_limits_have_the_right_sign() -> None:
+    plan, _ = planned(requirement(CHAT, **{"40/s": "900/s"}), hardware=TWO)
+    assert plan.shadow
+    for price in plan.shadow:
+        if price.change is not None:
+            assert (price.change <= 1e-9) == (price.moved_to > price.limit.limit) or price.change == 0
+        if price.at_scale is not None and price.moved_to > price.limit.limit:
+            assert price.at_scale <= 1e-9
+
+
+def test_the_document_is_json_and_its_report_is_of_schema_1() -> None:
+    plan, _ = planned(requirement(), hardware=TWO)
+    document = json.loads(plan_json(plan_document(plan)))
+    assert document["kind"] == "plan"
+    assert document["chosen"] == document["ranked"][[r["name"] for r in document["ranked"]].index(document["chosen"])]["name"]
+    assert all(each["kv"]["blocks"] > 0 for each in document["ranked"])
+    assert Report.model_validate(document["report"]).kind == "simulate"
+    assert {each["hardware"] for each in document["context_curves"]} == set(TWO)
+
+
+def test_the_page_stands_alone() -> None:
+    plan, _ = planned(requirement(CHAT, chat="<chat> & more"), hardware=TWO)
+    page = render_page(plan, plan_document(plan))
+    assert "<chat>" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert page.count("<svg") >= 3
+    for heading in ("Price against TTFT P95", "How near the limits are", "Latency against context length", "Shadow prices"):
+        assert heading in page
+
+
+def test_a_page_of_nothing_feasible() -> None:
+    plan, _ = planned(requirement(CHAT, **{"llama-3.1-8b": "llama-3.1-405b"}), hardware=("l4",))
+    page = render_page(plan, plan_document(plan))
+    assert "Nothing meets the requirement" in page
+
+
+def test_the_terminal_shows_the_ranking() -> None:
+    plan, _ = planned(requirement(), hardware=TWO)
+    console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: SIM115
+    render_plan(plan, console)
+    text = console.export_text()
+    assert plan.chosen is not None
+    assert "What each limit costs" in text
+    assert plan.chosen.topology.pool.serving.name in text
+
+
+@pytest.mark.parametrize(
+    ("change", "wishes", "said"),
+    [
+        ({}, {"hardware": ("h10",)}, "h10"),
+        ({"llama-3.1-8b": "llama-9"}, {}, "llama-9"),
+    ],
+)
+def test_unknown_names_are_one_line(change: dict[str, str], wishes: dict[str, object], said: str) -> None:
+    with pytest.raises((UnknownAccelerator, UnknownModel)) as caught:
+        asks(requirement(CHAT, **change), **wishes)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_hardware_without_a_price_needs_one_for_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = replace(accelerator("h100-sxm"), price_usd_per_h=None)
+    monkeypatch.setattr("setpoint.plan.asked.accelerator", lambda name: free)
+    with pytest.raises(PlanError, match="--price h100-sxm=USD_PER_HOUR"):
+        asks(requirement(), hardware=("h100-sxm",))
+    assert asks(requirement(), hardware=("h100-sxm",), goal=Goal.POWER).choices.prices == {"h100-sxm": None}
+
+
+def test_unnamed_hardware_is_the_cheapest_few_and_the_rest_is_told() -> None:
+    plan, runner = planned(requirement(), parallel=(1, 2))
+    seen = {job.shape.hardware for job in runner.jobs}
+    assert len(seen) == 6
+    told = {each.shape.hardware for each in plan.pruned if each.bound == "cost"}
+    assert "--hardware to have it looked at" in " ".join(why_this(plan))
+    assert len(seen | told) > 10
+
+
+def test_the_search_sees_every_hardware_and_few_jobs() -> None:
+    asked = requirement()
+    runner = FormulaRunner(asked)
+    hardware = ("a100-80", "h100-sxm", "h200", "mi300x", "l40s")
+    plan = make_plan(asks(asked, hardware=hardware, parallel=(1, 2, 4)), runner)
+    assert {job.shape.hardware for job in runner.jobs} == set(hardware)
+    assert plan.simulations == len(runner.jobs) < 400
