@@ -53,7 +53,7 @@ def headline(report: Report) -> str:
         found_rps = report.knee.get("rate_rps")
         return f"The knee is at {rate(found_rps).removesuffix('/s')} requests/s" if found_rps else "The knee was not found"
     if verdict is Outcome.MET and not limits_declared(report):
-        return "Measured; no limits were declared"
+        return "Simulated; no limits were declared" if report.kind == "simulate" else "Measured; no limits were declared"
     if verdict is Outcome.MISSED and report.candidates and not limits_declared(report):
         return "Measured without limits, but requests failed"
     return HEADLINES[verdict]
