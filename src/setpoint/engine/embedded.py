@@ -9,12 +9,14 @@ from setpoint.engine.executor import Executor
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.restarts import RestartLimits
+from setpoint.engine.speculation.building import build_speculator
 from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.threaded import STEP_LIMIT_S, ThreadedEngine
 from setpoint.engine.tokenizer import ModelTokenizer
-from setpoint.engine.warm_up import warm_up
+from setpoint.engine.warm_up import warm_up, warm_up_drafts
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.modes import build_policy
+from setpoint.policy.speculating import SpeculatingPolicy
 from setpoint.policy.step_time import StepTimeModel
 
 
@@ -43,13 +45,18 @@ def embedded_engine(
         tokenizer.cover(executor.vocabulary)
         step_time = StepTimeModel()
         warm_up(executor, step_time, config)
+        speculator = build_speculator(config, clock)
+        policy = build_policy(config, step_time)
+        if isinstance(policy, SpeculatingPolicy):
+            warm_up_drafts(executor, config, policy.chooser.learn)
         loop = StepLoop(
-            build_policy(config, step_time),
+            policy,
             executor,
             clock,
             max_model_len=length,
             stop_token_ids=tokenizer.eos_ids,
             model=step_time,
+            speculator=speculator,
         )
         return loop, executor
 

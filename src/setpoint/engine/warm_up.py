@@ -4,16 +4,24 @@ step-time model starts from this machine's own measurements instead of its prior
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.executor import Executor
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.building import longest_draft
+from setpoint.engine.speculation.draft import Draft
 from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import StepTimeModel
 
 REPEATS = 4
 CONTEXT_TOKENS = 96
 MOST_PREFILL_TOKENS = 1024
+DRAFTING = (1, 2, 4, 8, 16)
+DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8, 11)
+DRAFT_REPEATS = 3
 
 
 def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> None:
@@ -24,6 +32,20 @@ def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> 
             output = executor.collect(executor.submit(batch))
             if repeat:
                 model.observe(batch.work, output.end_s - output.start_s)
+
+
+def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
+    """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
+    longest = longest_draft(config)
+    for decodes in DRAFTING if config.draft_tokens is None else ():
+        for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
+            if decodes > config.max_running or decodes * (CONTEXT_TOKENS + drafted) > executor.blocks * executor.block_tokens:
+                continue
+            for repeat in range(DRAFT_REPEATS):
+                batch = make_batch(_items(executor, decodes, 0, drafted))
+                output = executor.collect(executor.submit(batch))
+                if repeat:
+                    learn(batch.work, output.end_s - output.start_s, batch.drafted)
 
 
 def shapes(config: ServingConfig, capacity_tokens: int) -> list[tuple[int, int]]:
@@ -38,7 +60,7 @@ def shapes(config: ServingConfig, capacity_tokens: int) -> list[tuple[int, int]]
     return [(d, p) for d, p in wanted if d * CONTEXT_TOKENS + p <= capacity_tokens]
 
 
-def _items(executor: Executor, decodes: int, prefill: int) -> list[BatchItem]:
+def _items(executor: Executor, decodes: int, prefill: int, drafted: int = 0) -> list[BatchItem]:
     next_block = 0
     items = []
     for index in range(decodes + (1 if prefill else 0)):
@@ -46,9 +68,10 @@ def _items(executor: Executor, decodes: int, prefill: int) -> list[BatchItem]:
         length = prefill if is_prefill else CONTEXT_TOKENS
         request = GenerationRequest(tuple(range(1, length + 1)), SamplingParams(max_tokens=1, temperature=0.0))
         sequence = Sequence(-1 - index, request, arrived_s=0.0, max_tokens=1)
-        blocks = -(-length // executor.block_tokens)
+        blocks = -(-(length + drafted) // executor.block_tokens)
         sequence.blocks = [block % executor.blocks for block in range(next_block, next_block + blocks)]
         next_block += blocks
         start = 0 if is_prefill else length - 1
-        items.append(BatchItem(sequence, start, length - start, emits=True))
+        draft = Draft((0,) * drafted) if drafted else None
+        items.append(BatchItem(sequence, start, length - start + drafted, emits=True, draft=draft))
     return items

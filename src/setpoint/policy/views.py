@@ -134,11 +134,28 @@ class SystemView:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftView:
+    """What could be drafted for each of ``StepView.running``, as columns in their order.
+
+    ``most_tokens``: longest draft (0: there is none, or the request's constraints forbid one). ``sureness``: the drafter's own
+    class of how good its guess is, 0 and up. ``behind_tokens``: what the drafter has to read before it can guess.
+    """
+
+    most_tokens: IntColumn
+    sureness: IntColumn
+    behind_tokens: IntColumn
+
+
+@dataclass(frozen=True, slots=True)
 class StepView:
-    """What the next step may be planned from. ``in_flight`` is the plan whose result has not been observed (lag 1)."""
+    """What the next step may be planned from. ``in_flight`` is the plan whose result has not been observed (lag 1).
+
+    ``drafts``: ``None`` where nothing could be drafted.
+    """
 
     now_s: float
     waiting: Columns
     running: Columns
     kv: KvView
     in_flight: StepPlan | None = None
+    drafts: DraftView | None = None

@@ -1,0 +1,75 @@
+"""A policy that also speculates: another policy decides everything else, a controller the drafts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from setpoint.policy.decisions import Admit, Policy, Reason, Reject, StepPlan, StepResult, StepWork
+from setpoint.policy.speculation import NO_DRAFTS, Drafts
+from setpoint.policy.views import RequestView, StepView, SystemView
+
+
+class DraftChooser(Protocol):
+    """What decides draft lengths."""
+
+    def decide(self, step: StepView, plan: StepPlan) -> Drafts:
+        """Draft lengths for a step that is otherwise made up by ``plan``."""
+        ...
+
+    def observe(self, result: StepResult) -> None:
+        """What a step really took and gave."""
+        ...
+
+    def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
+        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
+        ...
+
+
+class FixedDrafts:
+    """Always as many tokens as can be drafted, up to ``draft_tokens``, whatever they cost: for comparison."""
+
+    def __init__(self, draft_tokens: int) -> None:
+        self._draft_tokens = draft_tokens
+
+    def decide(self, step: StepView, plan: StepPlan) -> Drafts:
+        """The same for everybody, in every step."""
+        if step.drafts is None or self._draft_tokens == 0:
+            return Drafts(NO_DRAFTS, 1.0, "none_possible")
+        pairs = zip(step.running.ids.tolist(), step.drafts.most_tokens.tolist(), strict=True)
+        return Drafts({i: min(most, self._draft_tokens) for i, most in pairs if most}, 1.0, "fixed")
+
+    def observe(self, result: StepResult) -> None:
+        """Nothing is learned."""
+
+    def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
+        """Nothing is learned."""
+
+
+class SpeculatingPolicy:
+    """``inner`` with drafts chosen by ``chooser``. A plan with drafts says how many and what they are predicted to gain."""
+
+    def __init__(self, inner: Policy, chooser: DraftChooser) -> None:
+        self.inner = inner
+        self.chooser = chooser
+
+    def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
+        """As ``inner`` does: its forecasts know nothing of drafts, which only make things faster."""
+        return self.inner.admit(request, system)
+
+    def plan(self, step: StepView) -> StepPlan:
+        """The plan of ``inner`` and the drafts beside it, which stand for one step."""
+        plan = self.inner.plan(step)
+        drafts = self.chooser.decide(step, plan)
+        if step.drafts is None:
+            return plan
+        plan = replace(plan, valid_for_steps=1)
+        if not drafts.tokens:
+            return plan
+        operands = {**plan.reason.operands, "drafts": sum(drafts.tokens.values()), "draft_gain": drafts.gain}
+        return replace(plan, draft_tokens=drafts.tokens, reason=Reason(plan.reason.code, operands))
+
+    def observe(self, result: StepResult) -> None:
+        """The chooser first: it compares with what the step-time model said before the step."""
+        self.chooser.observe(result)
+        self.inner.observe(result)

@@ -1,0 +1,43 @@
+"""Drafters for tests: right, wrong and right for a while, by a rule that depends on the text alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+
+from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.draft import Draft, Outlook
+
+WRONG_TOKEN = 5
+
+
+class PartlyRight:
+    """Knows the model and errs at a position that follows from the text; sometimes it has no guess at all."""
+
+    def __init__(self, next_token: Callable[[Sequence], int], most_tokens: int) -> None:
+        self._next_token = next_token
+        self._most_tokens = most_tokens
+        self.forgotten: set[int] = set()
+
+    def outlook(self, sequence: Sequence) -> Outlook:
+        return Outlook(len(sequence.tokens) % (self._most_tokens + 1), len(sequence.tokens) % 4)
+
+    def propose(self, asked: Items[tuple[Sequence, int]]) -> list[Draft | None]:
+        return [self._draft(sequence, count) for sequence, count in asked]
+
+    def _draft(self, sequence: Sequence, count: int) -> Draft | None:
+        known = len(sequence.tokens)
+        if known % 7 == 0:
+            return None
+        wrong_at = sum(sequence.tokens) % (count + 2)
+        for position in range(count):
+            sequence.tokens.append(WRONG_TOKEN if position == wrong_at else self._next_token(sequence))
+        draft = tuple(sequence.tokens[known:])
+        del sequence.tokens[known:]
+        return Draft(draft)
+
+    def forget(self, sequence: Sequence) -> None:
+        self.forgotten.add(sequence.sequence_id)
+
+    def close(self) -> None:
+        """Nothing is held."""
