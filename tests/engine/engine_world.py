@@ -6,13 +6,13 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from speculation_world import PartlyRight
 
 from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock, counting_tokens
 from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.step_loop import Emission, StepLoop
 from setpoint.engine.step_record import StepRecord
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode

@@ -370,6 +370,7 @@ class StepLoop:
                 preempted=len(assembled.preempted),
                 shed=len(plan.shed),
                 reason=plan.reason,
+                drafts=len(result.drafted),
                 drafted=batch.drafted,
                 accepted=sum(result.accepted.values()) if batch.drafted else 0,
                 draft_s=assembled.draft_s,

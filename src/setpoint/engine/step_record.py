@@ -15,7 +15,8 @@ RING_STEPS = 1 << 15
 class StepRecord:
     """One step; the names are the columns of ``record.STEP_COLUMNS``.
 
-    drafted, accepted: draft tokens verified and accepted. draft_s: seconds that drafting took before ``start_s``.
+    drafts: requests with a draft. drafted, accepted: draft tokens verified and accepted. draft_s: seconds that drafting took
+    before ``start_s``.
     """
 
     step: int
@@ -35,6 +36,7 @@ class StepRecord:
     preempted: int
     shed: int
     reason: Reason
+    drafts: int = 0
     drafted: int = 0
     accepted: int = 0
     draft_s: float = 0.0

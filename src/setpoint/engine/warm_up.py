@@ -11,7 +11,7 @@ from setpoint.engine.executor import Executor
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.building import longest_draft
-from setpoint.engine.speculation.draft import Draft
+from setpoint.engine.speculation.draft import Draft, Drafter
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import StepTimeModel
@@ -46,6 +46,33 @@ def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[S
                 output = executor.collect(executor.submit(batch))
                 if repeat:
                     learn(batch.work, output.end_s - output.start_s, batch.drafted)
+
+
+def warm_up_drafter(
+    drafter: Drafter, config: ServingConfig, clock: Callable[[], float], learn: Callable[[int, int, int, float], None]
+) -> None:
+    """Let ``drafter`` guess for texts of the usual numbers; ``learn`` hears rounds, drafted and read tokens, and seconds."""
+    length = min(4, longest_draft(config))
+    for count in DRAFTING if config.draft_tokens is None else ():
+        if count > config.max_running:
+            continue
+        sequences = [_text(-1000 - index) for index in range(count)]
+        for _ in range(DRAFT_REPEATS):
+            read = sum(drafter.outlook(sequence).behind_tokens for sequence in sequences)
+            begin_s = clock()
+            drafts = drafter.propose([(sequence, length) for sequence in sequences])
+            seconds = clock() - begin_s
+            if all(draft is not None and len(draft.tokens) == length for draft in drafts):
+                learn(length, length * count, read, seconds)
+            for sequence in sequences:  # an answer of its own, so that guesses are rejected and the text is read on
+                sequence.tokens += [1, 2, 3]
+        for sequence in sequences:
+            drafter.forget(sequence)
+
+
+def _text(sequence_id: int) -> Sequence:
+    request = GenerationRequest(tuple(range(1, CONTEXT_TOKENS + 1)), SamplingParams(max_tokens=99, temperature=0.0))
+    return Sequence(sequence_id, request, arrived_s=0.0, max_tokens=99)
 
 
 def shapes(config: ServingConfig, capacity_tokens: int) -> list[tuple[int, int]]:

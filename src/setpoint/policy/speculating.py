@@ -25,6 +25,10 @@ class DraftChooser(Protocol):
         """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
         ...
 
+    def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
+        """What drafting took in a warm-up, from its rounds, the tokens drafted and those read before."""
+        ...
+
 
 class FixedDrafts:
     """Always as many tokens as can be drafted, up to ``draft_tokens``, whatever they cost: for comparison."""
@@ -43,6 +47,9 @@ class FixedDrafts:
         """Nothing is learned."""
 
     def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
+        """Nothing is learned."""
+
+    def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
         """Nothing is learned."""
 
 

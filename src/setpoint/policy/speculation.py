@@ -62,8 +62,8 @@ class Drafts:
 class Choices:
     """Draft tokens from the likeliest down, as rows and positions; index m - 1 of the columns is "the first m of them".
 
-    ``tokens``: expected tokens of the step. ``seconds``: of the step and its drafting, amortised costs included.
-    ``step_s``: without those.
+    ``tokens``: expected tokens of the step. ``seconds``: of the step and its drafting, what is done once spread over the steps
+    that it serves. ``step_s``: how long the step itself lasts.
     """
 
     rows: IntColumn
@@ -75,10 +75,10 @@ class Choices:
 class SpeculationController:
     """Deterministic; changes only through ``decide`` and ``observe``. ``most_tokens``: longest draft of a request."""
 
-    def __init__(self, model: StepTimeModel, *, most_tokens: int, draft_prior_s: tuple[float, float] = (0.0, 0.0)) -> None:
+    def __init__(self, model: StepTimeModel, *, most_tokens: int) -> None:
         self.survivals = Survivals(most_tokens, PRIOR)
         self.verify = VerifyTime(model)
-        self.drafting = DraftTime(draft_prior_s)
+        self.drafting = DraftTime()
         self._most_tokens = most_tokens
         self._on = False
         self._credit_s = 0.0
@@ -115,7 +115,11 @@ class SpeculationController:
         for request_id, count in result.drafted.items():
             self.survivals.observe(request_id, count, result.accepted[request_id])
         read = sum(self._behind.get(request_id, 0) for request_id in result.drafted)
-        self.drafting.observe(max(result.drafted.values()), drafted + read, result.draft_s)
+        self.drafting.observe(max(result.drafted.values()), drafted, read, result.draft_s)
+
+    def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
+        """What drafting took in a warm-up (``DraftTime``)."""
+        self.drafting.observe(rounds, drafted, read, seconds)
 
     def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
         """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
@@ -135,10 +139,10 @@ class SpeculationController:
         read = np.cumsum(np.where(first, drafts.behind_tokens[rows], 0))
         sequences = len(step.running)
         step_s = self.verify.predict_s(sequences, int(step.running.context_tokens.sum()), extra)
-        step_s = step_s + self.drafting.predict_s(longest, extra)
-        seconds = step_s + self.verify.change_s(sequences + extra) / SPREAD_STEPS
-        seconds += self.drafting.predict_s(np.zeros_like(extra), read) / READ_SPREAD_STEPS
-        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, step_s)
+        step_s = step_s + self.drafting.predict_s(longest, extra, np.zeros_like(extra))
+        read_s = self.drafting.predict_s(np.zeros_like(extra), np.zeros_like(extra), read)
+        seconds = step_s + self.verify.change_s(sequences + extra) / SPREAD_STEPS + read_s / READ_SPREAD_STEPS
+        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, step_s + read_s)
 
     def _plain_s(self, step: StepView) -> float:
         sequences = np.array([len(step.running)])
@@ -164,9 +168,8 @@ class SpeculationController:
         length = int(min(PROBE_TOKENS, drafts.most_tokens[row]))
         extra = np.array([length])
         context = int(step.running.context_tokens.sum())
-        probe_s = self.verify.predict_s(len(step.running), context, extra) + self.drafting.predict_s(
-            extra, extra + drafts.behind_tokens[row]
-        )
+        probe_s = self.verify.predict_s(len(step.running), context, extra)
+        probe_s = probe_s + self.drafting.predict_s(extra, extra, drafts.behind_tokens[row : row + 1])
         # The change of shape is paid twice: into the probe and out of it.
         cost_s = float(probe_s[0]) - plain_s + 2 * float(self.verify.change_s(np.array([-2]))[0])
         if cost_s > self._credit_s or float(probe_s[0]) > longest_s:

@@ -5,7 +5,8 @@ only decode, the logarithm of measured over predicted seconds is kept by (sequen
 model's prediction; between known numbers of draft tokens it is interpolated, and a number of sequences never seen takes the
 nearest that was. The model follows the machine's speed, so the table holds only the shape of its steps.
 
-``DraftTime`` is the drafter's own cost: ``d0 * rounds + d1 * tokens``, least squares over recent steps, non-negative.
+``DraftTime`` is the drafter's own cost: ``d0 * rounds + d1 * drafted + d2 * read`` tokens, non-negative least squares over
+recent steps.
 When it is wrong: until a shape was seen; the warm-up of the engine shows it the usual ones.
 """
 
@@ -15,10 +16,9 @@ from math import log
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from setpoint.policy.decisions import StepWork
-from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.step_time import StepTimeModel, non_negative_least_squares
 from setpoint.policy.views import FloatColumn, IntColumn
 
 FIRST_STEP, LATER_STEP = 0.7, 0.2
@@ -26,6 +26,7 @@ SLOWEST_RATE: Final = 0.1
 EXACT: Final = 16
 COARSE: Final = 4
 DECAY: Final = 0.98
+RIDGE: Final = 1e-3
 LEAST_S: Final = 1e-9
 
 
@@ -83,26 +84,29 @@ class VerifyTime:
 
 
 class DraftTime:
-    """Seconds that drafting takes, from its rounds (longest draft) and tokens (of all drafts, and those read before)."""
+    """Seconds that drafting takes, from its rounds (longest draft), the tokens of all drafts, and tokens read before."""
 
-    def __init__(self, prior_s: tuple[float, float] = (0.0, 0.0)) -> None:
-        self._gram = np.eye(2) * 1e-2
-        self._moment = np.array(prior_s) * 1e-2
-        self.coefficients_s = prior_s
+    def __init__(self) -> None:
+        self._gram = np.zeros((3, 3))
+        self._moment = np.zeros(3)
+        self._coefficients = np.zeros(3)
 
-    def predict_s(self, rounds: IntColumn, tokens: FloatColumn | IntColumn) -> FloatColumn:
+    @property
+    def coefficients_s(self) -> tuple[float, ...]:
+        """Seconds a round, a drafted token and a token read."""
+        return tuple(self._coefficients.tolist())
+
+    def predict_s(self, rounds: IntColumn, drafted: IntColumn, read: IntColumn) -> FloatColumn:
         """Seconds of drafting, shapes as given."""
-        return np.asarray(self.coefficients_s[0] * rounds + self.coefficients_s[1] * tokens, dtype=np.float64)
+        first, second, third = self._coefficients
+        return np.asarray(first * rounds + second * drafted + third * read, dtype=np.float64)
 
-    def observe(self, rounds: int, tokens: int, seconds: float) -> None:
+    def observe(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
         """Learn from one step's drafting."""
-        work: npt.NDArray[np.float64] = np.array([rounds, tokens], dtype=np.float64)
+        work = np.array([rounds, drafted, read], dtype=np.float64)
         self._gram = DECAY * self._gram + np.outer(work, work)
         self._moment = DECAY * self._moment + work * seconds
-        first, second = np.linalg.solve(self._gram, self._moment).tolist()
-        if first < 0 or second < 0:  # one of two: the better of the two lines through the origin
-            first, second = (0.0, self._moment[1] / self._gram[1, 1]) if first < 0 else (self._moment[0] / self._gram[0, 0], 0.0)
-        self.coefficients_s = (first, second)
+        self._coefficients = non_negative_least_squares(self._gram + np.eye(3) * RIDGE, self._moment)
 
 
 def _rounded(extra: int) -> int:

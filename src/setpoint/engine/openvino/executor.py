@@ -151,6 +151,14 @@ class OpenVinoExecutor:
         accepted = tuple(len(tokens) - 1 for tokens, item in zip(emitted, emitting, strict=True) if item.draft is not None)
         return StepOutput(self._start_s, self._clock(), tuple(chain.from_iterable(emitted)), accepted)
 
+    def collect_rows(self, ticket: Batch) -> tuple[list[int], npt.NDArray[Any]]:
+        """``collect`` without a choice: arg-max of every emitting item, and the logits of those that want them.
+
+        [R, vocabulary], valid until the next ``submit``. ``ticket`` must have no drafts.
+        """
+        self._wait()
+        return self._output("best_token").reshape(-1).tolist(), self._output("row_logits")
+
     def _wait(self) -> None:
         try:
             self._request.wait()

@@ -17,6 +17,7 @@ from setpoint.engine.openvino.runtime import ops, ov, paged_attention_transforma
 from setpoint.engine.request import EngineFailed
 
 MODEL_FILE = "openvino_model.xml"
+WEIGHTS_FILE = "openvino_model.bin"
 
 
 def load_graph(folder: Path) -> Any:

@@ -41,7 +41,7 @@ class Speculator:
     """One drafter and its bounds. ``most_running``: with more running than that nobody even looks for drafts."""
 
     def __init__(self, drafter: Drafter, clock: Callable[[], float], *, most_tokens: int, most_running: int) -> None:
-        self._drafter = drafter
+        self.drafter = drafter
         self._clock = clock
         self._most_tokens = most_tokens
         self._most_running = most_running
@@ -71,7 +71,7 @@ class Speculator:
         if not asked:
             return batch, 0.0
         start_s = self._clock()
-        drafts = self._drafter.propose(asked)
+        drafts = self.drafter.propose(asked)
         draft_s = self._clock() - start_s
         self.counters.draft_seconds += draft_s
         items = list(batch.items)
@@ -103,16 +103,16 @@ class Speculator:
 
     def forget(self, sequence: Sequence) -> None:
         """The sequence has ended."""
-        self._drafter.forget(sequence)
+        self.drafter.forget(sequence)
 
     def close(self) -> None:
         """Give the drafter's memory back."""
-        self._drafter.close()
+        self.drafter.close()
 
     def _outlook(self, sequence: Sequence) -> Outlook:
         if not sequence.may_draft or sequence.in_prefill or self._room(sequence) < 1:
             return NOTHING
-        return self._drafter.outlook(sequence)
+        return self.drafter.outlook(sequence)
 
     def _room(self, sequence: Sequence) -> int:
         """Longest draft that can be of use: after it the model's own token still comes."""

@@ -1,4 +1,4 @@
-"""Drafters for tests: right, wrong and right for a while, by a rule that depends on the text alone."""
+"""A drafter for simulated worlds: right, wrong and right for a while, by a rule that depends on the text alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WRONG_TOKEN = 5
 
 
 class PartlyRight:
-    """Knows the model and errs at a position that follows from the text; sometimes it has no guess at all."""
+    """Knows what ``next_token`` will say, and errs at a position that follows from the text; sometimes it has no guess at all."""
 
     def __init__(self, next_token: Callable[[Sequence], int], most_tokens: int) -> None:
         self._next_token = next_token
