@@ -7,11 +7,13 @@ executor works and the caller may do something useful. ``submit`` and ``end`` ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 
 from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.decision_log import DecisionLog
+from setpoint.engine.emission import Counters as Counters
+from setpoint.engine.emission import Emission as Emission
 from setpoint.engine.executor import Executor, Ticket
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected
@@ -24,36 +26,6 @@ from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResul
 from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, StepView, SystemView, joined_columns
-
-
-@dataclass(frozen=True, slots=True)
-class Emission:
-    """What a sequence gained: a token, an end, or both. ``retry_after_s`` comes with ``SHED``."""
-
-    sequence: Sequence
-    token: int | None = None
-    finish_reason: FinishReason | None = None
-    message: str = ""
-    retry_after_s: float | None = None
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start."""
-
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-    preemptions: int = 0
-    shed: int = 0
-    rejected: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    admissions: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def admission(self, decision: Admit | Reject) -> None:
-        """Count a decision by what it was and its reason's code."""
-        key = ("reject" if isinstance(decision, Reject) else "admit", decision.reason.code)
-        self.admissions[key] = self.admissions.get(key, 0) + 1
 
 
 class StepLoop:

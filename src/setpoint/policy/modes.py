@@ -20,8 +20,9 @@ def build_policy(config: ServingConfig, model: StepTimeModel | None = None) -> P
     if config.speculation is SpeculationMode.OFF:
         return policy
     if config.draft_tokens is not None:
-        return SpeculatingPolicy(policy, FixedDrafts(config.draft_tokens))
-    return SpeculatingPolicy(policy, SpeculationController(model, most_tokens=config.max_draft_tokens))
+        return SpeculatingPolicy(policy, FixedDrafts(config.draft_tokens), token_budget=config.token_budget)
+    controller = SpeculationController(model, most_tokens=config.max_draft_tokens)
+    return SpeculatingPolicy(policy, controller, token_budget=config.token_budget)
 
 
 def _batching(config: ServingConfig, model: StepTimeModel) -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,8 +14,8 @@ from setpoint.policy.views import RequestView, StepView, SystemView
 class DraftChooser(Protocol):
     """What decides draft lengths."""
 
-    def decide(self, step: StepView, plan: StepPlan) -> Drafts:
-        """Draft lengths for a step that is otherwise made up by ``plan``."""
+    def decide(self, step: StepView) -> Drafts:
+        """Draft lengths for a step in which everybody decodes."""
         ...
 
     def observe(self, result: StepResult) -> None:
@@ -36,8 +37,8 @@ class FixedDrafts:
     def __init__(self, draft_tokens: int) -> None:
         self._draft_tokens = draft_tokens
 
-    def decide(self, step: StepView, plan: StepPlan) -> Drafts:
-        """The same for everybody, in every step."""
+    def decide(self, step: StepView) -> Drafts:
+        """The same for everybody, in every step without prompts."""
         if step.drafts is None or self._draft_tokens == 0:
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
         pairs = zip(step.running.ids.tolist(), step.drafts.most_tokens.tolist(), strict=True)
@@ -54,11 +55,16 @@ class FixedDrafts:
 
 
 class SpeculatingPolicy:
-    """``inner`` with drafts chosen by ``chooser``. A plan with drafts says how many and what they are predicted to gain."""
+    """``inner`` with drafts chosen by ``chooser``. A plan with drafts says how many and what they are predicted to gain.
 
-    def __init__(self, inner: Policy, chooser: DraftChooser) -> None:
+    token_budget: most new tokens in a step, drafts included. A step with prompts has no drafts: it is long already, and whoever
+    sent the prompt is waiting for it.
+    """
+
+    def __init__(self, inner: Policy, chooser: DraftChooser, *, token_budget: int) -> None:
         self.inner = inner
         self.chooser = chooser
+        self._token_budget = token_budget
 
     def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
         """As ``inner`` does: its forecasts know nothing of drafts, which only make things faster."""
@@ -67,16 +73,28 @@ class SpeculatingPolicy:
     def plan(self, step: StepView) -> StepPlan:
         """The plan of ``inner`` and the drafts beside it, which stand for one step."""
         plan = self.inner.plan(step)
-        drafts = self.chooser.decide(step, plan)
-        if step.drafts is None:
+        if step.drafts is None or plan.order or step.running.prefill_tokens.any():
             return plan
+        drafts = self.chooser.decide(step)
         plan = replace(plan, valid_for_steps=1)
-        if not drafts.tokens:
+        tokens = _within(drafts.tokens, self._token_budget - len(step.running))
+        if not tokens:
             return plan
-        operands = {**plan.reason.operands, "drafts": sum(drafts.tokens.values()), "draft_gain": drafts.gain}
-        return replace(plan, draft_tokens=drafts.tokens, reason=Reason(plan.reason.code, operands))
+        operands = {**plan.reason.operands, "drafts": sum(tokens.values()), "draft_gain": drafts.gain}
+        return replace(plan, draft_tokens=tokens, reason=Reason(plan.reason.code, operands))
 
     def observe(self, result: StepResult) -> None:
         """The chooser first: it compares with what the step-time model said before the step."""
         self.chooser.observe(result)
         self.inner.observe(result)
+
+
+def _within(tokens: Mapping[int, int], most: int) -> dict[int, int]:
+    """Draft lengths of at most ``most`` tokens together: the later ones give way."""
+    kept = {}
+    for request_id, count in tokens.items():
+        if most <= 0:
+            break
+        kept[request_id] = min(count, most)
+        most -= count
+    return kept

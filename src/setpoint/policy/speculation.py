@@ -13,7 +13,6 @@ Acceptance alone never decides: with the same survivals the best m falls to 0 as
 - Probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on drafts for the
   request that was tried least, so that a change of the text is found out.
 - Deadlines: no step longer than the slack of those who are read (``policy/slack.py``), its margin kept back.
-- No drafts in steps with prompts: they are long, and the prompt's owner is waiting for them.
 
 Defaults are for steps of some milliseconds and answers of some dozens of tokens. When it is wrong: survivals are those of the
 recent past, and a request's first drafts are decided by what others showed.
@@ -29,7 +28,7 @@ from typing import Final
 
 import numpy as np
 
-from setpoint.policy.decisions import StepPlan, StepResult, StepWork
+from setpoint.policy.decisions import StepResult, StepWork
 from setpoint.policy.slack import MARGIN, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.survival import PRIOR, Survivals
@@ -50,7 +49,7 @@ NO_DRAFTS: Final[Mapping[int, int]] = MappingProxyType({})
 class Drafts:
     """``tokens``: draft length by request, empty for none. ``gain``: predicted tokens a second over those without drafts.
 
-    code: ``pays``, ``probe``, or why there are none: ``none_possible``, ``prompts``, ``no_gain``.
+    code: ``pays``, ``probe``, ``fixed``, or why there are none: ``none_possible``, ``no_gain``.
     """
 
     tokens: Mapping[int, int]
@@ -84,13 +83,11 @@ class SpeculationController:
         self._credit_s = 0.0
         self._behind: dict[int, int] = {}
 
-    def decide(self, step: StepView, plan: StepPlan) -> Drafts:
-        """The draft length of every running request for a step that is otherwise made up by ``plan``."""
+    def decide(self, step: StepView) -> Drafts:
+        """The draft length of every running request, for a step in which all of them decode."""
         drafts, running = step.drafts, step.running
         if drafts is None or not drafts.most_tokens.any():
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
-        if plan.order or running.prefill_tokens.any():
-            return Drafts(NO_DRAFTS, 1.0, "prompts")
         self.survivals.keep_only(running.ids.tolist())
         self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
         survival = self.survivals.predict(running.ids, drafts.sureness)
