@@ -106,7 +106,7 @@ class Bench:
         speculator = build_speculator(config, time.perf_counter, draft_model=draft_model)
         if isinstance(policy, SpeculatingPolicy) and speculator is not None:
             warm_up_drafts(self.executor, config, policy.chooser.learn)
-            warm_up_drafter(speculator.drafter, config, time.perf_counter, policy.chooser.learn_drafting)
+            warm_up_drafter(speculator.drafter, config, policy.chooser.learn_drafting)
         return Side(name, config, policy, speculator)
 
     def run(self, side: Side, jobs: Sequence[Job]) -> Timed:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, init, measure, serve, tune
+from setpoint.commands import batch, compare, explain, init, measure, profile_speculation, serve, tune
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -32,6 +32,7 @@ app.command(epilog=tune.TUNE_EXAMPLES)(tune.tune)
 app.command(help=measure.HELP, epilog=measure.EPILOG)(with_groups(measure.measure, PANELS))
 app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
 app.command(epilog=compare.COMPARE_EXAMPLES)(compare.compare)
+app.command(epilog=profile_speculation.PROFILE_EXAMPLES)(profile_speculation.profile_speculation)
 app.command(epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)
 app.command(epilog=init.INIT_EXAMPLES)(with_groups(init.init))
 

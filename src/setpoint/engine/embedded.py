@@ -55,7 +55,7 @@ def embedded_engine(
         speculator = build_speculator(config, clock, draft_model=partial(_draft_model, draft, executor, config, options, clock))
         if isinstance(policy, SpeculatingPolicy) and speculator is not None:
             warm_up_drafts(executor, config, policy.chooser.learn)
-            warm_up_drafter(speculator.drafter, config, clock, policy.chooser.learn_drafting)
+            warm_up_drafter(speculator.drafter, config, policy.chooser.learn_drafting)
         loop = StepLoop(
             policy,
             executor,

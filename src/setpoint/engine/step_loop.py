@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from setpoint.engine.assembly import Assembled, Assembler
+from setpoint.engine.batch import Batch
 from setpoint.engine.decision_log import DecisionLog
 from setpoint.engine.emission import Counters as Counters
 from setpoint.engine.emission import Emission as Emission
@@ -144,6 +145,11 @@ class StepLoop:
             assembled.batch, assembled.draft_s = self.speculator.widen(assembled.batch, plan, self._assembler)
         self._in_flight = (plan, assembled, self._executor.submit(assembled.batch))
         return True
+
+    @property
+    def batch_in_flight(self) -> Batch | None:
+        """What the step under way computes."""
+        return None if self._in_flight is None else self._in_flight[1].batch
 
     def finish_step(self) -> list[Emission]:
         """Wait for the step, apply and observe it; gives what every sequence gained, ends included."""

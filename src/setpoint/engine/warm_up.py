@@ -4,6 +4,7 @@ step-time model starts from this machine's own measurements instead of its prior
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from setpoint.engine.batch import BatchItem, make_batch
@@ -37,37 +38,52 @@ def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> 
 def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
     """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
     longest = longest_draft(config)
-    for decodes in DRAFTING if config.draft_tokens is None else ():
+    for decodes in _drafting(config):
         for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
-            if decodes > config.max_running or decodes * (CONTEXT_TOKENS + drafted) > executor.blocks * executor.block_tokens:
-                continue
-            for repeat in range(DRAFT_REPEATS):
-                batch = make_batch(_items(executor, decodes, 0, drafted))
-                output = executor.collect(executor.submit(batch))
-                if repeat:
-                    learn(batch.work, output.end_s - output.start_s, batch.drafted)
+            for seconds in time_verification(executor, decodes, drafted, DRAFT_REPEATS)[1:]:
+                learn(make_batch(_items(executor, decodes, 0, drafted)).work, seconds, decodes * drafted)
 
 
-def warm_up_drafter(
-    drafter: Drafter, config: ServingConfig, clock: Callable[[], float], learn: Callable[[int, int, int, float], None]
-) -> None:
-    """Let ``drafter`` guess for texts of the usual numbers; ``learn`` hears rounds, drafted and read tokens, and seconds."""
+def time_verification(executor: Executor, decodes: int, drafted: int, repeats: int) -> list[float]:
+    """Seconds of steps of ``decodes`` requests with ``drafted`` wrong draft tokens each; none if the cache is too small."""
+    if decodes * (CONTEXT_TOKENS + drafted) > executor.blocks * executor.block_tokens:
+        return []
+    times = []
+    for _ in range(repeats):
+        output = executor.collect(executor.submit(make_batch(_items(executor, decodes, 0, drafted))))
+        times.append(output.end_s - output.start_s)
+    return times
+
+
+def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[int, int, int, float], None]) -> None:
+    """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
     length = min(4, longest_draft(config))
-    for count in DRAFTING if config.draft_tokens is None else ():
-        if count > config.max_running:
-            continue
-        sequences = [_text(-1000 - index) for index in range(count)]
-        for _ in range(DRAFT_REPEATS):
-            read = sum(drafter.outlook(sequence).behind_tokens for sequence in sequences)
-            begin_s = clock()
-            drafts = drafter.propose([(sequence, length) for sequence in sequences])
-            seconds = clock() - begin_s
-            if all(draft is not None and len(draft.tokens) == length for draft in drafts):
-                learn(length, length * count, read, seconds)
-            for sequence in sequences:  # an answer of its own, so that guesses are rejected and the text is read on
-                sequence.tokens += [1, 2, 3]
+    for count in _drafting(config):
+        # Of the text behind the first guess that did not come true, three tokens are read anew.
+        for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:
+            learn(length, length * count, 2 * count, seconds)
+
+
+def time_drafting(drafter: Drafter, requests: int, length: int, repeats: int) -> list[float]:
+    """Seconds of drafting ``length`` tokens for each of ``requests``; the first time reads their texts as well."""
+    sequences = [_text(-1000 - index) for index in range(requests)]
+    times = []
+    for _ in range(repeats + 1):
         for sequence in sequences:
-            drafter.forget(sequence)
+            drafter.outlook(sequence)
+        began_s = time.perf_counter()
+        drafter.propose([(sequence, length) for sequence in sequences])
+        times.append(time.perf_counter() - began_s)
+        for sequence in sequences:  # an answer of its own: guesses are rejected and the text is read on
+            sequence.tokens += [1, 2, 3]
+    for sequence in sequences:
+        drafter.forget(sequence)
+    return times
+
+
+def _drafting(config: ServingConfig) -> list[int]:
+    """Numbers of requests that a controller will want to know about."""
+    return [count for count in DRAFTING if count <= config.max_running] if config.draft_tokens is None else []
 
 
 def _text(sequence_id: int) -> Sequence:
