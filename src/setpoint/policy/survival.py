@@ -1,8 +1,10 @@
 """How long drafts survive verification, as data and as learned: P(at least j of a draft's tokens are accepted), j = 1, 2, ...
 
 ``SurvivalProfile`` is what a workload showed or a user assumes; its closed forms are those of Leviathan et al. (2023).
-``Survivals`` learns hazards (accepted at j, given that all before j were) from verified drafts: by request and class of
-sureness, shrunk to what all requests of the class showed, which is shrunk to ``PRIOR``.
+``Survivals`` learns chances (accepted at j, given that all before j were) from verified drafts, by request and class of
+sureness. A request's own counts at a position are shrunk to those of everybody in the class, scaled by how often the request
+fails against how often everybody does, over all positions: so a request whose short drafts stand is believed to have long
+ones that stand, before any was tried. Those of everybody are shrunk likewise, to the class's mean and that to ``PRIOR``.
 
 When it is wrong: text changes its kind inside an answer; ``REQUEST_MEMORY`` drafts later the request's own numbers follow.
 """
@@ -18,12 +20,13 @@ import numpy.typing as npt
 
 from setpoint.policy.views import FloatColumn, IntColumn
 
-PRIOR: Final = (0.4, 0.5, 0.7, 0.85)
+PRIOR: Final = (0.3, 0.45, 0.7, 0.85)
 """Chance that a draft token is accepted before anything was seen, by the drafter's class of sureness."""
 PRIOR_TRIES: Final = 4.0
 CLASS_TRIES: Final = 3.0
 REQUEST_MEMORY: Final = 30.0
 CLASS_MEMORY: Final = 400.0
+BOUNDS: Final = (0.01, 0.99)
 
 Table = npt.NDArray[np.float64]
 
@@ -83,12 +86,12 @@ def break_even_acceptance(draft_tokens: int, *, step_s: float, verify_s: float, 
 
 
 class Survivals:
-    """Learned hazards. ``positions``: longest draft. Requests are forgotten by ``keep_only``."""
+    """Learned chances. ``positions``: longest draft. Requests are forgotten by ``keep_only``."""
 
     def __init__(self, positions: int, prior: Sequence[float] = PRIOR) -> None:
         self.positions = positions
         self._classes = len(prior)
-        self._prior = np.array(prior, dtype=np.float64)[:, None] * np.ones(positions)
+        self._prior = np.array(prior, dtype=np.float64)
         # [0]: tries, [1]: accepted; by class of sureness and position.
         self._all = np.zeros((2, self._classes, positions))
         self._own: dict[int, Table] = {}
@@ -97,7 +100,8 @@ class Survivals:
     def predict(self, ids: IntColumn, sureness: IntColumn) -> Table:
         """Survival of the next draft of each request, by position: [requests, positions]."""
         tries, accepted = self._all
-        pooled = (accepted + PRIOR_TRIES * self._prior) / (tries + PRIOR_TRIES)
+        level = (accepted.sum(axis=1) + PRIOR_TRIES * self._prior) / (tries.sum(axis=1) + PRIOR_TRIES)
+        pooled = (accepted + PRIOR_TRIES * level[:, None]) / (tries + PRIOR_TRIES)
         kinds = np.minimum(sureness, self._classes - 1)
         own = np.zeros((2, len(ids), self.positions))
         for row, (request_id, kind) in enumerate(zip(ids.tolist(), kinds.tolist(), strict=True)):
@@ -105,8 +109,11 @@ class Survivals:
             if known is not None:
                 own[:, row] = known[:, kind]
             self._sureness[request_id] = kind
-        hazards = (own[1] + CLASS_TRIES * pooled[kinds]) / (own[0] + CLASS_TRIES)
-        return np.asarray(np.cumprod(hazards, axis=1))
+        usual = level[kinds]
+        own_level = (own[1].sum(axis=1) + CLASS_TRIES * usual) / (own[0].sum(axis=1) + CLASS_TRIES)
+        fails = (1.0 - pooled[kinds]) * ((1.0 - own_level) / (1.0 - usual))[:, None]
+        chances = (own[1] + CLASS_TRIES * np.clip(1.0 - fails, *BOUNDS)) / (own[0] + CLASS_TRIES)
+        return np.asarray(np.cumprod(chances, axis=1))
 
     def tries(self, ids: IntColumn) -> FloatColumn:
         """Recent drafts of each request."""

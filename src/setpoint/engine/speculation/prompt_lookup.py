@@ -4,8 +4,9 @@ Source: prompt lookup decoding (Saxena, 2023) and n-gram speculation as vLLM has
 answers repeat what is in the prompt or in themselves: code that is edited, forms that are filled, texts that are quoted.
 
 Each n-gram's latest place is kept in an index that reads every token once. Beside it stands the place that the last guess came
-from: whichever agrees with the text over more tokens is followed, the later one if they agree equally far. Where the guess
-runs into the end of the text it goes on with itself, which is right for everything that is periodic.
+from: whichever agrees with the text over more tokens is followed, the later one if they agree equally far. If neither agrees
+over two tokens, the place of the last guess is kept for ``MOST_MISSES`` guesses: in a form one word differs and the text goes on
+as before. Where a guess runs into the end of the text it goes on with itself, which is right for everything that is periodic.
 """
 
 from __future__ import annotations
@@ -16,31 +17,36 @@ from typing import Final
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.draft import NOTHING, Draft, Outlook
 
-GRAMS: Final = (4, 3, 2)
+GRAMS: Final = (4, 3, 2, 1)
 LONGEST_MATCH: Final = 16
-# A guess's class by how many tokens agree before it: 2, 3, 4 to 7, more.
-SURE_FROM: Final = (3, 4, 8)
+# A guess's class by how many tokens agree before it: one at most, 2 or 3, 4 to 7, more.
+SURE_FROM: Final = (2, 4, 8)
+KEPT_FROM: Final = 4
+MOST_MISSES: Final = 2
 
 
 class LookupIndex:
-    """The n-grams of one growing text. ``place``: the token that the last match ended with, -1 if there was none."""
+    """The n-grams of one growing text. ``place``: the token that the next guess goes on from, -1 if there is none."""
 
-    __slots__ = ("_ends", "_length", "_read", "place")
+    __slots__ = ("_ends", "_length", "_misses", "_read", "place")
 
     def __init__(self) -> None:
         self._ends: dict[tuple[int, ...], int] = {}
         self._read = 0
         self._length = 0
+        self._misses = MOST_MISSES
         self.place = -1
 
     def find(self, tokens: list[int]) -> int:
-        """Look for the end of ``tokens`` earlier in them: how many tokens agree (0: none do), the last of them at ``place``.
+        """Look for the end of ``tokens`` earlier in them: how many tokens agree, the last of them at ``place``.
 
-        ``tokens`` must begin with those of the call before. Lengths above ``LONGEST_MATCH`` are not told apart.
+        0: none do; there may be a ``place`` to go on from nevertheless. ``tokens`` must begin with those of the call before.
+        Lengths above ``LONGEST_MATCH`` are not told apart.
         """
         last = len(tokens) - 1
         self._take_in(tokens, last)
-        ends = [self.place + len(tokens) - self._length] if self.place >= 0 else []
+        kept = self.place + len(tokens) - self._length if self.place >= 0 else -1
+        ends = [kept] if kept >= 0 else []
         self._length = len(tokens)
         for size in GRAMS:
             end = self._ends.get(tuple(tokens[-size:])) if last >= size else None
@@ -50,8 +56,14 @@ class LookupIndex:
         best, self.place = 0, -1
         for end in ends:
             length = _agreement(tokens, end)
-            if length >= GRAMS[-1] and (length, end) > (best, self.place):
+            if length and (length, end) > (best, self.place):
                 best, self.place = length, end
+        if best >= KEPT_FROM:
+            self._misses = 0
+        elif best < 2 and kept >= 0 and self._misses < MOST_MISSES:
+            self._misses += 1
+            self.place = kept
+            return int(tokens[kept] == tokens[last])
         return best
 
     def _take_in(self, tokens: list[int], end: int) -> None:
@@ -65,11 +77,10 @@ class LookupIndex:
 
 
 class PromptLookup:
-    """A ``Drafter``. ``most_tokens``: longest draft. ``least_match``: fewest tokens that must agree before one is made."""
+    """A ``Drafter``. ``most_tokens``: longest draft."""
 
-    def __init__(self, *, most_tokens: int, least_match: int = GRAMS[-1]) -> None:
+    def __init__(self, *, most_tokens: int) -> None:
         self._most_tokens = most_tokens
-        self._least_match = least_match
         self._indices: dict[int, LookupIndex] = {}
 
     def outlook(self, sequence: Sequence) -> Outlook:
@@ -78,7 +89,7 @@ class PromptLookup:
         if index is None:
             index = self._indices[sequence.sequence_id] = LookupIndex()
         length = index.find(sequence.tokens)
-        if length < self._least_match:
+        if index.place < 0:
             return NOTHING
         return Outlook(self._most_tokens, sum(length >= bound for bound in SURE_FROM))
 
