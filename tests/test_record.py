@@ -16,14 +16,13 @@ from setpoint.record import (
     EXIT_INVALID,
     EXIT_MET,
     EXIT_MISSED,
-    REQUEST_COLUMNS,
-    STEP_COLUMNS,
     PhaseMeasures,
     Report,
     RequestClass,
     Summary,
     Verdict,
 )
+from setpoint.record_columns import REQUEST_COLUMNS, STEP_COLUMNS
 
 
 def measures(**classes: int) -> dict[str, Any]:

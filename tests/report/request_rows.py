@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from setpoint.record import REQUEST_COLUMNS, STEP_COLUMNS, Phase, RequestClass
+from setpoint.record import Phase, RequestClass
+from setpoint.record_columns import REQUEST_COLUMNS, STEP_COLUMNS
 
 
 def row(

@@ -17,7 +17,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from chromium import chromium
-from setpoint.record import SERVER_COLUMNS, Phase, Report
+from setpoint.record import Phase, Report
+from setpoint.record_columns import SERVER_COLUMNS
 from setpoint.report.charts.timeline import MOST_DOTS
 from setpoint.report.html import render_html
 

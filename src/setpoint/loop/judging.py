@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from setpoint.loop.measured import Judgement, MeasuredRun
 from setpoint.measure.capacity import ASSUMED_CAPACITY, cached_capacity
@@ -16,6 +16,9 @@ from setpoint.report.figures import PhaseSpan, classify_run, phase_measures, req
 from setpoint.report.judge import FAILED_FRACTION, judge, overall_verdict
 from setpoint.report.steady import steady_state
 from setpoint.requirement import Requirement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def judged(result: LoadResult, requirement: Requirement, *, name: str, judgement: Judgement | None = None) -> MeasuredRun:

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from setpoint.record import Candidate, Measured, Predicted, SloReport, Validity
 from setpoint.requirement import Requirement
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from setpoint.measure.capacity import Capacity
     from setpoint.report.assertion import Assertion
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One candidate's rows (``record.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity.
+    """One candidate's rows (``record_columns.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity.
 
-    client, server: as ``record.Candidate`` has them. server_table: as ``record.SERVER_COLUMNS``, ``None`` without metrics.
-    decisions: as ``record.DECISION_COLUMNS``, ``None`` where the engine is not ours.
+    client, server: as ``record.Candidate`` has them. server_table: as ``record_columns.SERVER_COLUMNS``, ``None`` without
+    metrics. decisions: as ``record_columns.DECISION_COLUMNS``, ``None`` where the engine is not ours.
     """
 
     requests: pa.Table

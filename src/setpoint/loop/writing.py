@@ -10,15 +10,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from setpoint import __version__
 from setpoint.loop.schedule import Schedule
 from setpoint.record import Report
 from setpoint.report.exports.tokens import tokens_table
 from setpoint.report.files import RunFolderError, machine_facts, write_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HTML_FILE = "report.html"
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy", "pyarrow", "uvicorn", "uvloop")

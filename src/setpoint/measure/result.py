@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import RequestOutcome
-from setpoint.measure.recording import named_table, requests_table
 from setpoint.measure.self_check import ClientCheck, judge_client
 from setpoint.measure.server_side import ServerSide
 from setpoint.record import RequestClass, Validity
 from setpoint.requirement import Slos
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from setpoint.workload.plan import LoadPlan, PhaseSpan
 
 
@@ -50,15 +49,21 @@ class LoadResult:
         return sum(row.attempts for row in self.outcomes) / len(self.outcomes) if self.outcomes else None
 
     def requests(self, candidate: str) -> pa.Table:
-        """``requests.parquet``: columns as ``record.REQUEST_COLUMNS``."""
+        """``requests.parquet``: columns as ``record_columns.REQUEST_COLUMNS``."""
+        from setpoint.measure.recording import requests_table  # Arrow is not needed to begin
+
         return requests_table(self.outcomes, candidate)
 
     def steps(self, candidate: str) -> pa.Table | None:
-        """``steps.parquet``: columns as ``record.STEP_COLUMNS``; ``None`` where the engine is not ours."""
+        """``steps.parquet``: columns as ``record_columns.STEP_COLUMNS``; ``None`` where the engine is not ours."""
+        from setpoint.measure.recording import named_table  # Arrow is not needed to begin
+
         return named_table(self.server.steps, candidate)
 
     def decisions(self, candidate: str) -> pa.Table | None:
-        """``decisions.parquet``: columns as ``record.DECISION_COLUMNS``; ``None`` where the engine is not ours."""
+        """``decisions.parquet``: columns as ``record_columns.DECISION_COLUMNS``; ``None`` where the engine is not ours."""
+        from setpoint.measure.recording import named_table  # Arrow is not needed to begin
+
         return named_table(self.server.decisions, candidate)
 
 

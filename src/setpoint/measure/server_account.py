@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from setpoint.measure.power import PowerSide
 from setpoint.measure.series import Series
 from setpoint.measure.server_kinds import COUNTERS
 from setpoint.measure.setpoint_records import ServerRequest
-from setpoint.record import SERVER_COLUMNS, Phase, PhaseMeasures, Summary
+from setpoint.record import Phase, PhaseMeasures, Summary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class PhaseSummary(TypedDict):
@@ -68,8 +69,8 @@ class ServerSide:
     kind: whose pages they are, such as ``vllm`` or ``dynamo (vllm)``; ``None`` if none was understood.
     metrics_times_s, metrics: one entry a scrape, by the names of ``server_kinds``; ``None`` where a page lacked it.
     Counters are as scraped. scrape_s_max: the slowest page; half of it bounds the error of the times.
-    requests: by ``x-request-id``. steps, decisions: as ``record.STEP_COLUMNS`` and
-    ``record.DECISION_COLUMNS``, ``candidate`` null.
+    requests: by ``x-request-id``. steps, decisions: as ``record_columns.STEP_COLUMNS`` and
+    ``record_columns.DECISION_COLUMNS``, ``candidate`` null.
     clock_error_s: half the best round trip of a record page, the bound of the error of the steps' times.
     restarts_s: when a counter was found to have begun again. notes: what could not be read.
     """
@@ -169,7 +170,11 @@ class ServerSide:
         }
 
     def table(self, candidate: str) -> pa.Table:
-        """Everything that was read, as ``record.SERVER_COLUMNS``, in order of time within each name."""
+        """Everything that was read, as ``record_columns.SERVER_COLUMNS``, in order of time within each name."""
+        import pyarrow as pa
+
+        from setpoint.record_columns import SERVER_COLUMNS
+
         names, times_s, values = [], [], []
         for name, series in self._all_series():
             names += [name] * len(series.values)

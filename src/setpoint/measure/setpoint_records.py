@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from setpoint.measure.exchange import Exchange
-from setpoint.record import DECISION_COLUMNS, STEP_COLUMNS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 REQUESTS_PATH, STEPS_PATH, DECISIONS_PATH = "/setpoint/requests", "/setpoint/steps", "/setpoint/decisions"
 _TIMES = ("start_s", "end_s", "time_s")
@@ -35,7 +34,7 @@ class ServerRequest:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecords:
-    """requests: by ``x-request-id``. steps, decisions: as ``record.STEP_COLUMNS`` and ``DECISION_COLUMNS``, ``candidate`` null.
+    """requests: by ``x-request-id``. steps, decisions: as ``STEP_COLUMNS`` and ``DECISION_COLUMNS``, ``candidate`` null.
 
     See ``ServerSide``.
     """
@@ -62,6 +61,8 @@ def read_records(
         return ServerRecords({}, None, None)
     offset_s, error_s = offset
     named = [_server_request(entry) for _, page in requests for entry in page["requests"]]
+    from setpoint.record_columns import DECISION_COLUMNS, STEP_COLUMNS  # Arrow is not needed to begin
+
     zero_s = offset_s + start_s
     table = _table(STEP_COLUMNS, "end_s", [page["columns"] for _, page in steps], zero_s)
     decided = _table(DECISION_COLUMNS, "time_s", [page["columns"] for _, page in decisions], zero_s)
@@ -110,6 +111,9 @@ def _server_request(entry: dict[str, Any]) -> ServerRequest:
 
 def _table(schema: pa.Schema, moment: str, pages: list[dict[str, list[Any]]], zero_s: float) -> pa.Table | None:
     """Pages of columns as one table; rows before ``zero_s``, the start of the run on the server's clock, are left out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     tables = []
     for columns in pages:
         rows = len(columns.get(moment, []))

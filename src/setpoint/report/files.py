@@ -21,17 +21,15 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, core_schema, to_json
 
-from setpoint.record import (
+from setpoint.record import SCHEMA_VERSION, Record, Report
+from setpoint.record_columns import (
     DECISION_COLUMNS,
     LATER_REQUEST_COLUMNS,
     LATER_STEP_COLUMNS,
     REQUEST_COLUMNS,
-    SCHEMA_VERSION,
     SERVER_COLUMNS,
     STEP_COLUMNS,
     TOKEN_COLUMNS,
-    Record,
-    Report,
 )
 from setpoint.report.machine import machine_facts
 

@@ -18,6 +18,9 @@ from setpoint.engine.request import EngineFailed
 
 MODEL_FILE = "openvino_model.xml"
 WEIGHTS_FILE = "openvino_model.bin"
+# Sizes of the parts that a row of logits is searched by.
+LEAST_PART = 32
+MOST_PART = 512
 
 
 def load_graph(folder: Path) -> Any:
@@ -59,11 +62,32 @@ def _sample_inside(model: Any) -> None:
     logits = result.input_value(0)
     vocabulary = logits.get_partial_shape()[-1].get_length()
     flat = ops.reshape(logits, ops.constant(np.array([-1, vocabulary], dtype=np.int64)), False)
-    best = ops.topk(flat, ops.constant(np.int64(1)), -1, "max", "value", index_element_type="i32")
+    best = arg_max(flat, vocabulary)
     chosen = ops.gather(flat, rows, ops.constant(0))
     model.remove_result(result)
-    model.add_results([_result(best.output(1), "best_token"), _result(chosen.output(0), "row_logits")])
+    model.add_results([_result(best, "best_token"), _result(chosen.output(0), "row_logits")])
     model.validate_nodes_and_infer_types()
+
+
+def arg_max(rows: Any, width: int) -> Any:
+    """Where each of ``rows`` ([S, width]) is greatest, int32 [S, 1]: first which part of the row, then where in that part.
+
+    Finding a maximum reads memory once at full speed, finding its place does not (2.7 ms of a step of 64 rows of 49,152 on two
+    cores): so the place is looked for in one part only. A width without a divisor of a good size is searched whole.
+    """
+    size = next((each for each in range(MOST_PART, LEAST_PART - 1, -1) if width % each == 0), width)
+    if size == width:
+        return _top(rows).output(1)
+    parts = ops.reshape(rows, ops.constant(np.array([-1, width // size, size], dtype=np.int64)), False)
+    greatest = ops.reduce_max(parts, ops.constant(np.array([2], dtype=np.int64)), False)
+    part = _top(greatest).output(1)
+    place = _top(ops.gather(parts, part, ops.constant(1), 1)).output(1)
+    flat_place = ops.reshape(place, ops.constant(np.array([-1, 1], dtype=np.int64)), False)
+    return ops.add(ops.multiply(part, ops.constant(np.int32(size))), flat_place).output(0)
+
+
+def _top(values: Any) -> Any:
+    return ops.topk(values, ops.constant(np.int64(1)), -1, "max", "value", index_element_type="i32")
 
 
 def _parameter(name: str) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from setpoint.loop.knee.probes import Count, Criterion, ProbeResult, ProbeTrace
 from setpoint.record import Phase, RequestClass
 from setpoint.report.request_samples import NEVER_SERVED, SERVED, Requests, phase_rows, read_requests
 from setpoint.requirement import LatencyMetric, LatencySlo, Requirement, SpreadSlo
 from setpoint.statistics import BoolArray, FloatArray, effective_sample_size
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LEAST_SHARE = 1e-3
 """A limit of exactly 0 or 1 cannot be shown of all requests ever; the search takes it for this share."""
@@ -59,7 +62,7 @@ def _of_latency(slo: LatencySlo) -> Criterion:
 def probe_result(
     table: pa.Table, limits: tuple[Limit, ...], *, rate_rps: float, met: str, sizes: FloatArray | None = None
 ) -> ProbeResult:
-    """What the rows of one probe (``record.REQUEST_COLUMNS``, classified) say.
+    """What the rows of one probe (``record_columns.REQUEST_COLUMNS``, classified) say.
 
     Counts are of the sustained phase; the trace has every request from the first one on, because the queue of the
     sustained phase began to build with them. sizes: planned sizes in the order of intended sends.

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from setpoint.record import TOKEN_COLUMNS
+from setpoint.record_columns import TOKEN_COLUMNS
 
 
 def tokens_table(requests: pa.Table) -> pa.Table:
-    """``record.TOKEN_COLUMNS`` of a table of ``record.REQUEST_COLUMNS``: tokens in the order of their requests' rows.
+    """``TOKEN_COLUMNS`` of a table of ``REQUEST_COLUMNS``: tokens in the order of their requests' rows.
 
     The gap is null for the first token of an answer. Tokens whose time is not known (answers that are not streamed) have
     no row.
