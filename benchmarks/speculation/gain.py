@@ -73,8 +73,10 @@ def main() -> None:
     bench = Bench(arguments.model, precision=arguments.precision)
     mode = SpeculationMode.PROMPT_LOOKUP if arguments.draft_model is None else SpeculationMode.DRAFT
     sides = [bench.side("off", PLAIN), bench.side("adaptive", speculating(mode, draft_model=arguments.draft_model))]
-    for length in arguments.fixed:
-        sides.append(bench.side(f"fixed-{length}", speculating(mode, fixed=length, draft_model=arguments.draft_model)))
+    sides += [
+        bench.side(f"fixed-{length}", speculating(mode, fixed=length, draft_model=arguments.draft_model))
+        for length in arguments.fixed
+    ]
     rows = []
     for kind in arguments.kinds:
         for batch in arguments.batches:
@@ -83,7 +85,10 @@ def main() -> None:
             told = "  ".join(f"{side.name} {row[side.name]['speed_up']:.2f}x" for side in sides[1:])
             alike_now, count = row["adaptive"]["identical_answers"], row["adaptive"]["answers"]
             length = row["adaptive"]["acceptance_length"] or 1.0
-            print(f"{kind.value:10} batch {batch:2}: {told}  acceptance length {length:.2f}, {alike_now}/{count} alike", flush=True)
+            print(
+                f"{kind.value:10} batch {batch:2}: {told}  acceptance length {length:.2f}, {alike_now}/{count} alike",
+                flush=True,
+            )
             write(arguments.output, "speculation_gain", quiet, arguments, {"drafter": mode.value, "rows": rows})
 
 

@@ -136,9 +136,7 @@ class Bench:
         return [
             GenerationRequest(
                 tuple(self.tokenizer.encode(work.prompt(number))),
-                SamplingParams(
-                    max_tokens=work.output_tokens, temperature=work.temperature, seed=number, ignore_eos=True
-                ),
+                SamplingParams(max_tokens=work.output_tokens, temperature=work.temperature, seed=number, ignore_eos=True),
                 f"{kind.value}-{number}",
             )
             for number in range(first, first + count)

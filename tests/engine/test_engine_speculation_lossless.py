@@ -130,7 +130,7 @@ def test_greedy_answers_with_a_draft_model_equal_the_reference(
     demo_model: ResolvedModel,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The same weights with activations of eight bits guess: mostly right, not always; its cache holds a few texts at a time."""
+    """The same weights with activations of eight bits guess: mostly right, not always; the cache holds a few texts at once."""
     own = OpenVinoExecutor(demo_model.folder, ExecutorOptions(kv_cache_tokens=512), time.monotonic)
     drafter = DraftModel(own, vocabulary=executor.vocabulary, most_tokens=3)
     outcome, _, counters = answers(executor, tokenizer, drafter, asked, 3)

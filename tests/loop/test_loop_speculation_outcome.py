@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import cast
 
@@ -46,7 +47,9 @@ def test_the_verdict_says_where_it_pays_and_what_it_would_cost() -> None:
     assert told.verdict(told.acceptances[0]).startswith("pays up to batch 16: 2.3x at batch 1")
     assert told.verdict(told.acceptances[1]).startswith("does not pay at any batch measured; always drafting would cost")
     assert crowd.break_even == pytest.approx(0.5)
-    render_profile(told, Console(file=(Path("/dev/null")).open("w"), width=200))
+    console = Console(record=True, width=200, file=StringIO())
+    render_profile(told, console)
+    assert "pays up to batch 16" in console.export_text()
     assert json.loads(told.to_json())["acceptances"][1]["gains"][0]["best_draft_tokens"] == 0
 
 

@@ -56,7 +56,9 @@ def controller(most: int = 4, *, base_s: float = BASE_S, token_s: float = TOKEN_
     return SpeculationController(machine(base_s, token_s), most_tokens=most)
 
 
-def result(step: StepView, drafted: dict[int, int], accepted: dict[int, int], seconds: float, draft_s: float = 0.0) -> StepResult:
+def result(
+    step: StepView, drafted: dict[int, int], accepted: dict[int, int], seconds: float, draft_s: float = 0.0
+) -> StepResult:
     count = len(step.running)
     tokens = count + sum(drafted.values())
     work = StepWork(tokens, count, 100 * count + tokens, 100 * tokens)

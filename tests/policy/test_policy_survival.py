@@ -27,9 +27,7 @@ def test_the_sum_of_survival_is_the_closed_form(acceptance: float, draft_tokens:
 
 
 @given(lengths, st.floats(1e-3, 10.0), st.floats(1.0, 40.0), st.floats(0.0, 5.0))
-def test_at_the_break_even_acceptance_nothing_is_gained(
-    draft_tokens: int, step_s: float, verify: float, draft: float
-) -> None:
+def test_at_the_break_even_acceptance_nothing_is_gained(draft_tokens: int, step_s: float, verify: float, draft: float) -> None:
     costs = {"step_s": step_s, "verify_s": verify * step_s, "draft_s": draft * step_s}
     acceptance = break_even_acceptance(draft_tokens, **costs)
     if acceptance is None:

@@ -27,9 +27,7 @@ Exit codes: 0 measured, 2 bad input.
 
 def profile_speculation(
     subject: Annotated[str, typer.Argument(metavar="REQUIREMENT.yaml|MODEL", help="A requirement, or a model source.")],
-    prompts: Annotated[
-        Path | None, option("FILE", "Your own work: JSON lines with a prompt or messages.", WORK)
-    ] = None,
+    prompts: Annotated[Path | None, option("FILE", "Your own work: JSON lines with a prompt or messages.", WORK)] = None,
     kind: Annotated[list[WorkloadKind] | None, option("KIND", "Only this shipped kind; may be repeated.", WORK)] = None,
     count: Annotated[int, option("N", "Requests of each kind.", WORK, min=1, max=1000)] = 12,
     temperature: Annotated[float, option("T", "Of requests from --prompts.", WORK, min=0, max=2)] = 0.0,
@@ -68,9 +66,7 @@ def profile_speculation(
         if prompts is None:
             work = shipped_work(kind or list(WorkloadKind), profiler.tokenizer, count)
         else:
-            work = dict(
-                work_from_file(prompts, profiler.tokenizer, temperature=temperature, output_tokens=output_tokens)
-            )
+            work = dict(work_from_file(prompts, profiler.tokenizer, temperature=temperature, output_tokens=output_tokens))
         profile = profiler.profile(work, say)
     finally:
         profiler.close()

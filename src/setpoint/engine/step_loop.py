@@ -23,7 +23,7 @@ from setpoint.engine.speculation.speculator import Speculator
 from setpoint.engine.step_record import StepRecord, StepRing
 from setpoint.engine.tenants import TenantNumbers
 from setpoint.engine.views import columns, kv_view, request_view, uncached_column
-from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult
+from setpoint.policy.decisions import Policy, Reject, StepPlan, StepResult
 from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, StepView, SystemView, joined_columns

@@ -20,9 +20,9 @@ class SpeculationFlags:
     speculation: Annotated[SpeculationMode | None, option("WHAT", "off, prompt-lookup or draft.", SPECULATION)] = None
     draft_model: Annotated[str | None, option("MODEL", "draft: a smaller model of the same vocabulary.", SPECULATION)] = None
     max_draft_tokens: Annotated[int | None, option("N", "Longest guess for a request; default: 15.", SPECULATION, min=1)] = None
-    draft_tokens: Annotated[
-        int | None, option("N", "Always guesses of N tokens, whatever they cost.", SPECULATION, min=0)
-    ] = None
+    draft_tokens: Annotated[int | None, option("N", "Always guesses of N tokens, whatever they cost.", SPECULATION, min=0)] = (
+        None
+    )
 
     def changes(self) -> dict[str, object]:
         """As fields of ``ServingConfig``."""

@@ -144,7 +144,9 @@ class SpeculationController:
     def _plain_s(self, step: StepView) -> float:
         sequences = np.array([len(step.running)])
         context = int(step.running.context_tokens.sum())
-        plain_s = self.verify.predict_s(len(step.running), context, np.array([0])) + self.verify.change_s(sequences) / SPREAD_STEPS
+        plain_s = (
+            self.verify.predict_s(len(step.running), context, np.array([0])) + self.verify.change_s(sequences) / SPREAD_STEPS
+        )
         return float(plain_s[0])
 
     @staticmethod

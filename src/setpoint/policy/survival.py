@@ -33,7 +33,7 @@ Table = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SurvivalProfile:
-    """``survival[j - 1]``: share of drafts of at least j tokens of which the first j are accepted; none rises above the one before.
+    """``survival[j - 1]``: share of drafts of at least j tokens of which the first j are accepted; it never rises with j.
 
     Raises ``ValueError`` for shares outside [0, 1] or rising ones.
     """

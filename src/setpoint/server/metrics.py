@@ -136,7 +136,6 @@ class EngineCollector(Collector):
             rows = [({**self._model, "statistic": "p50"}, error.median), ({**self._model, "statistic": "p95"}, error.p95)]
             yield _gauges("step_time_prediction_error", "Relative error of predicted step times, newest 512 steps.", rows)
 
-
     def _speculation(self, totals: SpeculationTotals | None) -> Iterable[Metric]:
         if totals is None:
             return

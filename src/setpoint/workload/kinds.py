@@ -24,7 +24,7 @@ class WorkloadKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindOfWork:
-    """``prompt(number)``: its text. ``temperature`` and ``output_tokens`` of every request; ``words``: what it is, for tables."""
+    """``prompt(number)``: its text. ``temperature`` and ``output_tokens``: of every request. ``words``: what it is called."""
 
     kind: WorkloadKind
     words: str
@@ -34,7 +34,21 @@ class KindOfWork:
 
 
 NAMES: Final = ("Ada", "Bruno", "Clara", "David", "Edith", "Felix", "Grace", "Hugo", "Irene", "Jonas", "Karin", "Lewis")
-TOWNS: Final = ("Lisbon", "Oslo", "Ghent", "Turin", "Lyon", "Graz", "Cork", "Basel", "Bergen", "Porto", "Malmo", "Leeds", "Bonn")
+TOWNS: Final = (
+    "Lisbon",
+    "Oslo",
+    "Ghent",
+    "Turin",
+    "Lyon",
+    "Graz",
+    "Cork",
+    "Basel",
+    "Bergen",
+    "Porto",
+    "Malmo",
+    "Leeds",
+    "Bonn",
+)
 GOODS: Final = ("lamp", "desk", "kettle", "bicycle", "guitar", "camera", "tent", "clock", "jacket", "mirror", "printer")
 QUESTIONS: Final = (
     "What is the capital of Norway?",
@@ -121,8 +135,8 @@ def code_prompt(number: int) -> str:
     """A function, and the beginning of the same function under another name."""
     name = f"{FUNCTIONS[number % len(FUNCTIONS)][0]}_{number % 7}"
     return (
-        f"The function {name} is renamed to new_{name}. Nothing else is changed.\n\nBefore:\n```python\n{_function(number, name)}"
-        f"```\n\nAfter:\n```python\ndef new_{name}("
+        f"The function {name} is renamed to new_{name}. Nothing else is changed.\n\n"
+        f"Before:\n```python\n{_function(number, name)}```\n\nAfter:\n```python\ndef new_{name}("
     )
 
 

@@ -9,7 +9,6 @@ from hashlib import blake2b
 from heapq import heappop, heappush
 
 from simulation_clients import MOST_ATTEMPTS, Client, Population
-
 from simulation_executor import WorldExecutor, next_token
 from simulation_invariants import (
     FULL_LOOK_EVERY,

@@ -1,4 +1,4 @@
-"""The draft model that a configuration names: found, and fit to guess for the model that is served, before anything is started."""
+"""The draft model that a configuration names: found, and fit to guess for the model served, before anything is started."""
 
 from __future__ import annotations
 

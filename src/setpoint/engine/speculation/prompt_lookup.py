@@ -5,8 +5,8 @@ answers repeat what is in the prompt or in themselves: code that is edited, form
 
 Each n-gram's latest place is kept in an index that reads every token once. Beside it stands the place that the last guess came
 from: whichever agrees with the text over more tokens is followed, the later one if they agree equally far. If neither agrees
-over two tokens, the place of the last guess is kept for ``MOST_MISSES`` guesses: in a form one word differs and the text goes on
-as before. Where a guess runs into the end of the text it goes on with itself, which is right for everything that is periodic.
+over two tokens, the place of the last guess is kept for ``MOST_MISSES`` guesses: in a form one word differs and all else goes
+on as before. Where a guess runs into the end of the text it goes on with itself, which is right for everything that is periodic.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ WRONG_TOKEN = 5
 
 
 class PartlyRight:
-    """Knows what ``next_token`` will say, and errs at a position that follows from the text; sometimes it has no guess at all."""
+    """Knows what ``next_token`` will say, and errs at a position that follows from the text; sometimes it has no guess."""
 
     def __init__(self, next_token: Callable[[Sequence], int], most_tokens: int) -> None:
         self._next_token = next_token

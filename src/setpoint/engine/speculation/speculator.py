@@ -1,4 +1,4 @@
-"""What a step loop needs of speculation: what could be drafted, shown to the policy, and the plan's drafts put into the batch."""
+"""What a step loop needs of speculation: what could be drafted, shown to the policy; the plan's drafts put into the batch."""
 
 from __future__ import annotations
 

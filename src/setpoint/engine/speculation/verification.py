@@ -11,7 +11,8 @@ Positions are gone through together for all requests, so that logits of position
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence as Items
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,11 @@ def verified_sampled(
     choose_first: gives the tokens of the first positions, with whatever grammars demand; ``choose`` those of the others.
     """
     emitted: list[list[int]] = [[] for _ in items]
-    drawn = {place: DrawnDraft(item) for place, item in enumerate(items) if item.draft is not None and item.draft.proposal is not None}
+    drawn = {
+        place: DrawnDraft(item)
+        for place, item in enumerate(items)
+        if item.draft is not None and item.draft.proposal is not None
+    }
     going = [place for place in range(len(items)) if place not in drawn]
     pick = choose_first
     position = 0

@@ -1,7 +1,7 @@
 """What a profile of speculation holds, and what follows from it by arithmetic alone.
 
-A step of n requests takes ``step_s(n)``; with k draft tokens each ``verify_s(n, k)``, and drafting them ``draft_s(n, k)``. Where
-only a share c of steps finds a guess (prompt lookup), a mean step gives c E(k) + 1 - c tokens a request and takes
+A step of n requests takes ``step_s(n)``; with k draft tokens each ``verify_s(n, k)``, and drafting them ``draft_s(n, k)``.
+Where only a share c of steps finds a guess (prompt lookup), a mean step gives c E(k) + 1 - c tokens a request and takes
 c (verify + draft) + (1 - c) step seconds, and the number of tokens changes c (1 - c) times a step, each way for ``change_s``.
 The gain is the tokens over the seconds, relative to one token in ``step_s``.
 """
@@ -29,8 +29,8 @@ class StepCosts:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Of one kind of work. ``survival``: see ``SurvivalProfile``. ``drafted_share``: of a request's decode steps, how many had a
-    draft. ``drafts``: how many the figures rest on."""
+    """Of one kind of work. ``survival``: see ``SurvivalProfile``. ``drafted_share``: of the decode steps of a request, how many
+    had a draft. ``drafts``: how many the figures rest on."""
 
     name: str
     survival: tuple[float, ...]

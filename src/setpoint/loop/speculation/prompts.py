@@ -43,9 +43,7 @@ def work_from_file(
     return {path.stem: requests}
 
 
-def _request(
-    tokenizer: ModelTokenizer, text: str, temperature: float, output_tokens: int, seed: int
-) -> GenerationRequest:
+def _request(tokenizer: ModelTokenizer, text: str, temperature: float, output_tokens: int, seed: int) -> GenerationRequest:
     sampling = SamplingParams(max_tokens=output_tokens, temperature=temperature, seed=seed)
     return GenerationRequest(tuple(tokenizer.encode(text)), sampling)
 
@@ -66,7 +64,7 @@ def _text(path: Path, number: int, line: str, tokenizer: ModelTokenizer) -> str:
         told = None
     if isinstance(told, dict) and isinstance(told.get("prompt"), str) and told["prompt"]:
         return str(told["prompt"])
-    if isinstance(told, dict) and isinstance(told.get("messages"), list) and told["messages"]:
-        if all(isinstance(each, dict) for each in told["messages"]):
-            return tokenizer.render_chat(told["messages"])
+    messages = told.get("messages") if isinstance(told, dict) else None
+    if isinstance(messages, list) and messages and all(isinstance(each, dict) for each in messages):
+        return tokenizer.render_chat(messages)
     raise BadInput(f'--prompts {path}: line {number} is no JSON object with "prompt" or "messages", found {line[:60]!r}')
