@@ -156,7 +156,8 @@ class Driver:
         self.executor = MemoryExecutor(self.clock, blocks=world.blocks)
         model = StepTimeModel((2e-3, 1e-4, 0.0, 0.0, 0.0))
         self.policy = WatchedPolicy(build_policy(world.config, model))
-        self.drafter = PartlyRight(counting_tokens, longest_draft(world.config))
+        foretells = world.config.max_draft_tokens == 2
+        self.drafter = PartlyRight(counting_tokens, longest_draft(world.config), foretells=foretells)
         speculator = build_speculator(world.config, self.clock, draft_model=lambda: self.drafter)
         self.loop = StepLoop(
             self.policy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import inf
 
@@ -17,7 +18,7 @@ from setpoint.policy.speculating import SpeculatingPolicy
 from setpoint.policy.speculation import ON_GAIN, PROBE_SHARE, SpeculationController
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.verify_time import DraftTime, VerifyTime
-from setpoint.policy.views import NO_COLUMNS, Columns, DraftView, KvView, StepView
+from setpoint.policy.views import NO_COLUMNS, Columns, DraftView, Foretold, KvView, StepView
 
 BASE_S, TOKEN_S = 10e-3, 1e-3
 
@@ -165,6 +166,19 @@ def test_a_text_that_becomes_predictable_is_found_out() -> None:
     assert not any(play(chooser, step, 0.0, 3)[-1].values())
     chosen = play(chooser, step, 1.0, 1500)
     assert chosen[-1] == {0: 4}
+
+
+def test_free_guesses_teach_without_being_verified() -> None:
+    """No probe is needed: what is held against the text turns guessing on, and keeps it off."""
+    chooser = controller()
+    step = view(1)
+    assert step.drafts is not None
+    for stood in (False, True):
+        for _ in range(120):
+            foretold = tuple(Foretold(0, 3, position, stood) for position in range(4 if stood else 1))
+            last = chooser.decide(replace(step, drafts=replace(step.drafts, foretells=True, foretold=foretold)))
+        assert bool(last.tokens) == stood
+    assert chooser.decide(step).code == "pays"
 
 
 def test_no_probe_where_even_perfect_drafts_lose() -> None:

@@ -36,7 +36,7 @@ def counting_tokens(sequence: Sequence) -> int:
 
 
 def verified_tokens(item: BatchItem, next_token: Callable[[Sequence], int]) -> list[int]:
-    """The tokens that an item gives where ``next_token`` is the model: those of its draft as far as they agree, and one more."""
+    """The tokens that an item gives where ``next_token`` is the model: its draft's as far as they agree, and one more."""
     sequence = item.sequence
     known = len(sequence.tokens)
     emitted = []

@@ -10,8 +10,9 @@ Acceptance alone never decides: with the same survivals the best m falls to 0 as
 
 - Hysteresis: off to on takes a predicted gain of ``ON_GAIN``, staying on ``STAY_GAIN``; off is at once.
 - A change of the number of tokens costs time; it is spread over ``SPREAD_STEPS`` steps, for it will mostly stay changed.
-- Probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on drafts for the
-  request that was tried least, so that a change of the text is found out.
+- What is not drafted is learned from too where guesses are free: they are held against what came.
+- Where they are not, probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on
+  drafts for the request that was tried least, so that a change of the text is found out.
 - Deadlines: no step longer than the slack of those who are read (``policy/slack.py``), its margin kept back.
 
 Defaults are for steps of some milliseconds and answers of some dozens of tokens. When it is wrong: survivals are those of the
@@ -89,6 +90,8 @@ class SpeculationController:
         if drafts is None or not drafts.most_tokens.any():
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
         self.survivals.keep_only(running.ids.tolist())
+        for told in drafts.foretold:
+            self.survivals.foretold(*told)
         self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
         survival = self.survivals.predict(running.ids, drafts.sureness)
         within = np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]
@@ -99,6 +102,8 @@ class SpeculationController:
             self._on = True
             return Drafts(_lengths(choices.rows[:count], running.ids), gain, "pays")
         self._on = False
+        if drafts.foretells:  # what a probe would show is known already
+            return Drafts(NO_DRAFTS, 1.0, "no_gain")
         return self._probe(step, drafts, within, plain_s)
 
     def observe(self, result: StepResult) -> None:

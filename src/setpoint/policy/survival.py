@@ -124,13 +124,26 @@ class Survivals:
         kind = self._sureness.get(request_id, 0)
         drafted = min(drafted, self.positions)
         accepted = min(accepted, drafted)
-        own = self._own.get(request_id)
-        if own is None:
-            own = self._own[request_id] = np.zeros((2, self._classes, self.positions))
+        own = self._own_of(request_id)
         for table, memory in ((own[:, kind], REQUEST_MEMORY), (self._all[:, kind], CLASS_MEMORY)):
             table[:, : min(accepted + 1, drafted)] *= 1.0 - 1.0 / memory
             table[0, : min(accepted + 1, drafted)] += 1.0
             table[1, :accepted] += 1.0
+
+    def foretold(self, request_id: int, sureness: int, position: int, stood: bool) -> None:
+        """A guess that was not verified was held against what came: one position of it. Beyond the longest draft: nothing."""
+        if position >= self.positions:
+            return
+        kind = min(sureness, self._classes - 1)
+        for table, memory in ((self._own_of(request_id)[:, kind], REQUEST_MEMORY), (self._all[:, kind], CLASS_MEMORY)):
+            table[:, position] *= 1.0 - 1.0 / memory
+            table[:, position] += (1.0, float(stood))
+
+    def _own_of(self, request_id: int) -> Table:
+        own = self._own.get(request_id)
+        if own is None:
+            own = self._own[request_id] = np.zeros((2, self._classes, self.positions))
+        return own
 
     def keep_only(self, present: Iterable[int]) -> None:
         """Forget every request that is not ``present``."""

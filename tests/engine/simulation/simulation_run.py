@@ -140,7 +140,7 @@ class Run:
             speculator=build_speculator(
                 recipe.config,
                 self._clock,
-                draft_model=lambda: PartlyRight(next_token, longest_draft(recipe.config)),
+                draft_model=lambda: PartlyRight(next_token, longest_draft(recipe.config), foretells=bool(recipe.seed % 3)),
             ),
         )
         self.policy.loop = self.loop

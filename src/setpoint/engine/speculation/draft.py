@@ -49,6 +49,10 @@ class Drafter(Protocol):
         """A draft of at most so many (at least 1) tokens for each sequence; ``None`` where it has no guess."""
         ...
 
+    def foretell(self, sequence: Sequence) -> tuple[int, ...]:
+        """The guess that ``outlook`` spoke of, where it costs nothing; else empty."""
+        ...
+
     def forget(self, sequence: Sequence) -> None:
         """The sequence has ended: give up what is kept of it. Harmless if there is nothing."""
         ...

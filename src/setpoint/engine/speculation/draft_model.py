@@ -114,6 +114,10 @@ class DraftModel:
             going = [guess for guess in going if guess.left > 0]
         return [None if guess is None else guess.draft(self._vocabulary) for guess in guesses]
 
+    def foretell(self, sequence: Sequence) -> tuple[int, ...]:
+        """Nothing: a guess costs a run of the model."""
+        return ()
+
     def forget(self, sequence: Sequence) -> None:
         """Give its blocks back."""
         shadow = self._shadows.pop(sequence.sequence_id, None)

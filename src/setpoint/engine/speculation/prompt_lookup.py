@@ -6,7 +6,7 @@ answers repeat what is in the prompt or in themselves: code that is edited, form
 Each n-gram's latest place is kept in an index that reads every token once. Beside it stands the place that the last guess came
 from: whichever agrees with the text over more tokens is followed, the later one if they agree equally far. If neither agrees
 over two tokens, the place of the last guess is kept for ``MOST_MISSES`` guesses: in a form one word differs and all else goes
-on as before. Where a guess runs into the end of the text it goes on with itself, which is right for everything that is periodic.
+on as before. Where a guess runs into the end of the text it goes on with itself, which is right for all that is periodic.
 """
 
 from __future__ import annotations
@@ -101,6 +101,11 @@ class PromptLookup:
             found = index is not None and index.place >= 0
             drafts.append(Draft(continuation(sequence.tokens, index.place, count)) if index is not None and found else None)
         return drafts
+
+    def foretell(self, sequence: Sequence) -> tuple[int, ...]:
+        """What followed the match."""
+        index = self._indices.get(sequence.sequence_id)
+        return () if index is None or index.place < 0 else continuation(sequence.tokens, index.place, self._most_tokens)
 
     def forget(self, sequence: Sequence) -> None:
         """Drop the index."""

@@ -14,9 +14,10 @@ WRONG_TOKEN = 5
 class PartlyRight:
     """Knows what ``next_token`` will say, and errs at a position that follows from the text; sometimes it has no guess."""
 
-    def __init__(self, next_token: Callable[[Sequence], int], most_tokens: int) -> None:
+    def __init__(self, next_token: Callable[[Sequence], int], most_tokens: int, *, foretells: bool = False) -> None:
         self._next_token = next_token
         self._most_tokens = most_tokens
+        self._foretells = foretells
         self.forgotten: set[int] = set()
 
     def outlook(self, sequence: Sequence) -> Outlook:
@@ -26,15 +27,19 @@ class PartlyRight:
         return [self._draft(sequence, count) for sequence, count in asked]
 
     def _draft(self, sequence: Sequence, count: int) -> Draft | None:
+        return Draft(self._draft_of(sequence, count)) if len(sequence.tokens) % 7 else None
+
+    def _draft_of(self, sequence: Sequence, count: int) -> tuple[int, ...]:
         known = len(sequence.tokens)
-        if known % 7 == 0:
-            return None
         wrong_at = sum(sequence.tokens) % (count + 2)
         for position in range(count):
             sequence.tokens.append(WRONG_TOKEN if position == wrong_at else self._next_token(sequence))
         draft = tuple(sequence.tokens[known:])
         del sequence.tokens[known:]
-        return Draft(draft)
+        return draft
+
+    def foretell(self, sequence: Sequence) -> tuple[int, ...]:
+        return self._draft_of(sequence, self._most_tokens) if self._foretells else ()
 
     def forget(self, sequence: Sequence) -> None:
         self.forgotten.add(sequence.sequence_id)

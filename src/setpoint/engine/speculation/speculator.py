@@ -12,7 +12,7 @@ from setpoint.engine.batch import Batch, BatchItem, StepOutput, make_batch
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.draft import NOTHING, Drafter, Outlook
 from setpoint.policy.decisions import StepPlan, StepResult
-from setpoint.policy.views import DraftView
+from setpoint.policy.views import DraftView, Foretold
 
 
 @dataclass(slots=True)
@@ -37,6 +37,16 @@ class SpeculationCounters:
             counts[position] += 1
 
 
+@dataclass(slots=True)
+class Waiting:
+    """A free guess behind the first ``length`` tokens of a text, of which ``told`` tokens were compared with what came."""
+
+    length: int
+    sureness: int
+    guess: tuple[int, ...]
+    told: int = 0
+
+
 class Speculator:
     """One drafter and its bounds. ``most_running``: with more running than that nobody even looks for drafts."""
 
@@ -45,6 +55,7 @@ class Speculator:
         self._clock = clock
         self._most_tokens = most_tokens
         self._most_running = most_running
+        self._waiting: dict[int, Waiting] = {}
         self.counters = SpeculationCounters()
 
     def view(self, running: Collection[Sequence]) -> DraftView | None:
@@ -55,7 +66,11 @@ class Speculator:
         if not any(most for most, _, _ in rows):
             return None
         most, sureness, behind = np.array(rows, dtype=np.int64).T.copy()
-        return DraftView(most, sureness, behind)
+        foretold: list[Foretold] = []
+        for sequence, (able, sure, _) in zip(running, rows, strict=True):
+            if able:
+                self._compare(sequence, sure, foretold)
+        return DraftView(most, sureness, behind, bool(self._waiting), tuple(foretold))
 
     def widen(self, batch: Batch, plan: StepPlan, assembler: Assembler) -> tuple[Batch, float]:
         """``batch`` with the plan's drafts in it, as far as there is room for them; and the seconds that drafting took."""
@@ -78,6 +93,7 @@ class Speculator:
         for place, draft in zip(places, drafts, strict=True):
             if draft is not None:
                 item = items[place]
+                self._waiting.pop(item.sequence.sequence_id, None)  # Verification will tell.
                 items[place] = BatchItem(item.sequence, item.start, 1 + len(draft.tokens), emits=True, draft=draft)
         return make_batch(items), draft_s
 
@@ -103,11 +119,27 @@ class Speculator:
 
     def forget(self, sequence: Sequence) -> None:
         """The sequence has ended."""
+        self._waiting.pop(sequence.sequence_id, None)
         self.drafter.forget(sequence)
 
     def close(self) -> None:
         """Give the drafter's memory back."""
         self.drafter.close()
+
+    def _compare(self, sequence: Sequence, sureness: int, foretold: list[Foretold]) -> None:
+        """Hold the guess that waits against the tokens that came; where none waits any more, the present one begins to."""
+        waiting = self._waiting.get(sequence.sequence_id)
+        while waiting is not None and waiting.length + waiting.told < len(sequence.tokens):
+            stood = sequence.tokens[waiting.length + waiting.told] == waiting.guess[waiting.told]
+            foretold.append(Foretold(sequence.sequence_id, waiting.sureness, waiting.told, stood))
+            waiting.told += 1
+            if not stood or waiting.told == len(waiting.guess):
+                del self._waiting[sequence.sequence_id]
+                waiting = None
+        if waiting is None:
+            guess = self.drafter.foretell(sequence)
+            if guess:
+                self._waiting[sequence.sequence_id] = Waiting(len(sequence.tokens), sureness, guess)
 
     def _outlook(self, sequence: Sequence) -> Outlook:
         if not sequence.may_draft or sequence.in_prefill or self._room(sequence) < 1:

@@ -1,7 +1,7 @@
 """Measures what ``outcome.py`` reckons with: one compiled model, its drafter, a user's prompts.
 
 Acceptance: every prompt is answered with the longest draft wherever there is a guess, a few at a time. Costs: steps of each
-batch and draft length are timed on the same executor, drafting beside them; medians of a few repeats after one that is thrown away.
+batch and draft length are timed on the same executor, drafting beside them: medians of a few repeats after one thrown away.
 """
 
 from __future__ import annotations
