@@ -38,7 +38,7 @@ TOGETHER = 40
 def chi_square_limit(degrees: int, alarm: float) -> float:
     """A value that a chi-square variable exceeds with probability below ``alarm`` (Laurent and Massart 2000, lemma 1)."""
     x = -log(alarm)
-    return degrees + 2 * (degrees * x) ** 0.5 + 2 * x
+    return float(degrees + 2 * (degrees * x) ** 0.5 + 2 * x)
 
 
 def check_counts(counts: Floats, expected: Floats) -> None:
@@ -115,7 +115,7 @@ def test_verified_tokens_are_distributed_as_the_model_says(
     for start in range(0, DRAWS, TOGETHER):
         items = []
         for number in range(start, start + TOGETHER):
-            tokens = (guess, int(second.argmax()))
+            tokens: tuple[int, ...] = (guess, int(second.argmax()))
             if drawn:  # behind another first token the logits are not known
                 tokens = (draw(proposals[0].astype(np.float64), dice), draw(proposals[1].astype(np.float64), dice))
                 tokens = tokens if tokens[0] == guess else tokens[:1]

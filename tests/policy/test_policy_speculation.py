@@ -191,7 +191,7 @@ def test_nothing_to_draft_is_no_decision() -> None:
 
 
 def policy(**changes: object) -> SpeculatingPolicy:
-    config = ServingConfig(mode=BatchingMode.CONTINUOUS, speculation=SpeculationMode.PROMPT_LOOKUP, **changes)  # type: ignore[arg-type]
+    config = ServingConfig(mode=BatchingMode.CONTINUOUS, speculation=SpeculationMode.PROMPT_LOOKUP, **changes)
     built = build_policy(config, machine())
     assert isinstance(built, SpeculatingPolicy)
     return built

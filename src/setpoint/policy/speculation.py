@@ -94,8 +94,8 @@ class SpeculationController:
             self.survivals.foretold(*told)
         self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
         survival = self.survivals.predict(running.ids, drafts.sureness)
-        within = np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]
-        choices = self._choices(step, drafts, np.where(within, survival, 0.0))
+        within = (np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]).astype(np.float64)
+        choices = self._choices(step, drafts, within * survival)
         plain_s = float(self._plain_s(step))
         count, gain = _best(choices, len(running), plain_s, self._longest_s(step, plain_s))
         if count and gain >= (STAY_GAIN if self._on else ON_GAIN):
@@ -162,7 +162,7 @@ class SpeculationController:
     def _probe(self, step: StepView, drafts: DraftView, within: FloatColumn, plain_s: float) -> Drafts:
         """A draft for the request that was tried least, if it can be afforded and could change anything."""
         nothing = Drafts(NO_DRAFTS, 1.0, "no_gain")
-        hopeful = self._choices(step, drafts, np.where(within, 1.0 - 1e-3 * np.arange(within.shape[1]), 0.0))
+        hopeful = self._choices(step, drafts, within * (1.0 - 1e-3 * np.arange(within.shape[1])))
         longest_s = self._longest_s(step, plain_s)
         count, gain = _best(hopeful, len(step.running), plain_s, longest_s)
         if not count or gain < ON_GAIN:

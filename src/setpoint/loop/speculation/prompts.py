@@ -31,7 +31,7 @@ def work_from_file(
     path: Path, tokenizer: ModelTokenizer, *, temperature: float, output_tokens: int
 ) -> Mapping[str, list[GenerationRequest]]:
     """One request a line: a JSON object with a string ``prompt`` or a list ``messages``. Raises ``BadInput``."""
-    requests = []
+    requests: list[GenerationRequest] = []
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
