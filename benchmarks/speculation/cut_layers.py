@@ -3,8 +3,8 @@
     python benchmarks/speculation/cut_layers.py 6 --output build/smollm2-6-layers
 
 A poor guesser (a model's middle is not made to be read by its end), and the honest lower bound for a draft model made of these
-weights: it shows what a draft model costs here, and that speculation is given up where it does not pay. Works on models that were
-converted from GGUF, whose layers are named.
+weights: it shows what a draft model costs here, and that speculation is given up where it does not pay. Works on models that
+were converted from GGUF, whose layers are named.
 """
 
 from __future__ import annotations
