@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.draft import NOTHING, Drafter, Outlook
 from setpoint.policy.decisions import StepPlan, StepResult
 from setpoint.policy.views import DraftView, Foretold
+
+
+PATIENT_STEPS: Final = 6
+LOOK_EVERY: Final = 4
 
 
 @dataclass(slots=True)
@@ -56,11 +61,20 @@ class Speculator:
         self._most_tokens = most_tokens
         self._most_running = most_running
         self._waiting: dict[int, Waiting] = {}
+        self._idle = self._last_running = 0
         self.counters = SpeculationCounters()
 
     def view(self, running: Collection[Sequence]) -> DraftView | None:
-        """What could be drafted for each of ``running``, in their order; ``None`` if nothing at all."""
+        """What could be drafted for each of ``running``, in their order; ``None`` if nothing at all.
+
+        Looking costs about a hundredth of a step. Where nothing was drafted for ``PATIENT_STEPS``, only every ``LOOK_EVERY``-th
+        step is looked at, until something is drafted or somebody comes or goes.
+        """
         if not running or len(running) > self._most_running:
+            return None
+        self._idle = self._idle + 1 if len(running) == self._last_running else 0
+        self._last_running = len(running)
+        if self._idle > PATIENT_STEPS and self._idle % LOOK_EVERY:
             return None
         rows = [(each.most_tokens, each.sureness, each.behind_tokens) for each in map(self._outlook, running)]
         if not any(most for most, _, _ in rows):
@@ -85,6 +99,7 @@ class Speculator:
                     asked.append((item.sequence, count))
         if not asked:
             return batch, 0.0
+        self._idle = 0
         start_s = self._clock()
         drafts = self.drafter.propose(asked)
         draft_s = self._clock() - start_s
