@@ -15,7 +15,6 @@ from setpoint.engine.speculation.draft import NOTHING, Drafter, Outlook
 from setpoint.policy.decisions import StepPlan, StepResult
 from setpoint.policy.views import DraftView, Foretold
 
-
 PATIENT_STEPS: Final = 6
 LOOK_EVERY: Final = 4
 
