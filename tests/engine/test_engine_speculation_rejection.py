@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 # The tests below raise a false alarm in at most ALARM of runs, each; they are seeded, so they do not alarm by chance at all.
 ALARM = 1e-6
-DRAWS = 4000
+DRAWS = 2000
 TOGETHER = 40
 
 
@@ -84,7 +84,7 @@ def test_drawn_drafts_of_any_quality_give_the_target(sampling: SamplingParams) -
     for mixed in (0.0, 0.5, 1.0):
         proposal = (mixed * target + (1 - mixed) * dice.dirichlet(np.ones(20))).astype(np.float32)
         counts = np.zeros(20)
-        for _ in range(5 * DRAWS):
+        for _ in range(8 * DRAWS):
             guess = draw(proposal.astype(np.float64), dice)
             counts[accept_or_replace(guess, proposal, target, dice)[0]] += 1
         check_counts(counts, target)
