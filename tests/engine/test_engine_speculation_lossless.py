@@ -54,13 +54,19 @@ def crowd(asked: list[tuple[int, ...]]) -> list[GenerationRequest]:
 
 
 def answers(
-    executor: OpenVinoExecutor, tokenizer: ModelTokenizer, drafter: Drafter, asked: list[tuple[int, ...]], draft_tokens: int
+    executor: OpenVinoExecutor,
+    tokenizer: ModelTokenizer,
+    drafter: Drafter,
+    asked: list[tuple[int, ...]],
+    *,
+    draft_tokens: int,
+    budget: int,
 ) -> tuple[Outcome, StepLoop, SpeculationCounters]:
     """All prompts answered with a draft wherever one can be had, in chunks, in a cache that preempts."""
     config = ServingConfig(
         mode=BatchingMode.CONTINUOUS,
         max_running=12,
-        token_budget=64,
+        token_budget=budget,
         speculation=SpeculationMode.DRAFT,
         draft_tokens=draft_tokens,
     )
@@ -115,10 +121,11 @@ def test_greedy_answers_with_prompt_lookup_equal_the_reference(
     tokenizer: ModelTokenizer,
     record_property: Callable[[str, object], None],
 ) -> None:
-    outcome, _, counters = answers(executor, tokenizer, PromptLookup(most_tokens=7), asked, 7)
+    lookup = PromptLookup(most_tokens=7)
+    outcome, _, counters = answers(executor, tokenizer, lookup, asked, draft_tokens=7, budget=512)
     record_property("near_ties", check_answers(asked, expected, outcome, reference, tokenizer))
-    assert counters.drafts > 50
-    assert counters.draft_tokens > counters.accepted_tokens > 100, "drafts of both fates"
+    assert counters.drafts > 30
+    assert counters.draft_tokens > counters.accepted_tokens > 50, "drafts of both fates"
 
 
 def test_greedy_answers_with_a_draft_model_equal_the_reference(
@@ -133,7 +140,7 @@ def test_greedy_answers_with_a_draft_model_equal_the_reference(
     """The same weights with activations of eight bits guess: mostly right, not always; the cache holds a few texts at once."""
     own = OpenVinoExecutor(demo_model.folder, ExecutorOptions(kv_cache_tokens=512), time.monotonic)
     drafter = DraftModel(own, vocabulary=executor.vocabulary, most_tokens=3)
-    outcome, _, counters = answers(executor, tokenizer, drafter, asked, 3)
+    outcome, _, counters = answers(executor, tokenizer, drafter, asked, draft_tokens=3, budget=64)
     drafter.check_integrity()
     drafter.close()
     record_property("near_ties", check_answers(asked, expected, outcome, reference, tokenizer))

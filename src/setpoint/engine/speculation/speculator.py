@@ -69,8 +69,8 @@ class Speculator:
         Looking costs about a hundredth of a step. Where nothing was drafted for ``PATIENT_STEPS``, only every ``LOOK_EVERY``-th
         step is looked at, until something is drafted or somebody comes or goes.
         """
-        if not running or len(running) > self._most_running:
-            return None
+        if not running or len(running) > self._most_running or any(sequence.in_prefill for sequence in running):
+            return None  # A step with prompts has no drafts.
         self._idle = self._idle + 1 if len(running) == self._last_running else 0
         self._last_running = len(running)
         if self._idle > PATIENT_STEPS and self._idle % LOOK_EVERY:
