@@ -58,7 +58,8 @@ class SpeculatingPolicy:
     """``inner`` with drafts chosen by ``chooser``. A plan with drafts says how many and what they are predicted to gain.
 
     token_budget: most new tokens in a step, drafts included. A step with prompts has no drafts: it is long already, and whoever
-    sent the prompt is waiting for it.
+    sent the prompt is waiting for it. Whether somebody who waits can join is not known here (there may be no blocks): if so,
+    whoever makes up the step leaves the drafts out.
     """
 
     def __init__(self, inner: Policy, chooser: DraftChooser, *, token_budget: int) -> None:
@@ -73,7 +74,7 @@ class SpeculatingPolicy:
     def plan(self, step: StepView) -> StepPlan:
         """The plan of ``inner`` and the drafts beside it, which stand for one step."""
         plan = self.inner.plan(step)
-        if step.drafts is None or plan.order or step.running.prefill_tokens.any():
+        if step.drafts is None or step.running.prefill_tokens.any():
             return plan
         drafts = self.chooser.decide(step)
         plan = replace(plan, valid_for_steps=1)

@@ -86,7 +86,12 @@ class Speculator:
         return DraftView(most, sureness, behind, bool(self._waiting), tuple(foretold))
 
     def widen(self, batch: Batch, plan: StepPlan, assembler: Assembler) -> tuple[Batch, float]:
-        """``batch`` with the plan's drafts in it, as far as there is room for them; and the seconds that drafting took."""
+        """``batch`` with the plan's drafts in it, as far as there is room for them; and the seconds that drafting took.
+
+        A step with prompts is left as it is.
+        """
+        if batch.prefill_tokens:
+            return batch, 0.0
         places: list[int] = []
         asked: list[tuple[Sequence, int]] = []
         for place, item in enumerate(batch.items):
