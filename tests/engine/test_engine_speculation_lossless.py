@@ -122,7 +122,7 @@ def test_greedy_answers_with_prompt_lookup_equal_the_reference(
     record_property: Callable[[str, object], None],
 ) -> None:
     lookup = PromptLookup(most_tokens=7)
-    outcome, _, counters = answers(executor, tokenizer, lookup, asked, draft_tokens=7, budget=512)
+    outcome, _, counters = answers(executor, tokenizer, lookup, asked, draft_tokens=7, budget=64)
     record_property("near_ties", check_answers(asked, expected, outcome, reference, tokenizer))
     assert counters.drafts > 30
     assert counters.draft_tokens > counters.accepted_tokens > 50, "drafts of both fates"

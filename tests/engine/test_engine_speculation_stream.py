@@ -7,9 +7,9 @@ from typing import cast
 
 from engine_stepped import MODEL_LEN, ByteTable, all_of, in_event_loop, text_of
 
-from setpoint.engine.request import Delta, FinishReason, GenerationRequest, SamplingParams
+from setpoint.engine.request import Delta, FinishReason, GenerationRequest, RequestStats, SamplingParams
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.service import RequestStats, SpeculationTotals
+from setpoint.engine.service import SpeculationTotals
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
 from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.speculation.speculator import Speculator
