@@ -62,7 +62,7 @@ def answers(
     draft_tokens: int,
     budget: int,
 ) -> tuple[Outcome, StepLoop, SpeculationCounters]:
-    """All prompts answered with a draft wherever one can be had, in chunks, in a cache that preempts."""
+    """All prompts answered with a draft wherever one can be had, in chunks, in a small cache."""
     config = ServingConfig(
         mode=BatchingMode.CONTINUOUS,
         max_running=12,
@@ -84,7 +84,6 @@ def answers(
     outcome = drive(loop, requests, cancel_after)
     assert all(outcome.ends[name] is FinishReason.CANCELLED for name in cancel_after)
     assert loop.pool.used == 0
-    assert loop.counters.preemptions > 0
     assert loop.counters.prefix_hits > 300
     return outcome, loop, speculator.counters
 
@@ -140,7 +139,8 @@ def test_greedy_answers_with_a_draft_model_equal_the_reference(
     """The same weights with activations of eight bits guess: mostly right, not always; the cache holds a few texts at once."""
     own = OpenVinoExecutor(demo_model.folder, ExecutorOptions(kv_cache_tokens=512), time.monotonic)
     drafter = DraftModel(own, vocabulary=executor.vocabulary, most_tokens=3)
-    outcome, _, counters = answers(executor, tokenizer, drafter, asked, draft_tokens=3, budget=64)
+    outcome, loop, counters = answers(executor, tokenizer, drafter, asked, draft_tokens=3, budget=64)
+    assert loop.counters.preemptions > 0
     drafter.check_integrity()
     drafter.close()
     record_property("near_ties", check_answers(asked, expected, outcome, reference, tokenizer))
