@@ -35,6 +35,7 @@ class Reference:
     def __init__(self, folder: Path, eos_ids: frozenset[int]) -> None:
         self._eos_ids = eos_ids
         self._pipeline = openvino_genai.LLMPipeline(str(folder), "CPU", ATTENTION_BACKEND="SDPA", **F32)
+        self._answers: dict[tuple[object, ...], list[int]] = {}
         self._request = ov.Core().compile_model(folder / MODEL_FILE, "CPU", F32).create_infer_request()
 
     def greedy(self, prompt: Sequence[int], new_tokens: int, *, ignore_eos: bool = False, **options: float) -> list[int]:
@@ -42,6 +43,12 @@ class Reference:
 
         ``options``: of GenAI's ``GenerationConfig``.
         """
+        key = (tuple(prompt), new_tokens, ignore_eos, *sorted(options.items()))
+        if key not in self._answers:
+            self._answers[key] = self._greedy(prompt, new_tokens, ignore_eos=ignore_eos, **options)
+        return list(self._answers[key])
+
+    def _greedy(self, prompt: Sequence[int], new_tokens: int, *, ignore_eos: bool, **options: float) -> list[int]:
         config = openvino_genai.GenerationConfig()
         config.do_sample = False
         config.max_new_tokens = new_tokens

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from setpoint import __version__
-from setpoint.commands import batch, compare, explain, hardware, init, measure, plan, serve, simulate, tune
+from setpoint.commands import (
+    batch,
+    compare,
+    explain,
+    hardware,
+    init,
+    measure,
+    plan,
+    profile_speculation,
+    serve,
+    simulate,
+    tune,
+)
 from setpoint.commands.options import with_groups
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.flags import PANELS
@@ -34,6 +46,7 @@ app.command(help=measure.HELP, epilog=measure.EPILOG)(with_groups(measure.measur
 app.command(help=simulate.HELP, epilog=simulate.EPILOG)(with_groups(simulate.simulate, simulate.PANELS))
 app.command(epilog=batch.BATCH_EXAMPLES)(batch.batch)
 app.command(epilog=compare.COMPARE_EXAMPLES)(compare.compare)
+app.command(epilog=profile_speculation.PROFILE_EXAMPLES)(profile_speculation.profile_speculation)
 app.command(epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)
 app.command(epilog=init.INIT_EXAMPLES)(with_groups(init.init))
 app.add_typer(hardware.app, name="hardware")

@@ -68,8 +68,16 @@ STEP_COLUMNS = pa.schema(
         pa.field("preempted", pa.int32()),
         pa.field("shed", pa.int32()),
         pa.field("reason", pa.string()),
+        # Requests with a draft in the step, draft tokens verified and accepted, and seconds that drafting took before start_s.
+        pa.field("drafts", pa.int32()),
+        pa.field("drafted", pa.int32()),
+        pa.field("accepted", pa.int32()),
+        pa.field("draft_s", pa.float64()),
     ]
 )
+
+LATER_STEP_COLUMNS = ("drafts", "drafted", "accepted", "draft_s")
+"""As ``LATER_REQUEST_COLUMNS``."""
 
 DECISION_COLUMNS = pa.schema(
     [

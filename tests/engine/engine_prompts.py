@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from setpoint.engine.tokenizer import ModelTokenizer
 
+NEW_TOKENS = (20, 24)
+# Ten short prompts in a row with long answers (the end token ignored) outgrow a small cache together: that preempts.
+LONG_ANSWERS, LONG_ANSWER_TOKENS = range(12, 22), 100
+
 WORDS = ("The", "def", "1", "Once upon", "Dear Sir or Madam,", "import numpy as np\n", "Yesterday", "<h1>")
 
 SENTENCES = (
@@ -114,3 +118,8 @@ def prompts(tokenizer: ModelTokenizer) -> list[tuple[int, ...]]:
     """All of them as token ids."""
     texts = [*plain_texts(), *(tokenizer.render_chat(chat) for chat in conversations())]
     return [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+
+
+def new_tokens(index: int) -> int:
+    """Cap of the answer to a prompt."""
+    return LONG_ANSWER_TOKENS if index in LONG_ANSWERS else NEW_TOKENS[index % len(NEW_TOKENS)]

@@ -11,9 +11,11 @@ from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock, counting_tokens
+from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.step_loop import Emission, StepLoop
 from setpoint.engine.step_record import StepRecord
-from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult, StepWork
 from setpoint.policy.modes import build_policy
 from setpoint.policy.step_time import StepTimeModel
@@ -54,11 +56,12 @@ class MemoryExecutor(SimulatedExecutor):
         for item in ticket.items:
             span = range(item.start, item.start + item.count)
             for slot, position in zip(self._slots(item, span.start, span.stop), span, strict=True):
-                self._memory[slot] = (position, item.sequence.tokens[position])
+                self._memory[slot] = (position, item.tokens[position - item.start])
         for item in ticket.items:
             end = item.start + item.count
             context = [self._memory.get(slot) for slot in self._slots(item, 0, end)]
-            assert context == list(enumerate(item.sequence.tokens[:end])), "the blocks do not hold the request's context"
+            text = [*item.sequence.tokens[: item.start], *item.tokens]
+            assert context == list(enumerate(text)), "the blocks do not hold the request's context"
         return super().collect(ticket)
 
     def _slots(self, item: BatchItem, start: int, end: int) -> list[tuple[int, int]]:
@@ -153,8 +156,17 @@ class Driver:
         self.executor = MemoryExecutor(self.clock, blocks=world.blocks)
         model = StepTimeModel((2e-3, 1e-4, 0.0, 0.0, 0.0))
         self.policy = WatchedPolicy(build_policy(world.config, model))
+        foretells = world.config.max_draft_tokens == 2
+        self.drafter = PartlyRight(counting_tokens, longest_draft(world.config), foretells=foretells)
+        speculator = build_speculator(world.config, self.clock, draft_model=lambda: self.drafter)
         self.loop = StepLoop(
-            self.policy, self.executor, self.clock, max_model_len=MODEL_LEN, stop_token_ids=world.stop_ids, model=model
+            self.policy,
+            self.executor,
+            self.clock,
+            max_model_len=MODEL_LEN,
+            stop_token_ids=world.stop_ids,
+            model=model,
+            speculator=speculator,
         )
         self.lives = [Life(arrival) for arrival in sorted(world.arrivals, key=lambda each: each.at_s)]
         self.coming = deque(self.lives)
@@ -241,6 +253,8 @@ class Driver:
         loop = self.loop
         assert loop.pool.used == 0, "blocks are left in use"
         loop.pool.check_integrity([])
+        if loop.speculator is not None:
+            assert self.drafter.forgotten >= self.by_id.keys(), "a drafter keeps what nobody needs any more"
         return Run(loop, self.policy, self.lives, list(loop.steps._steps), self.most_running)
 
 
@@ -248,6 +262,15 @@ prompts = st.one_of(
     st.just(1),
     st.sampled_from([BLOCK_TOKENS, 2 * BLOCK_TOKENS, 3 * BLOCK_TOKENS, MODEL_LEN - 1]),
     st.integers(1, 24),
+)
+
+
+drafting = st.fixed_dictionaries(
+    {
+        "speculation": st.just(SpeculationMode.DRAFT),
+        "draft_tokens": st.sampled_from([1, 3, 9, 9, None]),
+        "max_draft_tokens": st.sampled_from([2, 7]),
+    }
 )
 
 
@@ -281,7 +304,7 @@ def arrivals(draw: st.DrawFn) -> Arrival:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, mode: BatchingMode) -> World:
+def worlds(draw: st.DrawFn, mode: BatchingMode, *, speculating: bool = False) -> World:
     """Any configuration; caches from one that holds a single longest request to one that holds everything."""
     config = ServingConfig(
         mode=mode,
@@ -290,6 +313,7 @@ def worlds(draw: st.DrawFn, mode: BatchingMode) -> World:
         batch_wait_s=draw(st.sampled_from([0.0, 0.01, 0.2])),
         max_waiting=draw(st.sampled_from([0, 2, 1024])),
         prefill_floor_tokens=draw(st.sampled_from([1, 4, 16])),
+        **(draw(drafting) if speculating else {}),
     )
     least = MODEL_LEN // BLOCK_TOKENS
     blocks = draw(st.one_of(st.integers(least, least + 6), st.just(4), st.just(100)))
@@ -301,10 +325,14 @@ def worlds(draw: st.DrawFn, mode: BatchingMode) -> World:
 
 
 @st.composite
-def crowded_worlds(draw: st.DrawFn, mode: BatchingMode) -> World:
+def crowded_worlds(draw: st.DrawFn, mode: BatchingMode, *, speculating: bool = False) -> World:
     """Long answers in a cache that cannot hold them all: preemption is the rule. A third is cancelled, some have deadlines."""
     config = ServingConfig(
-        mode=mode, max_running=draw(st.integers(3, 6)), token_budget=draw(st.sampled_from([6, 64])), batch_wait_s=0
+        mode=mode,
+        max_running=draw(st.integers(3, 6)),
+        token_budget=draw(st.sampled_from([6, 64])),
+        batch_wait_s=0,
+        **(draw(drafting) if speculating else {}),
     )
     due = st.sampled_from([None, None, None, 3e-3, 0.05])
     crowd = [

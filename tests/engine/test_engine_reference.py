@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 from engine_driving import FewerBlocks, Outcome, drive
-from engine_prompts import SENTENCES, prompts
+from engine_prompts import LONG_ANSWERS, SENTENCES, new_tokens, prompts
 
 from model_reference import NEAR_TIE, Reference, first_difference, without_end
 from setpoint.engine.openvino.executor import OpenVinoExecutor
@@ -27,9 +27,6 @@ from setpoint.policy.views import RequestLimits, RequestView, SystemView
 
 pytestmark = pytest.mark.model
 
-NEW_TOKENS = (20, 24)
-# Ten short prompts in a row with long answers (the end token ignored) outgrow a small cache together: that preempts.
-LONG_ANSWERS, LONG_ANSWER_TOKENS = range(12, 22), 100
 MOST_FLIPS = 3
 MAX_MODEL_LEN = 512
 NEIGHBOUR_TOKENS = 200
@@ -91,11 +88,6 @@ def expected(asked: list[tuple[int, ...]], reference: Reference) -> dict[str, li
     return {
         f"prompt-{i}": reference.greedy(prompt, new_tokens(i), ignore_eos=i in LONG_ANSWERS) for i, prompt in enumerate(asked)
     }
-
-
-def new_tokens(index: int) -> int:
-    """Cap of the answer to a prompt."""
-    return LONG_ANSWER_TOKENS if index in LONG_ANSWERS else NEW_TOKENS[index % len(NEW_TOKENS)]
 
 
 def crowd(asked: list[tuple[int, ...]], patience: int) -> tuple[list[GenerationRequest], dict[str, int]]:

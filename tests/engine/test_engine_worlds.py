@@ -70,6 +70,27 @@ def test_a_crowd_in_a_small_cache_ends_well(mode: BatchingMode, data: st.DataObj
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_world_gives_the_same_decisions(mode: BatchingMode, data: st.DataObject) -> None:
     world = data.draw(st.one_of(worlds(mode), crowded_worlds(mode)))
-    first, second = Driver(world).run(), Driver(world).run()
+    check_same(Driver(world).run(), Driver(world).run())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_drafts_change_nothing_that_anybody_gets(mode: BatchingMode, data: st.DataObject) -> None:
+    """Right and wrong drafts of any length, verified beside everything else, in caches that hardly hold the requests."""
+    world = data.draw(st.one_of(worlds(mode, speculating=True), crowded_worlds(mode, speculating=True)))
+    run = Driver(world).run()
+    check_run(run, world)
+    drafted = sum(record.drafted for record in run.records)
+    accepted = sum(record.accepted for record in run.records)
+    assert run.loop.speculator is not None
+    counters = run.loop.speculator.counters
+    assert (counters.draft_tokens, counters.accepted_tokens) == (drafted, accepted)
+    assert sum(counters.accepted_per_position) == accepted <= drafted
+    event(f"drafted: {bool(drafted)}, rejected: {drafted > accepted}, preempted: {run.loop.counters.preemptions > 0}")
+    check_same(run, Driver(world).run())
+
+
+def check_same(first: Run, second: Run) -> None:
     assert first.records == second.records
     assert [str(record.reason) for record in first.records] == [str(record.reason) for record in second.records]

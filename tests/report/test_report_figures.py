@@ -235,3 +235,12 @@ def test_every_request_is_in_one_class_and_no_figure_is_infinite(rows: list[dict
             for end in number if isinstance(number, tuple) else [number]:
                 assert end is None or isinstance(end, str) or math.isfinite(end), name
     assert PhaseMeasures.model_validate_json(figures.model_dump_json()) == figures
+
+
+def test_acceptance_length_counts_the_models_own_token_over_the_drafts_of_the_span() -> None:
+    rows = [(0.5, 2, 8, 3), (1.5, 1, 4, 4), (2.5, 0, 0, 0), (99.0, 5, 20, 0)]
+    names = ("start_s", "drafts", "drafted", "accepted")
+    steps = step_table({"kv_used_blocks": 1, "kv_blocks": 2, **dict(zip(names, each, strict=True))} for each in rows)
+    assert measured(served(2), steps=steps).acceptance_length == pytest.approx(1 + 7 / 3)
+    assert measured(served(2), steps=steps.slice(2, 1)).acceptance_length is None
+    assert measured(served(2)).acceptance_length is None

@@ -10,11 +10,11 @@ import typer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import CONFIG_KINDS, option
 from setpoint.loop.lifeline import end_with_stdin
-from setpoint.loop.serve_flags import LIMITS, SafetyFlags
+from setpoint.loop.serve_flags import LIMITS, SPECULATION, SafetyFlags, SpeculationFlags
 from setpoint.policy.configuration import BatchingMode
 
 LISTEN, BATCHING = "Listening", "Batching"
-PANELS = (LISTEN, BATCHING, LIMITS)
+PANELS = (LISTEN, BATCHING, SPECULATION, LIMITS)
 SERVE_EXAMPLES = """Examples:
 
 - `setpoint serve my.yaml --config runs/my` : the configuration that `tune` chose
@@ -47,6 +47,7 @@ def serve(
     max_waiting: Annotated[int | None, option("N", "Bound of the queue.", BATCHING, min=0)] = None,
     kv_cache_tokens: Annotated[int | None, option("N", "Size of the KV cache in tokens.", BATCHING, min=64)] = None,
     threads: Annotated[int | None, option("N", "Compute threads; default: every core.", BATCHING, min=1)] = None,
+    guessing: SpeculationFlags = SpeculationFlags(),  # noqa: B008 (frozen; its fields are the options)
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
     safety: SafetyFlags = SafetyFlags(),  # noqa: B008 (frozen; its fields are the options)
 ) -> int:
@@ -66,6 +67,7 @@ def serve(
         "max_waiting": max_waiting,
         "kv_cache_tokens": kv_cache_tokens,
         "threads": threads,
+        **guessing.changes(),
     }
     return run_serve(
         subject,

@@ -19,11 +19,12 @@ NO_BATCH = make_batch([])
 
 @dataclass(slots=True)
 class Assembled:
-    """The batch, who joined from the waiting queue, and who was preempted back into it."""
+    """The batch, who joined from the waiting queue, and who was preempted back into it; seconds that its drafts took."""
 
     batch: Batch
     joined: list[Sequence] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
+    draft_s: float = 0.0
 
 
 def victims(plan: StepPlan, running: dict[int, Sequence]) -> list[Sequence]:
@@ -38,6 +39,7 @@ class Assembler:
 
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
+        self._running = 0
 
     def assemble(self, plan: StepPlan, running: dict[int, Sequence], waiting: dict[int, Sequence]) -> Assembled:
         """Make up the next step; the caller moves ``joined`` and ``preempted`` between its queues."""
@@ -46,6 +48,7 @@ class Assembler:
         gone = {sequence.sequence_id for sequence in result.preempted}
         prefills = self._prefills(plan, running, waiting, gone, result.joined)
         result.batch = self._batch(running, gone, prefills)
+        self._running = len(running) + len(result.joined)
         return result
 
     def uncached_tokens(self, sequence: Sequence) -> int:
@@ -58,6 +61,17 @@ class Assembler:
     def release(self, sequence: Sequence) -> None:
         """Give all blocks of ``sequence`` back, last first: a prefix loses its tail to eviction before its beginning."""
         self._pool.release(reversed(sequence.forget_blocks()))
+
+    def room_for_drafts(self, sequence: Sequence, count: int) -> int:
+        """How many of ``count`` draft tokens have a place in blocks behind the next token.
+
+        Blocks are added only while every running request could still have another one: drafts never preempt.
+        """
+        size = self._pool.block_tokens
+        missing = -(-(sequence.computed + 1 + count) // size) - len(sequence.blocks)
+        if missing > 0 and self._pool.available - missing >= self._running:
+            sequence.blocks += self._pool.allocate(missing)
+        return max(0, min(count, len(sequence.blocks) * size - sequence.computed - 1))
 
     def publish_computed(self, sequence: Sequence) -> None:
         """Make the full blocks computed since the last call findable."""

@@ -20,8 +20,8 @@ class EndedRequests:
     def __init__(self) -> None:
         self._ring: deque[tuple[int, RequestStats]] = deque(maxlen=STATS_RING)
 
-    def add(self, sequence: Sequence, reason: FinishReason, now_s: float) -> None:
-        """Record a request that ended now."""
+    def add(self, sequence: Sequence, reason: FinishReason, now_s: float, *, output_tokens: int) -> None:
+        """Record a request that ended now, whose reader was given ``output_tokens``."""
         stats = RequestStats(
             name=sequence.request.name,
             arrived_s=sequence.arrived_s,
@@ -30,7 +30,7 @@ class EndedRequests:
             ended_s=now_s,
             prompt_tokens=sequence.prompt_tokens,
             cached_tokens=sequence.cached_tokens,
-            output_tokens=sequence.emitted,
+            output_tokens=output_tokens,
             preemptions=sequence.preemptions,
             finish_reason=reason,
         )

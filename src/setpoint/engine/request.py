@@ -62,6 +62,12 @@ class SamplingParams:
         return self.has_penalties or bool(self.logit_bias)
 
     @property
+    def may_draft(self) -> bool:
+        """Whether several tokens may be verified in a step: not where the choice of one changes the logits of the next in
+        ways that are worked out token by token, nor where logprobs are told for each."""
+        return not self.is_adjusted and self.grammar is None and self.logprobs is None
+
+    @property
     def wants_logits(self) -> bool:
         """Whether arg-max of the raw logits is not enough."""
         return not self.is_greedy or self.is_adjusted or self.grammar is not None or self.logprobs is not None

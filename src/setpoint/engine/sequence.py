@@ -35,6 +35,7 @@ class Sequence:
         "logprobs",
         "matching",
         "max_tokens",
+        "may_draft",
         "preempted_for",
         "preemptions",
         "prompt_tokens",
@@ -59,6 +60,7 @@ class Sequence:
         # Asked of every request in every step, and never another answer.
         self.has_limits = request.limits != RequestLimits()
         self.wants_logits = request.sampling.wants_logits
+        self.may_draft = request.sampling.may_draft
         self.arrived_s = arrived_s
         self.sent_s = arrived_s if request.sent_s is None else request.sent_s
         self.prompt_tokens = len(request.prompt_ids)

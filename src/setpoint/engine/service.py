@@ -13,11 +13,23 @@ from setpoint.policy.step_time import PredictionError
 
 
 @dataclass(frozen=True, slots=True)
+class SpeculationTotals:
+    """Drafts verified, their tokens, those accepted (by position in the draft, too), and seconds in either."""
+
+    drafts: int
+    draft_tokens: int
+    accepted_tokens: int
+    accepted_per_position: tuple[int, ...]
+    draft_seconds: float
+    verify_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineGauges:
     """The engine at one moment. Counters are totals since the start.
 
     admissions: how often the policy decided (``admit`` or ``reject``, code of the reason) on a request. prediction_error,
-    prediction_source: of the step-time model, ``None`` and empty where there is none.
+    prediction_source: of the step-time model, ``None`` and empty where there is none. speculation: ``None`` without it.
     """
 
     now_s: float
@@ -39,6 +51,7 @@ class EngineGauges:
     prediction_source: str = ""
     restarts_total: int = 0
     stalls_total: int = 0
+    speculation: SpeculationTotals | None = None
 
 
 class TokenStream(Protocol):

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from setpoint.engine.batch import Batch, StepOutput
+from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.sequence import Sequence
 from setpoint.policy.decisions import StepWork
+
+
+def verified_output(start_s: float, end_s: float, batch: Batch, next_token: Callable[[Sequence], int]) -> StepOutput:
+    """What an executor gives back for a batch with drafts where ``next_token`` is the model."""
+    emitted = [(item, verified_tokens(item, next_token)) for item in batch.items if item.emits]
+    accepted = tuple(len(tokens) - 1 for item, tokens in emitted if item.draft is not None)
+    return StepOutput(start_s, end_s, tuple(token for _, tokens in emitted for token in tokens), accepted)
 
 
 class VirtualClock:
@@ -26,6 +33,20 @@ class VirtualClock:
 def counting_tokens(sequence: Sequence) -> int:
     """A token that follows from the length of the text and its last three tokens: a lost, doubled or foreign token shows."""
     return (sum(sequence.tokens[-3:]) * 31 + len(sequence.tokens)) % 50_000 + 10
+
+
+def verified_tokens(item: BatchItem, next_token: Callable[[Sequence], int]) -> list[int]:
+    """The tokens that an item gives where ``next_token`` is the model: its draft's as far as they agree, and one more."""
+    sequence = item.sequence
+    known = len(sequence.tokens)
+    emitted = []
+    for guess in (*(item.draft.tokens if item.draft is not None else ()), None):
+        emitted.append(next_token(sequence))
+        if emitted[-1] != guess:
+            break
+        sequence.tokens.append(emitted[-1])
+    del sequence.tokens[known:]
+    return emitted
 
 
 class SimulatedExecutor:
@@ -57,7 +78,9 @@ class SimulatedExecutor:
         start_s = self._clock()
         end_s = start_s + self._duration_s(ticket.work)
         self._clock.advance_to(end_s)
-        return StepOutput(start_s, end_s, tuple(self._next_token(i.sequence) for i in ticket.items if i.emits))
+        if not ticket.drafted:
+            return StepOutput(start_s, end_s, tuple(self._next_token(i.sequence) for i in ticket.items if i.emits))
+        return verified_output(start_s, end_s, ticket, self._next_token)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -7,52 +7,26 @@ executor works and the caller may do something useful. ``submit`` and ``end`` ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import replace
+from itertools import islice, pairwise
 
 from setpoint.engine.assembly import Assembled, Assembler
+from setpoint.engine.batch import Batch
 from setpoint.engine.decision_log import DecisionLog
+from setpoint.engine.emission import Counters as Counters
+from setpoint.engine.emission import Emission as Emission
 from setpoint.engine.executor import Executor, Ticket
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected
 from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.speculator import Speculator
 from setpoint.engine.step_record import StepRecord, StepRing
 from setpoint.engine.tenants import TenantNumbers
 from setpoint.engine.views import columns, kv_view, request_view, uncached_column
-from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult
+from setpoint.policy.decisions import Policy, Reject, StepPlan, StepResult
 from setpoint.policy.queue_bound import LEAST_RETRY_S
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, StepView, SystemView, joined_columns
-
-
-@dataclass(frozen=True, slots=True)
-class Emission:
-    """What a sequence gained: a token, an end, or both. ``retry_after_s`` comes with ``SHED``."""
-
-    sequence: Sequence
-    token: int | None = None
-    finish_reason: FinishReason | None = None
-    message: str = ""
-    retry_after_s: float | None = None
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start."""
-
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-    preemptions: int = 0
-    shed: int = 0
-    rejected: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    admissions: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def admission(self, decision: Admit | Reject) -> None:
-        """Count a decision by what it was and its reason's code."""
-        key = ("reject" if isinstance(decision, Reject) else "admit", decision.reason.code)
-        self.admissions[key] = self.admissions.get(key, 0) + 1
 
 
 class StepLoop:
@@ -67,11 +41,13 @@ class StepLoop:
         max_model_len: int,
         stop_token_ids: frozenset[int] = frozenset(),
         model: StepTimeModel | None = None,
+        speculator: Speculator | None = None,
     ) -> None:
         self._policy = policy
         self._executor = executor
         self._clock = clock
         self._model = model
+        self.speculator = speculator
         self._stop_token_ids = stop_token_ids
         self.pool, self._assembler = self._storage(executor)
         self.max_model_len = min(max_model_len, executor.blocks * executor.block_tokens)
@@ -176,8 +152,15 @@ class StepLoop:
         self.wake_at_s = plan.wake_at_s
         if not assembled.batch.work.sequences:
             return False
+        if plan.draft_tokens and self.speculator is not None:
+            assembled.batch, assembled.draft_s = self.speculator.widen(assembled.batch, plan, self._assembler)
         self._in_flight = (plan, assembled, self._executor.submit(assembled.batch))
         return True
+
+    @property
+    def batch_in_flight(self) -> Batch | None:
+        """What the step under way computes."""
+        return None if self._in_flight is None else self._in_flight[1].batch
 
     def finish_step(self) -> list[Emission]:
         """Wait for the step, apply and observe it; gives what every sequence gained, ends included."""
@@ -189,15 +172,21 @@ class StepLoop:
         emissions: list[Emission] = []
         finished: list[int] = []
         tokens = iter(output.tokens)
+        accepted = iter(output.accepted)
         for item in assembled.batch.items:
             sequence = item.sequence
-            sequence.computed = item.start + item.count
-            if item.emits:
-                emissions.append(self._apply(sequence, next(tokens), output.end_s))
+            if item.draft is not None:
+                given = list(islice(tokens, next(accepted) + 1))
+                emissions += self._apply_verified(sequence, given, output.end_s)
+                # What lies behind in the blocks belongs to rejected tokens; the next step writes over it.
+                sequence.computed = max(item.start + 1, len(sequence.tokens) - 1)
+            else:
+                sequence.computed = item.start + item.count
+                if item.emits:
+                    emissions.append(self._apply(sequence, next(tokens), output.end_s))
             self._assembler.publish_computed(sequence)
             if sequence.finish_reason is not None:
                 finished.append(sequence.sequence_id)
-        self._record(plan, assembled, output.start_s, output.end_s)
         result = StepResult(
             start_s=output.start_s,
             end_s=output.end_s,
@@ -205,6 +194,9 @@ class StepLoop:
             new_tokens={e.sequence.sequence_id: 1 for e in emissions if e.token is not None},
             finished=tuple(finished),
         )
+        if assembled.batch.drafted and self.speculator is not None:
+            result = self.speculator.verified(result, assembled, output)
+        self._record(plan, assembled, result)
         self._policy.observe(result)
         for sequence_id in finished:
             self._remove(self.running[sequence_id])
@@ -246,6 +238,15 @@ class StepLoop:
         elif sequence.emitted >= sequence.max_tokens:
             sequence.finish_reason = FinishReason.LENGTH
         return Emission(sequence, token, sequence.finish_reason)
+
+    def _apply_verified(self, sequence: Sequence, tokens: list[int], now_s: float) -> list[Emission]:
+        """Several tokens in a row, as far as the answer does not end among them."""
+        emissions = []
+        for token in tokens:
+            emissions.append(self._apply(sequence, token, now_s))
+            if sequence.finish_reason is not None:
+                break
+        return emissions
 
     def _shed(self, plan: StepPlan) -> None:
         for sequence_id in plan.shed:
@@ -296,6 +297,8 @@ class StepLoop:
         if sequence.finish_reason is not None and sequence.finish_reason is not FinishReason.SHED:
             self.decisions.ended(sequence, sequence.finish_reason.value, now_s=self._clock(), step=self.steps.total - 1)
         self._assembler.release(sequence)
+        if self.speculator is not None:
+            self.speculator.forget(sequence)
         if self.waiting.pop(sequence.sequence_id, None) is not None:
             self._waiting_columns = None
         if self.running.pop(sequence.sequence_id, None) is not None:
@@ -305,7 +308,8 @@ class StepLoop:
 
     def _step_view(self) -> StepView:
         waiting, running = self._both_columns()
-        return StepView(now_s=self._clock(), waiting=waiting, running=running, kv=kv_view(self.pool))
+        drafts = None if self.speculator is None else self.speculator.view(self.running.values())
+        return StepView(now_s=self._clock(), waiting=waiting, running=running, kv=kv_view(self.pool), drafts=drafts)
 
     def _both_columns(self) -> tuple[Columns, Columns]:
         """Who waits and who runs; kept for the next plan and every admission until something changes."""
@@ -336,13 +340,13 @@ class StepLoop:
             running_columns=running,
         )
 
-    def _record(self, plan: StepPlan, assembled: Assembled, start_s: float, end_s: float) -> None:
+    def _record(self, plan: StepPlan, assembled: Assembled, result: StepResult) -> None:
         batch = assembled.batch
         self.steps.append(
             StepRecord(
                 step=self.steps.total,
-                start_s=start_s,
-                end_s=end_s,
+                start_s=result.start_s,
+                end_s=result.end_s,
                 predicted_s=None if self._model is None else self._model.predict_next_s(batch.work),
                 prefill_tokens=batch.prefill_tokens,
                 decode_tokens=batch.decode_tokens,
@@ -357,6 +361,10 @@ class StepLoop:
                 preempted=len(assembled.preempted),
                 shed=len(plan.shed),
                 reason=plan.reason,
+                drafts=len(result.drafted),
+                drafted=batch.drafted,
+                accepted=sum(result.accepted.values()) if batch.drafted else 0,
+                draft_s=assembled.draft_s,
             )
         )
 

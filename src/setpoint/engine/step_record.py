@@ -13,7 +13,11 @@ RING_STEPS = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step; the names are the columns of ``record_columns.STEP_COLUMNS``."""
+    """One step; the names are the columns of ``record_columns.STEP_COLUMNS``.
+
+    drafts: requests with a draft. drafted, accepted: draft tokens verified and accepted. draft_s: seconds that drafting took
+    before ``start_s``.
+    """
 
     step: int
     start_s: float
@@ -32,6 +36,10 @@ class StepRecord:
     preempted: int
     shed: int
     reason: Reason
+    drafts: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    draft_s: float = 0.0
 
 
 class StepRing:

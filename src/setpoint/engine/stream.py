@@ -44,11 +44,15 @@ class EngineStream:
 
 
 class LiveRequest:
-    """A request inside the engine, as the engine's thread sees it."""
+    """A request inside the engine, as the engine's thread sees it.
 
-    __slots__ = ("sequence", "stream", "text")
+    ``told_tokens``: tokens that its reader was given; those that a step gave behind a stop string are not among them.
+    """
+
+    __slots__ = ("sequence", "stream", "text", "told_tokens")
 
     def __init__(self, sequence: Sequence, stream: EngineStream, text: TextStream) -> None:
         self.sequence = sequence
         self.stream = stream
         self.text = text
+        self.told_tokens = 0

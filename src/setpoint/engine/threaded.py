@@ -374,6 +374,7 @@ class ThreadedEngine:
         if emission.token is not None:
             text = live.text.feed(emission.token, last=reason is not None)
             ids: tuple[int, ...] = (emission.token,)
+            live.told_tokens += 1
             if live.text.stopped:
                 reason = FinishReason.STOP
                 self._steps.end(emission.sequence, reason)
@@ -390,7 +391,7 @@ class ThreadedEngine:
     def _retire(self, live: LiveRequest, reason: FinishReason) -> None:
         del self._live[live.sequence.sequence_id]
         self._id_of.pop(live.stream, None)
-        self._ended.add(live.sequence, reason, self._clock())
+        self._ended.add(live.sequence, reason, self._clock(), output_tokens=live.told_tokens)
 
     def _on_event_loop(self, action: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens any more

@@ -4,16 +4,25 @@ step-time model starts from this machine's own measurements instead of its prior
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.executor import Executor
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.building import longest_draft
+from setpoint.engine.speculation.draft import Draft, Drafter
 from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import StepTimeModel
 
 REPEATS = 4
 CONTEXT_TOKENS = 96
 MOST_PREFILL_TOKENS = 1024
+DRAFTING = (1, 2, 4, 8, 16)
+DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8, 11)
+DRAFT_REPEATS = 3
 
 
 def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> None:
@@ -24,6 +33,62 @@ def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> 
             output = executor.collect(executor.submit(batch))
             if repeat:
                 model.observe(batch.work, output.end_s - output.start_s)
+
+
+def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
+    """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
+    longest = longest_draft(config)
+    for decodes in _drafting(config):
+        for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
+            for seconds in time_verification(executor, decodes, drafted, DRAFT_REPEATS)[1:]:
+                learn(make_batch(_items(executor, decodes, 0, drafted)).work, seconds, decodes * drafted)
+
+
+def time_verification(executor: Executor, decodes: int, drafted: int, repeats: int) -> list[float]:
+    """Seconds of steps of ``decodes`` requests with ``drafted`` wrong draft tokens each; none if the cache is too small."""
+    if decodes * (CONTEXT_TOKENS + drafted) > executor.blocks * executor.block_tokens:
+        return []
+    times = []
+    for _ in range(repeats):
+        output = executor.collect(executor.submit(make_batch(_items(executor, decodes, 0, drafted))))
+        times.append(output.end_s - output.start_s)
+    return times
+
+
+def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[int, int, int, float], None]) -> None:
+    """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
+    length = min(4, longest_draft(config))
+    for count in _drafting(config):
+        # Of the text behind the first guess that did not come true, three tokens are read anew.
+        for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:
+            learn(length, length * count, 2 * count, seconds)
+
+
+def time_drafting(drafter: Drafter, requests: int, length: int, repeats: int) -> list[float]:
+    """Seconds of drafting ``length`` tokens for each of ``requests``; the first time reads their texts as well."""
+    sequences = [_text(-1000 - index) for index in range(requests)]
+    times = []
+    for _ in range(repeats + 1):
+        for sequence in sequences:
+            drafter.outlook(sequence)
+        began_s = time.perf_counter()
+        drafter.propose([(sequence, length) for sequence in sequences])
+        times.append(time.perf_counter() - began_s)
+        for sequence in sequences:  # an answer of its own: guesses are rejected and the text is read on
+            sequence.tokens += [1, 2, 3]
+    for sequence in sequences:
+        drafter.forget(sequence)
+    return times
+
+
+def _drafting(config: ServingConfig) -> list[int]:
+    """Numbers of requests that a controller will want to know about."""
+    return [count for count in DRAFTING if count <= config.max_running] if config.draft_tokens is None else []
+
+
+def _text(sequence_id: int) -> Sequence:
+    request = GenerationRequest(tuple(range(1, CONTEXT_TOKENS + 1)), SamplingParams(max_tokens=99, temperature=0.0))
+    return Sequence(sequence_id, request, arrived_s=0.0, max_tokens=99)
 
 
 def shapes(config: ServingConfig, capacity_tokens: int) -> list[tuple[int, int]]:
@@ -38,7 +103,7 @@ def shapes(config: ServingConfig, capacity_tokens: int) -> list[tuple[int, int]]
     return [(d, p) for d, p in wanted if d * CONTEXT_TOKENS + p <= capacity_tokens]
 
 
-def _items(executor: Executor, decodes: int, prefill: int) -> list[BatchItem]:
+def _items(executor: Executor, decodes: int, prefill: int, drafted: int = 0) -> list[BatchItem]:
     next_block = 0
     items = []
     for index in range(decodes + (1 if prefill else 0)):
@@ -46,9 +111,10 @@ def _items(executor: Executor, decodes: int, prefill: int) -> list[BatchItem]:
         length = prefill if is_prefill else CONTEXT_TOKENS
         request = GenerationRequest(tuple(range(1, length + 1)), SamplingParams(max_tokens=1, temperature=0.0))
         sequence = Sequence(-1 - index, request, arrived_s=0.0, max_tokens=1)
-        blocks = -(-length // executor.block_tokens)
+        blocks = -(-(length + drafted) // executor.block_tokens)
         sequence.blocks = [block % executor.blocks for block in range(next_block, next_block + blocks)]
         next_block += blocks
         start = 0 if is_prefill else length - 1
-        items.append(BatchItem(sequence, start, length - start, emits=True))
+        draft = Draft((0,) * drafted) if drafted else None
+        items.append(BatchItem(sequence, start, length - start + drafted, emits=True, draft=draft))
     return items

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from setpoint.loop.flags import option
+from setpoint.policy.configuration import SpeculationMode
 from setpoint.server.limits import ServerLimits
 
-LIMITS = "Limits and safety"
+LIMITS, SPECULATION = "Limits and safety", "Speculation"
 MB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationFlags:
+    """``None`` leaves what the configuration has."""
+
+    speculation: Annotated[SpeculationMode | None, option("WHAT", "off, prompt-lookup or draft.", SPECULATION)] = None
+    draft_model: Annotated[str | None, option("MODEL", "draft: a smaller model of the same vocabulary.", SPECULATION)] = None
+    max_draft_tokens: Annotated[int | None, option("N", "Longest guess for a request; default: 15.", SPECULATION, min=1)] = None
+    draft_tokens: Annotated[int | None, option("N", "Always guesses of N tokens, whatever they cost.", SPECULATION, min=0)] = (
+        None
+    )
+
+    def changes(self) -> dict[str, object]:
+        """As fields of ``ServingConfig``."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

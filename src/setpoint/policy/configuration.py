@@ -16,12 +16,22 @@ class BatchingMode(StrEnum):
     SETPOINT = "setpoint"
 
 
+class SpeculationMode(StrEnum):
+    """Where guesses at the next tokens come from (docs/speculation.md)."""
+
+    OFF = "off"
+    PROMPT_LOOKUP = "prompt-lookup"
+    DRAFT = "draft"
+
+
 class ServingConfig(BaseModel):
     """One candidate configuration.
 
     max_running: most requests in a step (the batch size B of ``static``). batch_wait_s: how long ``static`` waits to fill
     a batch (W). token_budget: most new tokens in a step. max_waiting: bound of the queue. prefill_floor_tokens: least
     prefill of a ``setpoint`` step that has any, so that prompts always progress.
+    speculation: the drafter; draft_model: with ``draft``, where its model comes from. max_draft_tokens: longest draft of a
+    request. draft_tokens: always drafts of that length, whatever they cost, instead of what pays.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,3 +44,7 @@ class ServingConfig(BaseModel):
     prefill_floor_tokens: int = Field(default=16, ge=1)
     kv_cache_tokens: int = Field(default=32768, ge=64)
     threads: int | None = Field(default=None, ge=1)
+    speculation: SpeculationMode = SpeculationMode.OFF
+    draft_model: str | None = None
+    max_draft_tokens: int = Field(default=15, ge=1, le=64)
+    draft_tokens: int | None = Field(default=None, ge=0, le=64)

@@ -82,7 +82,11 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step did: measured seconds, the work, tokens emitted per request, who finished, drafts accepted per request."""
+    """What a step did: measured seconds, the work, tokens emitted per request, who finished.
+
+    drafted, accepted: draft tokens verified and accepted, by request; ``drafted`` names everybody who had a draft.
+    draft_s: seconds that drafting took before ``start_s``.
+    """
 
     start_s: float
     end_s: float
@@ -90,6 +94,8 @@ class StepResult:
     new_tokens: Mapping[int, int]
     finished: tuple[int, ...] = ()
     accepted: Mapping[int, int] = field(default_factory=dict)
+    drafted: Mapping[int, int] = field(default_factory=dict)
+    draft_s: float = 0.0
 
 
 class Policy(Protocol):

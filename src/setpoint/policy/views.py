@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -133,12 +133,45 @@ class SystemView:
     running_columns: Columns = field(default_factory=no_columns)
 
 
+class Foretold(NamedTuple):
+    """A guess that was not verified, held against what came: whether token ``position`` (from 0) of it stood, as all before it.
+
+    ``sureness``: of the guess, as in ``DraftView``.
+    """
+
+    request_id: int
+    sureness: int
+    position: int
+    stood: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DraftView:
+    """What could be drafted for each of ``StepView.running``, as columns in their order.
+
+    ``most_tokens``: longest draft (0: there is none, or the request's constraints forbid one). ``sureness``: the drafter's own
+    class of how good its guess is, 0 and up. ``behind_tokens``: what the drafter has to read before it can guess.
+    ``foretells``: guesses are free, so those that are not verified are held against what came; ``foretold``: what that showed
+    since the last view.
+    """
+
+    most_tokens: IntColumn
+    sureness: IntColumn
+    behind_tokens: IntColumn
+    foretells: bool = False
+    foretold: tuple[Foretold, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """What the next step may be planned from. ``in_flight`` is the plan whose result has not been observed (lag 1)."""
+    """What the next step may be planned from. ``in_flight`` is the plan whose result has not been observed (lag 1).
+
+    ``drafts``: ``None`` where nothing could be drafted.
+    """
 
     now_s: float
     waiting: Columns
     running: Columns
     kv: KvView
     in_flight: StepPlan | None = None
+    drafts: DraftView | None = None

@@ -131,6 +131,7 @@ def phase_measures(
         prefix_hit_rate=_prefix_hit_rate(requests),
         kv_usage_peak=kv_usage_peak,
         preemptions=preemptions,
+        acceptance_length=_acceptance_length(steps, span),
         output_tokens_per_usd=output_per_s / usd_per_s if usd_per_s is not None else None,
         usd_per_good_request=usd_per_s / goodput_rps if usd_per_s is not None and ok else None,
     )
@@ -161,6 +162,15 @@ def _prefix_hit_rate(requests: Requests) -> float | None:
     known = ~np.isnan(requests.cached_tokens) & ~np.isnan(requests.prompt_tokens)
     prompt = float(requests.prompt_tokens[known].sum())
     return float(requests.cached_tokens[known].sum()) / prompt if prompt else None
+
+
+def _acceptance_length(steps: pa.Table | None, span: PhaseSpan) -> float | None:
+    """Tokens emitted per verified draft, bonus included, over the steps that began within the span; ``None`` without drafts."""
+    if steps is None:
+        return None
+    rows = steps.filter(pc.and_(pc.greater_equal(steps["start_s"], span.start_s), pc.less(steps["start_s"], span.end_s)))
+    drafts, accepted = (pc.sum(rows[name]).as_py() or 0 for name in ("drafts", "accepted"))
+    return 1.0 + accepted / drafts if drafts else None
 
 
 def _kv_figures(steps: pa.Table | None, span: PhaseSpan) -> tuple[float | None, int | None]:

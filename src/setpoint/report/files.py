@@ -25,6 +25,7 @@ from setpoint.record import SCHEMA_VERSION, Record, Report
 from setpoint.record_columns import (
     DECISION_COLUMNS,
     LATER_REQUEST_COLUMNS,
+    LATER_STEP_COLUMNS,
     REQUEST_COLUMNS,
     SERVER_COLUMNS,
     STEP_COLUMNS,
@@ -184,7 +185,7 @@ def _optional_table(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 def _conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
     """``table`` with exactly the columns of ``schema``, in its order and types; columns of later versions become null."""
-    for later in LATER_REQUEST_COLUMNS:
+    for later in (*LATER_REQUEST_COLUMNS, *LATER_STEP_COLUMNS):
         if later in schema.names and later not in table.column_names:
             field = schema.field(later)
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))

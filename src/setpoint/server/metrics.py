@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from setpoint.engine.request import EngineFailed, FinishReason
-from setpoint.engine.service import EngineGauges, EngineService
+from setpoint.engine.service import EngineGauges, EngineService, SpeculationTotals
 from setpoint.server.live.account import FINISHED
 from setpoint.server.live.book import BUCKETS_S, TOKEN_BUCKETS_S, WAIT_BUCKETS_S, Ending
 from setpoint.server.live.checks import E2E, ITL, QUEUE_WAIT, TPOT, TTFT
@@ -51,6 +51,14 @@ _LATENCIES: Final = (
     ("request_time_per_output_token_seconds", "Mean gap of a request's tokens.", TPOT),
     ("e2e_request_latency_seconds", "Arrival to last token.", E2E),
     ("request_queue_time_seconds", "Arrival at the engine to first scheduled step.", QUEUE_WAIT),
+)
+# (name, help, which field of the totals): vLLM's names first.
+_DRAFTS: Final = (
+    ("spec_decode_num_drafts", "Drafts that were verified.", "drafts"),
+    ("spec_decode_num_draft_tokens", "Tokens of drafts that were verified.", "draft_tokens"),
+    ("spec_decode_num_accepted_tokens", "Tokens of drafts that were accepted.", "accepted_tokens"),
+    ("spec_decode_draft_seconds", "Seconds spent making drafts.", "draft_seconds"),
+    ("spec_decode_verify_seconds", "Seconds of steps that verified drafts.", "verify_seconds"),
 )
 _JUDGED: Final = (TTFT, ITL, TPOT, E2E)
 _PERCENTILES: Final = (50.0, 95.0, 99.0)
@@ -122,10 +130,22 @@ class EngineCollector(Collector):
             {**self._model, "source": gauges.prediction_source or "none"},
             1.0,
         )
+        yield from self._speculation(gauges.speculation)
         error = gauges.prediction_error
         if error is not None:
             rows = [({**self._model, "statistic": "p50"}, error.median), ({**self._model, "statistic": "p95"}, error.p95)]
             yield _gauges("step_time_prediction_error", "Relative error of predicted step times, newest 512 steps.", rows)
+
+    def _speculation(self, totals: SpeculationTotals | None) -> Iterable[Metric]:
+        if totals is None:
+            return
+        for name, words, field in _DRAFTS:
+            yield _counters(name, words, [(self._model, float(getattr(totals, field)))])
+        yield _counters(
+            "spec_decode_num_accepted_tokens_per_pos",
+            "Tokens of drafts that were accepted, by position in the draft from 0.",
+            [({**self._model, "position": str(i)}, float(count)) for i, count in enumerate(totals.accepted_per_position)],
+        )
 
 
 def kv_usage(gauges: EngineGauges) -> float:

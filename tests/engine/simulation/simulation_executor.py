@@ -16,7 +16,8 @@ from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.simulated import VirtualClock
+from setpoint.engine.simulated import VirtualClock, verified_output
+from setpoint.policy.configuration import SpeculationMode
 from setpoint.policy.decisions import StepWork
 
 STOP_TOKEN = 0
@@ -44,6 +45,7 @@ class WorldExecutor:
         self.pool: BlockPool | None = None
         self.batch: Batch | None = None
         self.steps = 0
+        self.drafts = recipe.config.speculation is not SpeculationMode.OFF
         self._machine = recipe.machine
         self._clock = clock
         self._dice = dice
@@ -69,7 +71,7 @@ class WorldExecutor:
         start_s = self._clock()
         end_s = start_s + self._duration_s(ticket.work)
         self._clock.advance_to(end_s)
-        return StepOutput(start_s, end_s, tuple(next_token(item.sequence) for item in ticket.items if item.emits))
+        return verified_output(start_s, end_s, ticket, next_token)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -98,12 +100,13 @@ class WorldExecutor:
             blocks = item.sequence.blocks
             assert item.count > 0, "an item without tokens"
             assert item.start == item.sequence.computed, "a request does not go on where it stopped"
-            assert item.emits == (item.start + item.count == len(item.sequence.tokens)), "it emits with tokens missing"
+            text = len(item.sequence.tokens) + (0 if item.draft is None else len(item.draft.tokens))
+            assert item.emits == (item.start + item.count == text), "it emits with tokens missing"
             for index in range(item.start // size, (item.start + item.count - 1) // size + 1):
                 assert references[blocks[index]] == 1, "a block is written that somebody else uses, or nobody owns"
 
     def _write(self, item: BatchItem) -> None:
-        size, tokens = self.block_tokens, item.sequence.tokens
+        size, tokens = self.block_tokens, [*item.sequence.tokens[: item.start], *item.tokens]
         position, end = item.start, item.start + item.count
         while position < end:
             offset = position % size
@@ -113,6 +116,8 @@ class WorldExecutor:
                 self._memory[block] = (hash(tuple(tokens[:position])), tokens[position:stop])
             else:
                 held = self._memory[block][1]
+                if self.drafts and len(held) > offset:
+                    del held[offset:]  # of a draft that was rejected
                 assert len(held) == offset, "a block has a hole, or is written twice"
                 held += tokens[position:stop]
             position = stop
@@ -124,7 +129,8 @@ class WorldExecutor:
         if last == self.steps - 1 and (self.steps + sequence.sequence_id) % FULL_LOOK_EVERY:
             return
         size, end = self.block_tokens, item.start + item.count
+        tokens = [*sequence.tokens[: item.start], *item.tokens]
         for position in range(0, end, size):
             before, held = self._memory[sequence.blocks[position // size]]
-            assert before == hash(tuple(sequence.tokens[:position])), "a block was computed behind another text"
-            assert held == sequence.tokens[position : min(end, position + size)], "a block holds other tokens"
+            assert before == hash(tuple(tokens[:position])), "a block was computed behind another text"
+            assert held == tokens[position : min(end, position + size)], "a block holds other tokens"

@@ -20,11 +20,14 @@ from setpoint.policy.decisions import Admit, Reject, StepPlan
 from setpoint.policy.order import BATCH_PATIENCE_S, PATIENCE_S
 from setpoint.policy.promises import LEAST_WAIT_S, MOST_PROMISES, MOST_WAIT_S
 from setpoint.policy.setpoint import SetpointPolicy
+from setpoint.policy.speculating import SpeculatingPolicy
+from setpoint.policy.speculation import SpeculationController
 from setpoint.policy.tenants import MOST_TENANTS
 from setpoint.policy.views import BATCH, Columns, SystemView
 
 FULL_LOOK_EVERY = 64
 OLD_EVERY = 8
+MOST_PLACES = 16  # of any recipe's max_running
 TINY_S = 1e-6  # moments are differences of large numbers
 SLACK = 2.0
 
@@ -96,12 +99,23 @@ def check_views(loop: StepLoop) -> None:
 
 def check_policy(policy: object, loop: StepLoop) -> None:
     """What a policy remembers is bounded."""
+    if isinstance(policy, SpeculatingPolicy):
+        check_chooser(policy.chooser, loop)
+        policy = policy.inner
     if isinstance(policy, SetpointPolicy):
         live = len(loop.waiting) + len(loop.running)
         assert len(policy.outcomes._known) <= live + 1, "the policy remembers requests that are gone"
         assert len(policy.promises) <= MOST_PROMISES
         assert len(policy.tenants._served) <= MOST_TENANTS + live
         assert all(0 <= each < inf for each in policy.model._coefficients), "a step time that is no number"
+
+
+def check_chooser(chooser: object, loop: StepLoop) -> None:
+    """What is remembered of drafts is bounded by who is there."""
+    if isinstance(chooser, SpeculationController):
+        live = len(loop.running)
+        assert len(chooser.survivals._own) <= 2 * live + 16 + 2 * MOST_PLACES
+        assert all(0 <= each < inf for each in chooser.drafting.coefficients_s), "a drafting time that is no number"
 
 
 def check_doomed(waiting: Columns, plan: StepPlan, now_s: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.policy.views import RequestLimits
 
 # Of eight seeds in a row three are ``setpoint``, two each ``continuous`` and ``static``.
@@ -24,6 +24,8 @@ MODES = (
 )
 # Share of worlds whose cache holds hardly more than one whole request, with arrivals for many: preemption is the rule.
 CROWDED = 0.3
+# Share of worlds with speculation; deciding on drafts in every step makes them take longer than the others.
+DRAFTING = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,21 @@ def draw(seed: int) -> Recipe:
     )
     machine = _machine(dice)
     crowd = _crowd(dice, machine)
+    config = config.model_copy(update=_drafting(random.Random(f"{seed} drafts")))
     if dice.random() < CROWDED:
         blocks = whole + dice.randint(0, 4)
         places, queue = dice.choice((3, 4, 8, 16)), dice.choice((5, 12, 40))
         config = config.model_copy(update={"max_running": places, "max_waiting": queue})
         crowd = replace(crowd, prompt_style="short", output_style="any", load=dice.choice((1.5, 4.0)))
     return Recipe(seed, config, blocks, block_tokens, model_len, machine, crowd)
+
+
+def _drafting(dice: random.Random) -> dict[str, object]:
+    """Some of the worlds guess at the next tokens: a fixed number of them, or what is predicted to pay."""
+    if dice.random() > DRAFTING:
+        return {}
+    fixed = dice.choice((None, None, 1, 4, 12))
+    return {"speculation": SpeculationMode.DRAFT, "draft_tokens": fixed, "max_draft_tokens": dice.choice((1, 3, 15))}
 
 
 def _machine(dice: random.Random) -> Machine:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from heapq import heappop, heappush
 
 from simulation_clients import MOST_ATTEMPTS, Client, Population
-from simulation_executor import WorldExecutor
+from simulation_executor import WorldExecutor, next_token
 from simulation_invariants import (
     FULL_LOOK_EVERY,
     OLD_EVERY,
@@ -27,6 +27,8 @@ from simulation_recipe import Recipe, draw
 
 from setpoint.engine.request import EngineFailed, FinishReason, Rejected
 from setpoint.engine.simulated import VirtualClock
+from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.step_loop import Emission, StepLoop
 from setpoint.policy.configuration import BatchingMode
 from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult
@@ -135,6 +137,11 @@ class Run:
             max_model_len=recipe.model_len,
             stop_token_ids=frozenset({0}),
             model=model,
+            speculator=build_speculator(
+                recipe.config,
+                self._clock,
+                draft_model=lambda: PartlyRight(next_token, longest_draft(recipe.config), foretells=bool(recipe.seed % 3)),
+            ),
         )
         self.policy.loop = self.loop
         self.executor.pool = self.loop.pool

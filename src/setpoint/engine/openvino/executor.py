@@ -19,6 +19,7 @@ from setpoint.engine.openvino.runtime import ov
 from setpoint.engine.openvino.sampler import Sampler
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,13 @@ class OpenVinoExecutor:
 
         What grammars allow is worked out before the wait, while the kernels are busy.
         """
+        if ticket.drafted:
+            return self._collect_drafted(ticket)
         emitting = [item.sequence for item in ticket.items if item.emits]
         rows = [index for index, sequence in enumerate(emitting) if sequence.wants_logits]
         wanting = [emitting[row] for row in rows]
         allowed = self._masks.prepare(wanting) if rows else None
-        try:
-            self._request.wait()
-        except RuntimeError as error:
-            raise EngineFailed(f"the step failed: {first_line(error)}") from error
+        self._wait()
         tokens: list[int] = self._output("best_token").reshape(-1).tolist()
         if rows:
             logits = self._output("row_logits")
@@ -116,6 +116,54 @@ class OpenVinoExecutor:
                 tokens[index] = token
             self._note_logprobs(logits, wanting, chosen)
         return StepOutput(self._start_s, self._clock(), tuple(tokens))
+
+    def _collect_drafted(self, batch: Batch) -> StepOutput:
+        """``collect`` where some items have drafts: as many sampled rows an item as it has positions to verify."""
+        emitting = [item for item in batch.items if item.emits]
+        counts = widths(emitting)
+        sampled = [place for place, item in enumerate(emitting) if item.sequence.wants_logits]
+        wanting = [emitting[place].sequence for place in sampled]
+        allowed = self._masks.prepare(wanting) if sampled else None
+        self._wait()
+        best: list[int] = self._output("best_token").reshape(-1).tolist()
+        starts = row_starts(counts)
+        emitted = [
+            verified_greedily(item, best[start : start + count])
+            for item, start, count in zip(emitting, starts, counts, strict=True)
+        ]
+        if sampled:
+            logits = self._output("row_logits")
+
+            def choose_first(rows: npt.NDArray[Any], sequences: list[Sequence]) -> list[int]:
+                # Those whose drafts were drawn are not among them, and have no grammar.
+                kept = None if allowed is None else allowed[[wanting.index(each) for each in sequences]]
+                tokens = self._sampler.choose(np.ascontiguousarray(rows), sequences, kept)
+                self._note_logprobs(rows, sequences, tokens)
+                return tokens
+
+            def choose(rows: npt.NDArray[Any], sequences: list[Sequence]) -> list[int]:
+                return self._sampler.choose(np.ascontiguousarray(rows), sequences)
+
+            items = [emitting[place] for place in sampled]
+            firsts = row_starts([counts[place] for place in sampled])
+            for place, tokens in zip(sampled, verified_sampled(items, logits, firsts, choose_first, choose), strict=True):
+                emitted[place] = tokens
+        accepted = tuple(len(tokens) - 1 for tokens, item in zip(emitted, emitting, strict=True) if item.draft is not None)
+        return StepOutput(self._start_s, self._clock(), tuple(chain.from_iterable(emitted)), accepted)
+
+    def collect_rows(self, ticket: Batch) -> tuple[list[int], npt.NDArray[Any]]:
+        """``collect`` without a choice: arg-max of every emitting item, and the logits of those that want them.
+
+        [R, vocabulary], valid until the next ``submit``. ``ticket`` must have no drafts.
+        """
+        self._wait()
+        return self._output("best_token").reshape(-1).tolist(), self._output("row_logits")
+
+    def _wait(self) -> None:
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise EngineFailed(f"the step failed: {first_line(error)}") from error
 
     def _note_logprobs(self, logits: npt.NDArray[Any], sequences: list[Sequence], tokens: list[int]) -> None:
         """Leave with each sequence that asks for them the logprobs of its new token."""
@@ -168,18 +216,27 @@ def _inputs(batch: Batch) -> dict[str, npt.NDArray[Any]]:
     emits = np.array([item.emits for item in items], dtype=bool)
     emitting = [item for item in items if item.emits]
     total = int(ends[-1])
+    if batch.drafted:
+        sampled, logits_rows = _drafted_rows(emitting, ends[emits])
+    else:
+        sampled = (ends - 1)[emits]
+        logits_rows = [i for i, item in enumerate(emitting) if item.sequence.wants_logits]
     return {
-        "input_ids": np.fromiter(chain.from_iterable(map(_tokens, items)), dtype=np.int64, count=total),
+        "input_ids": np.fromiter(chain.from_iterable(item.tokens for item in items), dtype=np.int64, count=total),
         "position_ids": np.arange(total, dtype=np.int64) + np.repeat(starts - begins, counts),
         "past_lens": starts,
         "subsequence_begins": np.concatenate(([0], ends)).astype(np.int32),
         "block_indices": np.fromiter(chain.from_iterable(tables), dtype=np.int32),
         "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
         "max_context_len": np.array((starts + counts).max(), dtype=np.int32),
-        "sampled_positions": (ends - 1)[emits],
-        "logits_rows": np.array([i for i, item in enumerate(emitting) if item.sequence.wants_logits], dtype=np.int32),
+        "sampled_positions": sampled,
+        "logits_rows": np.array(logits_rows, dtype=np.int32),
     }
 
 
-def _tokens(item: BatchItem) -> list[int]:
-    return item.sequence.tokens[item.start : item.start + item.count]
+def _drafted_rows(emitting: list[BatchItem], ends: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], list[int]]:
+    """The sampled positions of items that end before ``ends``, every one of a draft; and which of them as logits."""
+    counts = widths(emitting)
+    sampled = np.concatenate([np.arange(end - count, end) for end, count in zip(ends.tolist(), counts, strict=True)])
+    wanted = np.repeat([item.sequence.wants_logits for item in emitting], counts)
+    return sampled.astype(np.int32), np.flatnonzero(wanted).tolist()

@@ -17,6 +17,7 @@ from setpoint.engine.openvino.runtime import ops, ov, paged_attention_transforma
 from setpoint.engine.request import EngineFailed
 
 MODEL_FILE = "openvino_model.xml"
+WEIGHTS_FILE = "openvino_model.bin"
 # Sizes of the parts that a row of logits is searched by.
 LEAST_PART = 32
 MOST_PART = 512

@@ -17,6 +17,7 @@ from setpoint.engine.openvino.logprobs import Likeliest
 from setpoint.engine.openvino.runtime import ops, ov
 from setpoint.engine.request import SamplingParams
 from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.rejection import generator_of
 
 GROUP = 256
 CANDIDATES = 64
@@ -122,7 +123,7 @@ class Sampler:
             count = nucleus_size(weights[row], float(totals[row]), sampling)
             if count is None:
                 whole = np.exp((logits[row] - values[row, 0]) * inverse[row, 0])
-                chosen.append(draw_from_nucleus(whole, sampling, _generator(sequence)))
+                chosen.append(draw_from_nucleus(whole, sampling, generator_of(sequence)))
             else:
                 chosen.append(int(indices[row, _pick(weights[row, :count], float(draws[row]))]))
         return chosen
@@ -233,12 +234,4 @@ def _inverse_temperatures(sequences: list[Sequence]) -> npt.NDArray[np.float32]:
 
 
 def _draws(sequences: list[Sequence]) -> npt.NDArray[np.float64]:
-    return np.array([_generator(sequence).random() for sequence in sequences])
-
-
-def _generator(sequence: Sequence) -> np.random.Generator:
-    if sequence.generator is None:
-        seed = sequence.request.sampling.seed
-        # Clients send negative seeds; the generator takes none, so they count from the other end of 64 bits.
-        sequence.generator = np.random.default_rng(None if seed is None else seed % (1 << 64))
-    return sequence.generator
+    return np.array([generator_of(sequence).random() for sequence in sequences])

@@ -191,7 +191,9 @@ def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, 
     if not steady:
         remarks.append("The backlog grew throughout the sustained phase: the load is above capacity.")
     error = system.timer.relative_error
-    remarks.append(f"The coefficients of step times are {_source(system)}; a step is right to about {error:.0%} (one standard deviation).")
+    remarks.append(
+        f"The coefficients of step times are {_source(system)}; a step is right to about {error:.0%} (one standard deviation)."
+    )
     return Report(
         kind="simulate",
         requirement=requirement.model_dump(mode="json"),

@@ -1,0 +1,186 @@
+"""A smaller model with the same vocabulary guesses: it reads what the request has gained and goes on by itself.
+
+It has a KV cache of its own. After a verification its KV is right as far as its guesses were, so only what differs is read
+again. A text it has not read yet (a new prompt, or what was written while nobody drafted) is read ``READ_TOKENS`` a step,
+before there is a guess: a long prompt must not hold up those who are being read. If its cache is full, whoever drafted least
+recently is forgotten.
+
+Greedy requests, and sampled ones with a seed, get its arg-max; the others a token drawn from its own distribution, under the
+request's temperature and filters, and the distribution with it (``rejection.py``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from setpoint.engine.batch import BatchItem, make_batch
+from setpoint.engine.kv_blocks import BlockPool
+from setpoint.engine.openvino.executor import OpenVinoExecutor
+from setpoint.engine.request import GenerationRequest, SamplingParams
+from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.draft import NOTHING, Draft, Outlook
+from setpoint.engine.speculation.rejection import draw, generator_of, probabilities
+
+READ_TOKENS: Final = 128
+SURENESS: Final = 2
+GREEDY: Final = SamplingParams(max_tokens=1, temperature=0.0)
+DRAWN: Final = SamplingParams(max_tokens=1, temperature=1.0)
+
+
+class Shadow:
+    """A request as the draft model knows it: ``own.tokens`` are what it read and guessed, ``own.computed`` those in its KV."""
+
+    __slots__ = ("drawn", "own")
+
+    def __init__(self, sequence: Sequence) -> None:
+        sampling = sequence.request.sampling
+        self.drawn = not sampling.is_greedy and sampling.seed is None
+        request = GenerationRequest(sequence.request.prompt_ids, DRAWN if self.drawn else GREEDY)
+        self.own = Sequence(sequence.sequence_id, request, arrived_s=0.0, max_tokens=1)
+
+    def catch_up(self, tokens: list[int]) -> None:
+        """Take over the text; KV of guesses that did not come true is not counted any more."""
+        own = self.own
+        known = min(own.computed, len(tokens) - 1)
+        if own.tokens[own.prompt_tokens : known] != tokens[own.prompt_tokens : known]:
+            known = next(i for i in range(own.prompt_tokens, known) if own.tokens[i] != tokens[i])
+        own.computed = known
+        own.tokens = list(tokens)
+
+    @property
+    def behind_tokens(self) -> int:
+        """Tokens to read besides the last, which every guess begins with."""
+        return max(0, len(self.own.tokens) - self.own.computed - 1)
+
+
+@dataclass(slots=True)
+class Guess:
+    """A draft in the making: ``left`` more tokens are wanted."""
+
+    shadow: Shadow
+    sampling: SamplingParams
+    generator: np.random.Generator | None
+    left: int
+    tokens: list[int] = field(default_factory=list)
+    rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+    def draft(self, vocabulary: int) -> Draft | None:
+        """What there is; ``None`` if there is nothing."""
+        if not self.tokens:
+            return None
+        proposal = None
+        if self.rows:
+            proposal = np.zeros((len(self.rows), vocabulary), dtype=np.float32)
+            for row, known in zip(proposal, self.rows, strict=True):
+                row[: len(known)] = known
+        return Draft(tuple(self.tokens), proposal)
+
+
+class DraftModel:
+    """A ``Drafter`` over a model of its own. ``vocabulary``: of the model that verifies. ``executor`` belongs to this."""
+
+    def __init__(self, executor: OpenVinoExecutor, *, vocabulary: int, most_tokens: int) -> None:
+        self.executor = executor
+        self._vocabulary = vocabulary
+        self._most_tokens = most_tokens
+        self._pool = BlockPool(executor.blocks, executor.block_tokens)
+        self._shadows: OrderedDict[int, Shadow] = OrderedDict()
+
+    def outlook(self, sequence: Sequence) -> Outlook:
+        """Always as much as wanted, after what has to be read."""
+        if len(sequence.tokens) + self._most_tokens > self._pool.blocks * self._pool.block_tokens:
+            return NOTHING
+        shadow = self._shadows.get(sequence.sequence_id)
+        computed = 0 if shadow is None else shadow.own.computed
+        behind = min(READ_TOKENS, max(0, len(sequence.tokens) - computed - 1))
+        return Outlook(self._most_tokens, SURENESS, behind)
+
+    def propose(self, asked: Items[tuple[Sequence, int]]) -> list[Draft | None]:
+        """Rounds of one token for everybody who wants another; the first reads the text as well."""
+        kept = {sequence.sequence_id for sequence, _ in asked}
+        guesses = [self._begin(sequence, count, kept) for sequence, count in asked]
+        going = [guess for guess in guesses if guess is not None]
+        while going:
+            items = [self._item(guess) for guess in going]
+            ticket = self.executor.submit(make_batch(items))
+            best, logits = self.executor.collect_rows(ticket)
+            self._take(going, items, best, logits)
+            going = [guess for guess in going if guess.left > 0]
+        return [None if guess is None else guess.draft(self._vocabulary) for guess in guesses]
+
+    def foretell(self, sequence: Sequence) -> tuple[int, ...]:
+        """Nothing: a guess costs a run of the model."""
+        return ()
+
+    def forget(self, sequence: Sequence) -> None:
+        """Give its blocks back."""
+        shadow = self._shadows.pop(sequence.sequence_id, None)
+        if shadow is not None:
+            self._pool.release(shadow.own.blocks)
+
+    def close(self) -> None:
+        """Drop the model and its cache."""
+        self._shadows.clear()
+        self.executor.close()
+
+    def check_integrity(self) -> None:
+        """Raise ``AssertionError`` if block tables and pool contradict each other."""
+        self._pool.check_integrity([shadow.own.blocks for shadow in self._shadows.values()])
+
+    # Parts
+
+    def _begin(self, sequence: Sequence, count: int, kept: set[int]) -> Guess | None:
+        """The guess to be made; ``None`` if the cache cannot hold the text beside those of this step, who are ``kept``."""
+        shadow = self._shadows.get(sequence.sequence_id)
+        if shadow is None:
+            shadow = self._shadows[sequence.sequence_id] = Shadow(sequence)
+        self._shadows.move_to_end(sequence.sequence_id)
+        shadow.catch_up(sequence.tokens)
+        own = shadow.own
+        size = self._pool.block_tokens
+        needed = -(-(len(own.tokens) + count) // size) - len(own.blocks)
+        if needed > 0:
+            self._make_room(needed, kept)
+            if self._pool.available < needed:
+                return None
+            own.blocks += self._pool.allocate(needed)
+        drawn = shadow.drawn
+        return Guess(shadow, sequence.request.sampling, generator_of(sequence) if drawn else None, count)
+
+    def _make_room(self, needed: int, kept: set[int]) -> None:
+        for sequence_id in list(self._shadows):
+            if self._pool.available >= needed:
+                return
+            if sequence_id not in kept:
+                self._pool.release(self._shadows.pop(sequence_id).own.blocks)
+
+    def _item(self, guess: Guess) -> BatchItem:
+        own = guess.shadow.own
+        count = min(own.uncomputed, READ_TOKENS + 1)
+        return BatchItem(own, own.computed, count, emits=count == own.uncomputed)
+
+    def _take(self, going: list[Guess], items: list[BatchItem], best: list[int], logits: npt.NDArray[Any]) -> None:
+        tokens, rows = iter(best), iter(logits)
+        for guess, item in zip(going, items, strict=True):
+            own = guess.shadow.own
+            own.computed = item.start + item.count
+            if not item.emits:
+                guess.left = 0  # There is still more to read, in the next step.
+                continue
+            token = next(tokens)
+            if guess.generator is not None:
+                proposal = probabilities(next(rows)[: self._vocabulary], guess.sampling)
+                token = draw(proposal, guess.generator)
+                guess.rows.append(proposal.astype(np.float32))
+            elif token >= self._vocabulary:
+                guess.left = 0
+                continue
+            guess.tokens.append(token)
+            own.tokens.append(token)
+            guess.left -= 1

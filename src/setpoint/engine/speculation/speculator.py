@@ -1,0 +1,170 @@
+"""What a step loop needs of speculation: what could be drafted, shown to the policy; the plan's drafts put into the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from setpoint.engine.assembly import Assembled, Assembler
+from setpoint.engine.batch import Batch, BatchItem, StepOutput, make_batch
+from setpoint.engine.sequence import Sequence
+from setpoint.engine.speculation.draft import NOTHING, Drafter, Outlook
+from setpoint.policy.decisions import StepPlan, StepResult
+from setpoint.policy.views import DraftView, Foretold
+
+PATIENT_STEPS: Final = 6
+LOOK_EVERY: Final = 4
+
+
+@dataclass(slots=True)
+class SpeculationCounters:
+    """Totals since the start. ``accepted_per_position``: how often the first, the second, ... draft token was accepted."""
+
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    accepted_per_position: list[int] = field(default_factory=list)
+    draft_seconds: float = 0.0
+    verify_seconds: float = 0.0
+
+    def verified(self, drafted: int, accepted: int) -> None:
+        """One draft came back from verification."""
+        self.drafts += 1
+        self.draft_tokens += drafted
+        self.accepted_tokens += accepted
+        counts = self.accepted_per_position
+        counts.extend([0] * (drafted - len(counts)))
+        for position in range(accepted):
+            counts[position] += 1
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A free guess behind the first ``length`` tokens of a text, of which ``told`` tokens were compared with what came."""
+
+    length: int
+    sureness: int
+    guess: tuple[int, ...]
+    told: int = 0
+
+
+class Speculator:
+    """One drafter and its bounds. ``most_running``: with more running than that nobody even looks for drafts."""
+
+    def __init__(self, drafter: Drafter, clock: Callable[[], float], *, most_tokens: int, most_running: int) -> None:
+        self.drafter = drafter
+        self._clock = clock
+        self._most_tokens = most_tokens
+        self._most_running = most_running
+        self._waiting: dict[int, Waiting] = {}
+        self._idle = self._last_running = 0
+        self.counters = SpeculationCounters()
+
+    def view(self, running: Collection[Sequence]) -> DraftView | None:
+        """What could be drafted for each of ``running``, in their order; ``None`` if nothing at all.
+
+        Looking costs about a hundredth of a step. Where nothing was drafted for ``PATIENT_STEPS``, only every ``LOOK_EVERY``-th
+        step is looked at, until something is drafted or somebody comes or goes.
+        """
+        if not running or len(running) > self._most_running or any(sequence.in_prefill for sequence in running):
+            return None  # A step with prompts has no drafts.
+        self._idle = self._idle + 1 if len(running) == self._last_running else 0
+        self._last_running = len(running)
+        if self._idle > PATIENT_STEPS and self._idle % LOOK_EVERY:
+            return None
+        rows = [(each.most_tokens, each.sureness, each.behind_tokens) for each in map(self._outlook, running)]
+        if not any(most for most, _, _ in rows):
+            return None
+        most, sureness, behind = np.array(rows, dtype=np.int64).T.copy()
+        foretold: list[Foretold] = []
+        for sequence, (able, sure, _) in zip(running, rows, strict=True):
+            if able:
+                self._compare(sequence, sure, foretold)
+        return DraftView(most, sureness, behind, bool(self._waiting), tuple(foretold))
+
+    def widen(self, batch: Batch, plan: StepPlan, assembler: Assembler) -> tuple[Batch, float]:
+        """``batch`` with the plan's drafts in it, as far as there is room for them; and the seconds that drafting took.
+
+        A step with prompts is left as it is.
+        """
+        if batch.prefill_tokens:
+            return batch, 0.0
+        places: list[int] = []
+        asked: list[tuple[Sequence, int]] = []
+        for place, item in enumerate(batch.items):
+            wanted = plan.draft_tokens.get(item.sequence.sequence_id, 0)
+            if wanted > 0 and item.emits and item.count == 1:
+                count = assembler.room_for_drafts(item.sequence, min(wanted, self._room(item.sequence)))
+                if count > 0:
+                    places.append(place)
+                    asked.append((item.sequence, count))
+        if not asked:
+            return batch, 0.0
+        self._idle = 0
+        start_s = self._clock()
+        drafts = self.drafter.propose(asked)
+        draft_s = self._clock() - start_s
+        self.counters.draft_seconds += draft_s
+        items = list(batch.items)
+        for place, draft in zip(places, drafts, strict=True):
+            if draft is not None:
+                item = items[place]
+                self._waiting.pop(item.sequence.sequence_id, None)  # Verification will tell.
+                items[place] = BatchItem(item.sequence, item.start, 1 + len(draft.tokens), emits=True, draft=draft)
+        return make_batch(items), draft_s
+
+    def verified(self, result: StepResult, assembled: Assembled, output: StepOutput) -> StepResult:
+        """``result`` with what became of the drafts: tokens by request counted anew, drafted and accepted ones beside them.
+
+        Accepted tokens behind the end of an answer count as accepted: verification says nothing against them.
+        """
+        drafted: dict[int, int] = {}
+        accepted: dict[int, int] = {}
+        new_tokens = dict(result.new_tokens)
+        counts = iter(output.accepted)
+        for item in assembled.batch.items:
+            if item.draft is not None:
+                sequence, count = item.sequence, next(counts)
+                drafted[sequence.sequence_id] = len(item.draft.tokens)
+                accepted[sequence.sequence_id] = count
+                if sequence.sequence_id in new_tokens:
+                    new_tokens[sequence.sequence_id] = len(sequence.tokens) - item.start - 1
+                self.counters.verified(len(item.draft.tokens), count)
+        self.counters.verify_seconds += result.end_s - result.start_s
+        return replace(result, new_tokens=new_tokens, drafted=drafted, accepted=accepted, draft_s=assembled.draft_s)
+
+    def forget(self, sequence: Sequence) -> None:
+        """The sequence has ended."""
+        self._waiting.pop(sequence.sequence_id, None)
+        self.drafter.forget(sequence)
+
+    def close(self) -> None:
+        """Give the drafter's memory back."""
+        self.drafter.close()
+
+    def _compare(self, sequence: Sequence, sureness: int, foretold: list[Foretold]) -> None:
+        """Hold the guess that waits against the tokens that came; where none waits any more, the present one begins to."""
+        waiting = self._waiting.get(sequence.sequence_id)
+        while waiting is not None and waiting.length + waiting.told < len(sequence.tokens):
+            stood = sequence.tokens[waiting.length + waiting.told] == waiting.guess[waiting.told]
+            foretold.append(Foretold(sequence.sequence_id, waiting.sureness, waiting.told, stood))
+            waiting.told += 1
+            if not stood or waiting.told == len(waiting.guess):
+                del self._waiting[sequence.sequence_id]
+                waiting = None
+        if waiting is None:
+            guess = self.drafter.foretell(sequence)
+            if guess:
+                self._waiting[sequence.sequence_id] = Waiting(len(sequence.tokens), sureness, guess)
+
+    def _outlook(self, sequence: Sequence) -> Outlook:
+        if not sequence.may_draft or sequence.in_prefill or self._room(sequence) < 1:
+            return NOTHING
+        return self.drafter.outlook(sequence)
+
+    def _room(self, sequence: Sequence) -> int:
+        """Longest draft that can be of use: after it the model's own token still comes."""
+        return min(self._most_tokens, sequence.max_tokens - sequence.emitted - 1) if sequence.may_draft else 0

@@ -1,0 +1,129 @@
+"""What a profile of speculation holds, and what follows from it by arithmetic alone.
+
+A step of n requests takes ``step_s(n)``; with k draft tokens each ``verify_s(n, k)``, and drafting them ``draft_s(n, k)``.
+Where only a share c of steps finds a guess (prompt lookup), a mean step gives c E(k) + 1 - c tokens a request and takes
+c (verify + draft) + (1 - c) step seconds, and the number of tokens changes c (1 - c) times a step, each way for ``change_s``.
+The gain is the tokens over the seconds, relative to one token in ``step_s``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from setpoint.policy.survival import SurvivalProfile, break_even_acceptance
+
+WORTH_SAYING: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """Measured seconds for one number of requests in a step. By draft length of each: ``verify_s[0]`` is the step without."""
+
+    requests: int
+    verify_s: Mapping[int, float]
+    draft_s: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Of one kind of work. ``survival``: see ``SurvivalProfile``. ``drafted_share``: of the decode steps of a request, how many
+    had a draft. ``drafts``: how many the figures rest on."""
+
+    name: str
+    survival: tuple[float, ...]
+    drafted_share: float
+    drafts: int
+
+    @property
+    def profile(self) -> SurvivalProfile:
+        """For simulation and planning."""
+        return SurvivalProfile(self.survival)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Predicted at one batch: the best draft length (0: none pays) and its gain; what the longest would do; what acceptance a
+    draft of the best (or shortest) length needs to pay, ``None`` if no acceptance is enough."""
+
+    requests: int
+    best_draft_tokens: int
+    best_gain: float
+    longest_gain: float
+    break_even: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationProfile:
+    """Everything that was measured. ``change_s``: what a step of another number of tokens than the last costs more."""
+
+    model: str
+    drafter: str
+    draft_model: str | None
+    acceptances: tuple[Acceptance, ...]
+    costs: tuple[StepCosts, ...]
+    change_s: float
+
+    def gains(self, acceptance: Acceptance) -> list[Gain]:
+        """One for each measured batch."""
+        return [self._gain(acceptance, each) for each in self.costs]
+
+    def verdict(self, acceptance: Acceptance) -> str:
+        """In one sentence: up to which batch it pays and how much, and what drafting regardless would cost beyond."""
+        gains = self.gains(acceptance)
+        paying = [each for each in gains if each.best_draft_tokens]
+        costing = [each for each in gains if each.longest_gain < 1 - WORTH_SAYING and each not in paying]
+        words = "does not pay at any batch measured"
+        if paying:
+            most, last = max(paying, key=lambda each: each.best_gain), paying[-1]
+            words = f"pays up to batch {last.requests}: {most.best_gain:.2g}x at batch {most.requests}"
+            if last is not most:
+                words += f", {last.best_gain:.2g}x at batch {last.requests}"
+        if costing:
+            first = costing[0]
+            words += f"; always drafting would cost {1 - first.longest_gain:.0%} at batch {first.requests}"
+        return words
+
+    def to_json(self) -> str:
+        """Measured figures and what follows from them."""
+        told: dict[str, Any] = asdict(self)
+        for row, acceptance in zip(told["acceptances"], self.acceptances, strict=True):
+            row["gains"] = [asdict(each) for each in self.gains(acceptance)]
+            row["verdict"] = self.verdict(acceptance)
+        return json.dumps(told, indent=1)
+
+    def _gain(self, acceptance: Acceptance, costs: StepCosts) -> Gain:
+        lengths = [length for length in costs.verify_s if 0 < length <= len(acceptance.survival)]
+        gains = {length: gain(acceptance, costs, length, self.change_s) for length in lengths}
+        best = max(gains, key=lambda length: gains[length], default=0)
+        pays = bool(gains) and gains[best] > 1 + WORTH_SAYING
+        asked = best if pays else min(lengths, default=1)
+        needed = None
+        if lengths:
+            needed = break_even_acceptance(
+                asked, step_s=costs.verify_s[0], verify_s=costs.verify_s[asked], draft_s=costs.draft_s.get(asked, 0.0)
+            )
+        longest = gains[max(lengths)] if lengths else 1.0
+        return Gain(costs.requests, best if pays else 0, gains[best] if pays else 1.0, longest, needed)
+
+
+def gain(acceptance: Acceptance, costs: StepCosts, draft_tokens: int, change_s: float) -> float:
+    """Tokens a second with drafts of ``draft_tokens`` wherever there is a guess, over those without drafts."""
+    share = acceptance.drafted_share
+    plain_s = costs.verify_s[0]
+    widened_s = costs.verify_s[draft_tokens] + costs.draft_s.get(draft_tokens, 0.0)
+    tokens = share * acceptance.profile.expected_tokens(draft_tokens) + (1 - share)
+    seconds = share * widened_s + (1 - share) * plain_s + 2 * share * (1 - share) * change_s
+    return tokens * plain_s / seconds
+
+
+def survival_of(accepted_at_least: Sequence[int], drafted_at_least: Sequence[int]) -> tuple[float, ...]:
+    """Shares by position, made not to rise where chance had it so; positions that nothing was drafted for are left out."""
+    shares: list[float] = []
+    for accepted, drafted in zip(accepted_at_least, drafted_at_least, strict=True):
+        if not drafted:
+            break
+        shares.append(min(accepted / drafted, shares[-1] if shares else 1.0))
+    return tuple(shares)

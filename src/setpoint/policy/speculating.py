@@ -1,0 +1,101 @@
+"""A policy that also speculates: another policy decides everything else, a controller the drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from setpoint.policy.decisions import Admit, Policy, Reason, Reject, StepPlan, StepResult, StepWork
+from setpoint.policy.speculation import NO_DRAFTS, Drafts
+from setpoint.policy.views import RequestView, StepView, SystemView
+
+
+class DraftChooser(Protocol):
+    """What decides draft lengths."""
+
+    def decide(self, step: StepView) -> Drafts:
+        """Draft lengths for a step in which everybody decodes."""
+        ...
+
+    def observe(self, result: StepResult) -> None:
+        """What a step really took and gave."""
+        ...
+
+    def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
+        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
+        ...
+
+    def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
+        """What drafting took in a warm-up, from its rounds, the tokens drafted and those read before."""
+        ...
+
+
+class FixedDrafts:
+    """Always as many tokens as can be drafted, up to ``draft_tokens``, whatever they cost: for comparison."""
+
+    def __init__(self, draft_tokens: int) -> None:
+        self._draft_tokens = draft_tokens
+
+    def decide(self, step: StepView) -> Drafts:
+        """The same for everybody, in every step without prompts."""
+        if step.drafts is None or self._draft_tokens == 0:
+            return Drafts(NO_DRAFTS, 1.0, "none_possible")
+        pairs = zip(step.running.ids.tolist(), step.drafts.most_tokens.tolist(), strict=True)
+        return Drafts({i: min(most, self._draft_tokens) for i, most in pairs if most}, 1.0, "fixed")
+
+    def observe(self, result: StepResult) -> None:
+        """Nothing is learned."""
+
+    def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
+        """Nothing is learned."""
+
+    def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
+        """Nothing is learned."""
+
+
+class SpeculatingPolicy:
+    """``inner`` with drafts chosen by ``chooser``. A plan with drafts says how many and what they are predicted to gain.
+
+    token_budget: most new tokens in a step, drafts included. A step with prompts has no drafts: it is long already, and whoever
+    sent the prompt is waiting for it. Whether somebody who waits can join is not known here (there may be no blocks): if so,
+    whoever makes up the step leaves the drafts out.
+    """
+
+    def __init__(self, inner: Policy, chooser: DraftChooser, *, token_budget: int) -> None:
+        self.inner = inner
+        self.chooser = chooser
+        self._token_budget = token_budget
+
+    def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
+        """As ``inner`` does: its forecasts know nothing of drafts, which only make things faster."""
+        return self.inner.admit(request, system)
+
+    def plan(self, step: StepView) -> StepPlan:
+        """The plan of ``inner`` and the drafts beside it, which stand for one step."""
+        plan = self.inner.plan(step)
+        if step.drafts is None or step.running.prefill_tokens.any():
+            return plan
+        drafts = self.chooser.decide(step)
+        plan = replace(plan, valid_for_steps=1)
+        tokens = _within(drafts.tokens, self._token_budget - len(step.running))
+        if not tokens:
+            return plan
+        operands = {**plan.reason.operands, "drafts": sum(tokens.values()), "draft_gain": drafts.gain}
+        return replace(plan, draft_tokens=tokens, reason=Reason(plan.reason.code, operands))
+
+    def observe(self, result: StepResult) -> None:
+        """The chooser first: it compares with what the step-time model said before the step."""
+        self.chooser.observe(result)
+        self.inner.observe(result)
+
+
+def _within(tokens: Mapping[int, int], most: int) -> dict[int, int]:
+    """Draft lengths of at most ``most`` tokens together: the later ones give way."""
+    kept = {}
+    for request_id, count in tokens.items():
+        if most <= 0:
+            break
+        kept[request_id] = min(count, most)
+        most -= count
+    return kept

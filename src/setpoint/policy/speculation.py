@@ -1,0 +1,198 @@
+"""How far to speculate: ``k* = argmax over k >= 0 of expected tokens(k) / t(k, batch)``, a length for every request.
+
+Formula: DESIGN.md section 4. A draft token at position j of request i is worth its survival S_ij. Tokens are taken from the
+likeliest down (survivals fall with j, so every draft is taken from its front), and the number m is chosen that maximises
+
+    (n + S_1 + ... + S_m) / (verify_s(n, m) + draft_s(longest, m) + change_s)
+
+over n running requests: which tokens to draft and how many follow from one maximum, of which a batch-wide k is a special case.
+Acceptance alone never decides: with the same survivals the best m falls to 0 as verification becomes dearer with n.
+
+- Hysteresis: off to on takes a predicted gain of ``ON_GAIN``, staying on ``STAY_GAIN``; off is at once.
+- A change of the number of tokens costs time; it is spread over ``SPREAD_STEPS`` steps, for it will mostly stay changed.
+- What is not drafted is learned from too where guesses are free: they are held against what came.
+- Where they are not, probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on
+  drafts for the request that was tried least, so that a change of the text is found out.
+- Deadlines: no step longer than the slack of those who are read (``policy/slack.py``), its margin kept back.
+
+Defaults are for steps of some milliseconds and answers of some dozens of tokens. When it is wrong: survivals are those of the
+recent past, and a request's first drafts are decided by what others showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isinf
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from setpoint.policy.decisions import StepResult, StepWork
+from setpoint.policy.slack import MARGIN, step_slack_s
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.survival import PRIOR, Survivals
+from setpoint.policy.verify_time import DraftTime, VerifyTime
+from setpoint.policy.views import DraftView, FloatColumn, IntColumn, StepView
+
+ON_GAIN: Final = 1.06
+STAY_GAIN: Final = 1.02
+SPREAD_STEPS: Final = 3.0
+READ_SPREAD_STEPS: Final = 32.0
+PROBE_SHARE: Final = 0.005
+PROBE_TOKENS: Final = 3
+MOST_CREDIT_S: Final = 1.0
+NO_DRAFTS: Final[Mapping[int, int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """``tokens``: draft length by request, empty for none. ``gain``: predicted tokens a second over those without drafts.
+
+    code: ``pays``, ``probe``, ``fixed``, or why there are none: ``none_possible``, ``no_gain``.
+    """
+
+    tokens: Mapping[int, int]
+    gain: float
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Draft tokens from the likeliest down, as rows and positions; index m - 1 of the columns is "the first m of them".
+
+    ``tokens``: expected tokens of the step. ``seconds``: of the step and its drafting, what is done once spread over the steps
+    that it serves. ``step_s``: how long the step itself lasts.
+    """
+
+    rows: IntColumn
+    tokens: FloatColumn
+    seconds: FloatColumn
+    step_s: FloatColumn
+
+
+class SpeculationController:
+    """Deterministic; changes only through ``decide`` and ``observe``. ``most_tokens``: longest draft of a request."""
+
+    def __init__(self, model: StepTimeModel, *, most_tokens: int) -> None:
+        self.survivals = Survivals(most_tokens, PRIOR)
+        self.verify = VerifyTime(model)
+        self.drafting = DraftTime()
+        self._most_tokens = most_tokens
+        self._on = False
+        self._credit_s = 0.0
+        self._behind: dict[int, int] = {}
+
+    def decide(self, step: StepView) -> Drafts:
+        """The draft length of every running request, for a step in which all of them decode."""
+        drafts, running = step.drafts, step.running
+        if drafts is None or not drafts.most_tokens.any():
+            return Drafts(NO_DRAFTS, 1.0, "none_possible")
+        self.survivals.keep_only(running.ids.tolist())
+        for told in drafts.foretold:
+            self.survivals.foretold(*told)
+        self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
+        survival = self.survivals.predict(running.ids, drafts.sureness)
+        within = (np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]).astype(np.float64)
+        choices = self._choices(step, drafts, within * survival)
+        plain_s = float(self._plain_s(step))
+        count, gain = _best(choices, len(running), plain_s, self._longest_s(step, plain_s))
+        if count and gain >= (STAY_GAIN if self._on else ON_GAIN):
+            self._on = True
+            return Drafts(_lengths(choices.rows[:count], running.ids), gain, "pays")
+        self._on = False
+        if drafts.foretells:  # what a probe would show is known already
+            return Drafts(NO_DRAFTS, 1.0, "no_gain")
+        return self._probe(step, drafts, within, plain_s)
+
+    def observe(self, result: StepResult) -> None:
+        """Learn what became of drafts and what they cost. To be called before the step-time model learns from ``result``."""
+        seconds = result.end_s - result.start_s
+        drafted = sum(result.drafted.values())
+        self.verify.observe(result.work, seconds, drafted)
+        self._credit_s = min(MOST_CREDIT_S, self._credit_s + PROBE_SHARE * seconds)
+        if not drafted:
+            return
+        for request_id, count in result.drafted.items():
+            self.survivals.observe(request_id, count, result.accepted[request_id])
+        read = sum(self._behind.get(request_id, 0) for request_id in result.drafted)
+        self.drafting.observe(max(result.drafted.values()), drafted, read, result.draft_s)
+
+    def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
+        """What drafting took in a warm-up (``DraftTime``)."""
+        self.drafting.observe(rounds, drafted, read, seconds)
+
+    def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
+        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
+        self.verify.observe(work, seconds, drafted)
+
+    # Parts
+
+    def _choices(self, step: StepView, drafts: DraftView, survival: FloatColumn) -> Choices:
+        """All draft tokens worth anything, the likeliest first. ``survival``: [requests, positions], 0 where impossible."""
+        positions = survival.shape[1]
+        flat = survival.ravel()
+        order = np.argsort(-flat, kind="stable")[: int(np.count_nonzero(flat))]
+        rows, place = order // positions, order % positions
+        extra = np.arange(1, len(order) + 1)
+        longest = np.maximum.accumulate(place + 1)
+        first = place == 0
+        read = np.cumsum(np.where(first, drafts.behind_tokens[rows], 0))
+        sequences = len(step.running)
+        step_s = self.verify.predict_s(sequences, int(step.running.context_tokens.sum()), extra)
+        step_s = step_s + self.drafting.predict_s(longest, extra, np.zeros_like(extra))
+        read_s = self.drafting.predict_s(np.zeros_like(extra), np.zeros_like(extra), read)
+        seconds = step_s + self.verify.change_s(sequences + extra) / SPREAD_STEPS + read_s / READ_SPREAD_STEPS
+        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, step_s + read_s)
+
+    def _plain_s(self, step: StepView) -> float:
+        sequences = np.array([len(step.running)])
+        context = int(step.running.context_tokens.sum())
+        plain_s = (
+            self.verify.predict_s(len(step.running), context, np.array([0])) + self.verify.change_s(sequences) / SPREAD_STEPS
+        )
+        return float(plain_s[0])
+
+    @staticmethod
+    def _longest_s(step: StepView, plain_s: float) -> float:
+        slack_s = step_slack_s(step, plain_s)
+        return slack_s if isinf(slack_s) else slack_s * (1 - MARGIN)
+
+    def _probe(self, step: StepView, drafts: DraftView, within: FloatColumn, plain_s: float) -> Drafts:
+        """A draft for the request that was tried least, if it can be afforded and could change anything."""
+        nothing = Drafts(NO_DRAFTS, 1.0, "no_gain")
+        hopeful = self._choices(step, drafts, within * (1.0 - 1e-3 * np.arange(within.shape[1])))
+        longest_s = self._longest_s(step, plain_s)
+        count, gain = _best(hopeful, len(step.running), plain_s, longest_s)
+        if not count or gain < ON_GAIN:
+            return nothing
+        able = np.flatnonzero(drafts.most_tokens > 0)
+        row = int(able[np.argmin(self.survivals.tries(step.running.ids[able]))])
+        length = int(min(PROBE_TOKENS, drafts.most_tokens[row]))
+        extra = np.array([length])
+        context = int(step.running.context_tokens.sum())
+        probe_s = self.verify.predict_s(len(step.running), context, extra)
+        probe_s = probe_s + self.drafting.predict_s(extra, extra, drafts.behind_tokens[row : row + 1])
+        # The change of shape is paid twice: into the probe and out of it.
+        cost_s = float(probe_s[0]) - plain_s + 2 * float(self.verify.change_s(np.array([-2]))[0])
+        if cost_s > self._credit_s or float(probe_s[0]) > longest_s:
+            return nothing
+        self._credit_s -= max(0.0, cost_s)
+        return Drafts({int(step.running.ids[row]): length}, gain, "probe")
+
+
+def _best(choices: Choices, sequences: int, plain_s: float, longest_s: float) -> tuple[int, float]:
+    """How many of the choices to take (0: none is better than none), and their rate over that without drafts."""
+    allowed = choices.step_s <= longest_s
+    if not len(choices.rows) or not allowed.any():
+        return 0, 1.0
+    rates = np.where(allowed, choices.tokens / choices.seconds, 0.0)
+    best = int(np.argmax(rates))
+    gain = float(rates[best]) * plain_s / sequences
+    return (best + 1, gain) if gain > 1.0 else (0, 1.0)
+
+
+def _lengths(rows: IntColumn, ids: IntColumn) -> dict[int, int]:
+    counts = np.bincount(rows, minlength=len(ids))
+    return {request_id: count for request_id, count in zip(ids.tolist(), counts.tolist(), strict=True) if count}

@@ -1,0 +1,242 @@
+"""The controller on views: the best draft lengths by brute force, deadlines, hysteresis, probes, and when the batch grows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
+from setpoint.policy.decisions import StepResult, StepWork
+from setpoint.policy.modes import build_policy
+from setpoint.policy.speculating import SpeculatingPolicy
+from setpoint.policy.speculation import ON_GAIN, PROBE_SHARE, SpeculationController
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.verify_time import DraftTime, VerifyTime
+from setpoint.policy.views import NO_COLUMNS, Columns, DraftView, Foretold, KvView, StepView
+
+BASE_S, TOKEN_S = 10e-3, 1e-3
+
+
+def running(count: int, *, gap_s: float = inf, left_s: float = inf, prefill: int = 0) -> Columns:
+    whole = np.zeros(count, dtype=np.int64)
+    return Columns(
+        ids=np.arange(count, dtype=np.int64),
+        arrived_s=np.zeros(count),
+        deadline_s=np.full(count, left_s),
+        context_tokens=whole + 100,
+        prefill_tokens=whole + prefill,
+        emitted_tokens=whole + 1,
+        tokens_to_deadline=whole + 1,
+        request_class=whole,
+        cap_tokens=whole + 100,
+        gap_s=np.full(count, gap_s),
+        tenant=whole,
+    )
+
+
+def view(
+    count: int, *, most: int = 4, sureness: int = 3, behind: int = 0, gap_s: float = inf, left_s: float = inf, prefill: int = 0
+) -> StepView:
+    column = np.zeros(count, dtype=np.int64)
+    drafts = DraftView(column + most, column + sureness, column + behind)
+    columns = running(count, gap_s=gap_s, left_s=left_s, prefill=prefill)
+    return StepView(now_s=0.0, waiting=NO_COLUMNS, running=columns, kv=KvView(100, 100, 32), drafts=drafts)
+
+
+def machine(base_s: float = BASE_S, token_s: float = TOKEN_S) -> StepTimeModel:
+    return StepTimeModel((base_s, token_s, 0.0, 0.0, 0.0))
+
+
+def controller(most: int = 4, *, base_s: float = BASE_S, token_s: float = TOKEN_S) -> SpeculationController:
+    return SpeculationController(machine(base_s, token_s), most_tokens=most)
+
+
+def result(
+    step: StepView, drafted: dict[int, int], accepted: dict[int, int], seconds: float, draft_s: float = 0.0
+) -> StepResult:
+    count = len(step.running)
+    tokens = count + sum(drafted.values())
+    work = StepWork(tokens, count, 100 * count + tokens, 100 * tokens)
+    new = {i: 1 + accepted.get(i, 0) for i in range(count)}
+    return StepResult(0.0, seconds, work, new, accepted=accepted, drafted=drafted, draft_s=draft_s)
+
+
+def play(chooser: SpeculationController, step: StepView, share: float, steps: int) -> list[dict[int, int]]:
+    """``steps`` steps of a machine that is as the model says, ``share`` of each draft's tokens accepted."""
+    chosen = []
+    for _ in range(steps):
+        tokens = dict(chooser.decide(step).tokens)
+        accepted = {i: int(share * count) for i, count in tokens.items()}
+        total = len(step.running) + sum(tokens.values())
+        chooser.observe(result(step, tokens, accepted, BASE_S + TOKEN_S * total))
+        chosen.append(tokens)
+    return chosen
+
+
+@given(
+    count=st.integers(1, 3),
+    most=st.integers(1, 3),
+    base_s=st.floats(1e-3, 0.1),
+    token_s=st.floats(1e-5, 0.05),
+    taught=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 3)), max_size=20),
+)
+@settings(deadline=None)
+def test_no_other_lengths_would_be_better(
+    count: int, most: int, base_s: float, token_s: float, taught: list[tuple[int, int, int]]
+) -> None:
+    """All combinations of draft lengths, each judged by the same survivals and the same machine."""
+    chooser = controller(most, base_s=base_s, token_s=token_s)
+    step = view(count, most=most)
+    for request, drafted, accepted in taught:
+        chooser.survivals.predict(step.running.ids, step.drafts.sureness)  # type: ignore[union-attr]
+        chooser.survivals.observe(request, min(drafted, most), min(drafted, accepted))
+    survival = chooser.survivals.predict(step.running.ids, step.drafts.sureness)  # type: ignore[union-attr]
+    chosen = chooser.decide(step)
+
+    def rate(lengths: tuple[int, ...]) -> float:
+        tokens = count + sum(survival[row, :length].sum() for row, length in enumerate(lengths))
+        return float(tokens / (base_s + token_s * (count + sum(lengths))))
+
+    best = max(rate(lengths) for lengths in product(range(most + 1), repeat=count))
+    plain = rate((0,) * count)
+    if chosen.tokens:
+        ours = rate(tuple(chosen.tokens.get(row, 0) for row in range(count)))
+        assert ours == pytest.approx(best)
+        assert chosen.gain == pytest.approx(ours / plain)
+    else:
+        assert best <= plain * ON_GAIN * (1 + 1e-9)
+
+
+def test_the_same_survivals_pay_alone_and_not_in_a_crowd() -> None:
+    """Acceptance alone never decides: a step of many is paid for by the token."""
+    alone = controller(base_s=20e-3, token_s=5e-3).decide(view(1))
+    crowd = controller(base_s=20e-3, token_s=20e-3).decide(view(16))
+    assert alone.tokens == {0: 4}
+    assert not crowd.tokens
+
+
+def test_when_the_batch_grows_drafts_end_at_once() -> None:
+    chooser = controller(base_s=20e-3, token_s=1e-3)
+    chooser.verify._model = StepTimeModel((20e-3, 1e-3, 0.0, 0.0, 0.0))
+    step = view(1)
+    assert chooser.decide(step).tokens
+    chooser.verify._rows = {16: {0: (0.0, 9), 8: (2.0, 9), 64: (2.5, 9)}}  # sixteen together: drafts cost seven times as much
+    assert not chooser.decide(view(16)).tokens
+
+
+def test_a_deadline_bounds_the_step() -> None:
+    free = controller().decide(view(1))
+    assert free.tokens == {0: 4}
+    # 14 ms with three draft tokens; a quarter of the slack is kept back.
+    bound = controller().decide(view(1, left_s=14e-3 / 0.75 + 1e-6, gap_s=1.0))
+    assert bound.tokens == {0: 3}
+    assert not controller().decide(view(1, left_s=12e-3, gap_s=1.0)).tokens
+
+
+def test_reading_first_counts_against_the_deadline() -> None:
+    chooser = controller()
+    chooser.learn_drafting(1, 1, 0, 1e-4)
+    chooser.learn_drafting(1, 1, 100, 1e-1)
+    assert chooser.decide(view(1, left_s=40e-3, gap_s=1.0)).tokens
+    assert not chooser.decide(view(1, behind=100, left_s=40e-3, gap_s=1.0)).tokens
+
+
+def test_drafts_that_fail_end_and_are_probed_within_their_share() -> None:
+    chooser = controller()
+    step = view(1)
+    play(chooser, step, 0.0, 60)
+    chosen = play(chooser, step, 0.0, 3000)
+    drafted = [sum(each.values()) for each in chosen]
+    probes = [count for count in drafted if count]
+    assert probes, "a change of the text would never be found out"
+    spent_s = TOKEN_S * sum(probes)
+    assert spent_s <= PROBE_SHARE * len(chosen) * (BASE_S + TOKEN_S) * 1.05 + 4 * TOKEN_S
+
+
+def test_a_text_that_becomes_predictable_is_found_out() -> None:
+    chooser = controller()
+    step = view(1)
+    play(chooser, step, 0.0, 500)
+    assert not any(play(chooser, step, 0.0, 3)[-1].values())
+    chosen = play(chooser, step, 1.0, 1500)
+    assert chosen[-1] == {0: 4}
+
+
+def test_free_guesses_teach_without_being_verified() -> None:
+    """No probe is needed: what is held against the text turns guessing on, and keeps it off."""
+    chooser = controller()
+    step = view(1)
+    assert step.drafts is not None
+    for stood in (False, True):
+        for _ in range(120):
+            foretold = tuple(Foretold(0, 3, position, stood) for position in range(4 if stood else 1))
+            last = chooser.decide(replace(step, drafts=replace(step.drafts, foretells=True, foretold=foretold)))
+        assert bool(last.tokens) == stood
+    assert chooser.decide(step).code == "pays"
+
+
+def test_no_probe_where_even_perfect_drafts_lose() -> None:
+    chooser = controller(base_s=1e-3, token_s=20e-3)
+    assert not any(sum(each.values()) for each in play(chooser, view(8), 0.0, 500))
+
+
+def test_nothing_to_draft_is_no_decision() -> None:
+    assert controller().decide(view(2, most=0)).code == "none_possible"
+
+
+def policy(**changes: object) -> SpeculatingPolicy:
+    config = ServingConfig(mode=BatchingMode.CONTINUOUS, speculation=SpeculationMode.PROMPT_LOOKUP, **changes)
+    built = build_policy(config, machine())
+    assert isinstance(built, SpeculatingPolicy)
+    return built
+
+
+def test_a_step_with_prompts_has_no_drafts() -> None:
+    assert policy().plan(view(2)).draft_tokens
+    assert not policy().plan(view(2, prefill=8)).draft_tokens
+
+
+def test_drafts_stay_within_the_token_budget() -> None:
+    assert sum(policy(token_budget=5).plan(view(2)).draft_tokens.values()) == 3
+    assert not policy(token_budget=2).plan(view(2)).draft_tokens
+
+
+def test_a_fixed_length_is_kept_whatever_it_costs() -> None:
+    plan = policy(draft_tokens=3).plan(view(2))
+    assert plan.draft_tokens == {0: 3, 1: 3}
+    assert plan.valid_for_steps == 1
+    assert plan.reason.operands["drafts"] == 6
+    assert not policy(draft_tokens=0).plan(view(2)).draft_tokens
+
+
+def test_without_speculation_nothing_is_wrapped() -> None:
+    assert not isinstance(build_policy(ServingConfig()), SpeculatingPolicy)
+
+
+def test_a_tier_that_no_line_follows_is_learned() -> None:
+    """4 tokens 16 ms, 5 tokens 24 ms, 16 tokens 25 ms: the best length is just under the step or far above it."""
+    model = machine(12e-3, 1e-3)
+    verify = VerifyTime(model)
+    true_s = {0: 12e-3, 1: 14e-3, 2: 15e-3, 3: 16e-3, 4: 24e-3, 7: 24e-3, 15: 25e-3}
+    for _ in range(30):
+        for extra, seconds in true_s.items():
+            verify.observe(StepWork(1 + extra, 1, 100, 100 * (1 + extra)), seconds, extra)
+    found = verify.predict_s(1, 100, np.array(list(true_s)))
+    np.testing.assert_allclose(found, list(true_s.values()), rtol=0.03)
+    # Two together were never seen: they take the shape of one.
+    assert np.all(np.diff(verify.predict_s(2, 200, np.arange(8))) > -1e-3)
+
+
+def test_drafting_time_is_told_from_rounds_tokens_and_reading() -> None:
+    dice = np.random.default_rng(1)
+    timing = DraftTime()
+    for _ in range(200):
+        rounds, each, read = (int(n) for n in dice.integers((1, 1, 0), (8, 9, 100)))
+        timing.observe(rounds, rounds * each, read, 3e-3 * rounds + 2e-4 * rounds * each + 5e-5 * read)
+    np.testing.assert_allclose(timing.coefficients_s, (3e-3, 2e-4, 5e-5), rtol=0.05)
