@@ -20,7 +20,7 @@ from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.decisions import Reason, StepWork
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import BATCH, RequestLimits
-from setpoint.record_columns import STEP_COLUMNS
+from setpoint.record.columns import STEP_COLUMNS
 
 
 def sequence(prompt: int = 6, *, tokens: int = 5, number: int = 0, **fields: object) -> Sequence:

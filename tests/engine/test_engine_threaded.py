@@ -24,7 +24,7 @@ from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import Admit, Reject
 from setpoint.policy.modes import build_policy
 from setpoint.policy.views import RequestLimits, RequestView, SystemView
-from setpoint.record_columns import STEP_COLUMNS
+from setpoint.record.columns import STEP_COLUMNS
 
 LETTERS_IN_ORDER = "abcdefghijklmnopqrstuvwxyz"
 

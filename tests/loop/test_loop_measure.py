@@ -12,7 +12,7 @@ import pytest
 from loop_world import mock_in_thread, requirement_file, running, setpoint, wait_for_words
 
 from setpoint.record import EXIT_BAD_INPUT, EXIT_INVALID, EXIT_MET, EXIT_MISSED, Report
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.report.files import read_run
 
 SHORT = ("--rate", "30/s", "--duration", "1s", "--warmup", "0", "--output-tokens", "6")

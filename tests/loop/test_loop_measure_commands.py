@@ -18,7 +18,7 @@ from loop_world import running, setpoint, wait_for_words
 from setpoint.measure.mock import MockOptions, MockProcess
 from setpoint.measure.mock.options import parse_behaviours
 from setpoint.record import EXIT_BAD_INPUT, EXIT_INCONCLUSIVE, EXIT_INVALID, EXIT_MET, EXIT_MISSED, Report, Verdict
-from setpoint.record_columns import REQUEST_COLUMNS, TOKEN_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS, TOKEN_COLUMNS
 from setpoint.report.files import read_run
 
 TTFT_S, ITL_S = 0.03, 0.004

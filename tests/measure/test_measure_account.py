@@ -22,7 +22,7 @@ from setpoint.measure.running import Progress, RunningFigures
 from setpoint.measure.self_check import ClientCheck, client_check, judge_client
 from setpoint.measure.sse import StreamReader
 from setpoint.record import Phase, RequestClass
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos
 
 

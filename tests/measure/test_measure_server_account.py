@@ -9,7 +9,7 @@ import pytest
 from setpoint.measure.power import PowerReading, PowerSide
 from setpoint.measure.server_account import ServerFigures, ServerSide, server_figures, with_server_figures
 from setpoint.record import Phase, PhaseMeasures, Summary
-from setpoint.record_columns import SERVER_COLUMNS
+from setpoint.record.columns import SERVER_COLUMNS
 
 
 def side_of(**metrics: list[float | None]) -> ServerSide:

@@ -9,7 +9,7 @@ import pytest
 from measure_helpers import even_plan, run_against_mock
 from mock_server import MockServer
 
-from setpoint.record_columns import DECISION_COLUMNS, STEP_COLUMNS
+from setpoint.record.columns import DECISION_COLUMNS, STEP_COLUMNS
 
 
 def since(path: str) -> int:

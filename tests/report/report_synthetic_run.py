@@ -23,7 +23,7 @@ from setpoint.record import (
     Validity,
     Verdict,
 )
-from setpoint.record_columns import REQUEST_COLUMNS, STEP_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS, STEP_COLUMNS
 
 TTFT_LIMIT_S, ITL_LIMIT_S, BURST_TTFT_LIMIT_S = 0.5, 0.08, 2.5
 PHASES = ((Phase.WARMUP, 8.0, 2.2), (Phase.SUSTAINED, 90.0, 2.2), (Phase.BURST, 15.0, 7.0), (Phase.RECOVERY, 12.0, 2.2))

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from setpoint.record import Phase, RequestClass
-from setpoint.record_columns import REQUEST_COLUMNS, STEP_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS, STEP_COLUMNS
 
 
 def row(

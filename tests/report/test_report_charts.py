@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.record import Phase
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.report.charts.frame import thin
 from setpoint.report.charts.labels import Area, Mark, place_labels
 from setpoint.report.charts.samples import RequestSamples

@@ -14,7 +14,7 @@ import pytest
 from request_rows import row, served, step_table, table
 
 from setpoint.record import Report, SloReport, Validity, Verdict
-from setpoint.record_columns import DECISION_COLUMNS, LATER_REQUEST_COLUMNS, REQUEST_COLUMNS, SERVER_COLUMNS
+from setpoint.record.columns import DECISION_COLUMNS, LATER_REQUEST_COLUMNS, REQUEST_COLUMNS, SERVER_COLUMNS
 from setpoint.report.exports.tokens import tokens_table
 from setpoint.report.files import (
     SCHEMA_FILE,

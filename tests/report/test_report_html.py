@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 
 from chromium import chromium
 from setpoint.record import Phase, Report
-from setpoint.record_columns import SERVER_COLUMNS
+from setpoint.record.columns import SERVER_COLUMNS
 from setpoint.report.charts.timeline import MOST_DOTS
 from setpoint.report.html import render_html
 

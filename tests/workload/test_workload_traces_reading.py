@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workload_trace_files import AZURE_HEADING, azure, burstgpt, mooncake, own, talk, write
 
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.workload.traces import FORMATS, Trace, TraceError, read_trace
 from setpoint.workload.traces.own import NEEDED
 from setpoint.workload.traces.rows import MAX_LINE_CHARS

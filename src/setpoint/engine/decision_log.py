@@ -1,4 +1,4 @@
-"""Every decision about a request and why, kept in a bounded ring for whoever asks (``record_columns.DECISION_COLUMNS``).
+"""Every decision about a request and why, kept in a bounded ring for whoever asks (``record.columns.DECISION_COLUMNS``).
 
 Recording stores references and numbers that are at hand; names and words are made when somebody reads. What a step as a whole
 was given (its prefill budget and why) is in its ``StepRecord``.
@@ -102,7 +102,7 @@ class DecisionLog:
         self._add(now_s, step, _END, sequence, finish, _NOTHING, facts)
 
     def columns(self, since: int) -> tuple[dict[str, list[object]], int]:
-        """Decisions numbered ``since`` and later as columns (``record_columns.DECISION_COLUMNS``), and the next number."""
+        """Decisions numbered ``since`` and later as columns (``record.columns.DECISION_COLUMNS``), and the next number."""
         kept = list(self._entries)
         total = kept[-1][0] + 1 if kept else 0
         chosen = list(islice(kept, max(0, since - (total - len(kept))), None))

@@ -137,9 +137,9 @@ class EngineService(Protocol):
         ...
 
     def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
-        """Recorded steps from number ``since`` as columns named as in ``record_columns.STEP_COLUMNS`` (a bounded ring)."""
+        """Recorded steps from number ``since`` as columns named as in ``record.columns.STEP_COLUMNS`` (a bounded ring)."""
         ...
 
     def decision_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
-        """Decisions from number ``since`` as columns named as in ``record_columns.DECISION_COLUMNS`` (a bounded ring)."""
+        """Decisions from number ``since`` as columns named as in ``record.columns.DECISION_COLUMNS`` (a bounded ring)."""
         ...

@@ -13,7 +13,7 @@ RING_STEPS = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step; the names are the columns of ``record_columns.STEP_COLUMNS``.
+    """One step; the names are the columns of ``record.columns.STEP_COLUMNS``.
 
     drafts: requests with a draft. drafted, accepted: draft tokens verified and accepted. draft_s: seconds that drafting took
     before ``start_s``.

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One candidate's rows (``record_columns.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity.
+    """One candidate's rows (``record.columns.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity.
 
-    client, server: as ``record.Candidate`` has them. server_table: as ``record_columns.SERVER_COLUMNS``, ``None`` without
-    metrics. decisions: as ``record_columns.DECISION_COLUMNS``, ``None`` where the engine is not ours.
+    client, server: as ``record.Candidate`` has them. server_table: as ``record.columns.SERVER_COLUMNS``, ``None`` without
+    metrics. decisions: as ``record.columns.DECISION_COLUMNS``, ``None`` where the engine is not ours.
     """
 
     requests: pa.Table

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from setpoint.measure.outcome import RequestOutcome
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 
 _AS_THEY_ARE = tuple(name for name in REQUEST_COLUMNS.names if name not in ("candidate", "token_times_s", "error"))
 
 
 def requests_table(rows: Sequence[RequestOutcome], candidate: str) -> pa.Table:
-    """One row a request, columns as ``record_columns.REQUEST_COLUMNS``, in order of the intended send."""
+    """One row a request, columns as ``record.columns.REQUEST_COLUMNS``, in order of the intended send."""
     rows = sorted(rows, key=lambda row: (row.intended_s, row.index))
     columns: dict[str, pa.Array] = {
         name: pa.array([getattr(row, name, None) for row in rows], REQUEST_COLUMNS.field(name).type) for name in _AS_THEY_ARE

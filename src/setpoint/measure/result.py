@@ -49,19 +49,19 @@ class LoadResult:
         return sum(row.attempts for row in self.outcomes) / len(self.outcomes) if self.outcomes else None
 
     def requests(self, candidate: str) -> pa.Table:
-        """``requests.parquet``: columns as ``record_columns.REQUEST_COLUMNS``."""
+        """``requests.parquet``: columns as ``record.columns.REQUEST_COLUMNS``."""
         from setpoint.measure.recording import requests_table  # Arrow is not needed to begin
 
         return requests_table(self.outcomes, candidate)
 
     def steps(self, candidate: str) -> pa.Table | None:
-        """``steps.parquet``: columns as ``record_columns.STEP_COLUMNS``; ``None`` where the engine is not ours."""
+        """``steps.parquet``: columns as ``record.columns.STEP_COLUMNS``; ``None`` where the engine is not ours."""
         from setpoint.measure.recording import named_table  # Arrow is not needed to begin
 
         return named_table(self.server.steps, candidate)
 
     def decisions(self, candidate: str) -> pa.Table | None:
-        """``decisions.parquet``: columns as ``record_columns.DECISION_COLUMNS``; ``None`` where the engine is not ours."""
+        """``decisions.parquet``: columns as ``record.columns.DECISION_COLUMNS``; ``None`` where the engine is not ours."""
         from setpoint.measure.recording import named_table  # Arrow is not needed to begin
 
         return named_table(self.server.decisions, candidate)

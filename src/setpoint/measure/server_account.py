@@ -69,8 +69,8 @@ class ServerSide:
     kind: whose pages they are, such as ``vllm`` or ``dynamo (vllm)``; ``None`` if none was understood.
     metrics_times_s, metrics: one entry a scrape, by the names of ``server_kinds``; ``None`` where a page lacked it.
     Counters are as scraped. scrape_s_max: the slowest page; half of it bounds the error of the times.
-    requests: by ``x-request-id``. steps, decisions: as ``record_columns.STEP_COLUMNS`` and
-    ``record_columns.DECISION_COLUMNS``, ``candidate`` null.
+    requests: by ``x-request-id``. steps, decisions: as ``record.columns.STEP_COLUMNS`` and
+    ``record.columns.DECISION_COLUMNS``, ``candidate`` null.
     clock_error_s: half the best round trip of a record page, the bound of the error of the steps' times.
     restarts_s: when a counter was found to have begun again. notes: what could not be read.
     """
@@ -170,10 +170,10 @@ class ServerSide:
         }
 
     def table(self, candidate: str) -> pa.Table:
-        """Everything that was read, as ``record_columns.SERVER_COLUMNS``, in order of time within each name."""
+        """Everything that was read, as ``record.columns.SERVER_COLUMNS``, in order of time within each name."""
         import pyarrow as pa
 
-        from setpoint.record_columns import SERVER_COLUMNS
+        from setpoint.record.columns import SERVER_COLUMNS
 
         names, times_s, values = [], [], []
         for name, series in self._all_series():

@@ -61,7 +61,7 @@ def read_records(
         return ServerRecords({}, None, None)
     offset_s, error_s = offset
     named = [_server_request(entry) for _, page in requests for entry in page["requests"]]
-    from setpoint.record_columns import DECISION_COLUMNS, STEP_COLUMNS  # Arrow is not needed to begin
+    from setpoint.record.columns import DECISION_COLUMNS, STEP_COLUMNS  # Arrow is not needed to begin
 
     zero_s = offset_s + start_s
     table = _table(STEP_COLUMNS, "end_s", [page["columns"] for _, page in steps], zero_s)

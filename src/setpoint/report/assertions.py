@@ -37,7 +37,7 @@ LEAST_BINS = 8
 
 
 def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion) -> SloCheck:
-    """Judge one claim on the table of all phases (``record_columns.REQUEST_COLUMNS``, completed rows already classified).
+    """Judge one claim on the table of all phases (``record.columns.REQUEST_COLUMNS``, completed rows already classified).
 
     ``span`` is the phase of the claim; without one (the phase was not run) the claim is inconclusive.
     """

@@ -19,7 +19,7 @@ STALL_LIMIT_S = 0.5
 def with_extras(
     measures: PhaseMeasures, table: pa.Table, phase: Phase, *, stall_limit_s: float = STALL_LIMIT_S
 ) -> PhaseMeasures:
-    """``measures`` with the figures that the request table (``record_columns.REQUEST_COLUMNS``, all phases) has besides.
+    """``measures`` with the figures that the request table (``record.columns.REQUEST_COLUMNS``, all phases) has besides.
 
     From the send: the answers of served requests, counted from the bytes on the socket instead of the intended send; the
     difference is the client's own wait. Connecting: of the requests for which a connection was opened. A refusal counts

@@ -91,7 +91,7 @@ def phase_measures(
     steps: pa.Table | None = None,
     price: Price | None = None,
 ) -> PhaseMeasures:
-    """Every figure of ``phase`` of one candidate (``record_columns.REQUEST_COLUMNS``, ``record_columns.STEP_COLUMNS``).
+    """Every figure of ``phase`` of one candidate (``record.columns.REQUEST_COLUMNS``, ``record.columns.STEP_COLUMNS``).
 
     Requests belong to the phase they were intended for and are followed to their end; completed ones are classified
     anew by ``slos`` (``request_slos``). Latencies are over the served requests, with unfinished ones censored: in a steady

@@ -22,7 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, core_schema, to_json
 
 from setpoint.record import SCHEMA_VERSION, Record, Report
-from setpoint.record_columns import (
+from setpoint.record.columns import (
     DECISION_COLUMNS,
     LATER_REQUEST_COLUMNS,
     LATER_STEP_COLUMNS,

@@ -56,7 +56,7 @@ class JudgedPhase:
 
 
 def judge(requests: pa.Table, requirement: Requirement) -> SloReport:
-    """The verdict on one candidate from its request table (``record_columns.REQUEST_COLUMNS``, all phases).
+    """The verdict on one candidate from its request table (``record.columns.REQUEST_COLUMNS``, all phases).
 
     ``requirement.slo`` is judged on the sustained phase and ``slo_burst`` on the burst, one check a limit. A check is
     met when it is shown at 95 % that the limit is held, missed when it is shown that it is not, and otherwise, or with too

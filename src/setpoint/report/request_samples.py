@@ -112,7 +112,7 @@ def phase_rows(table: pa.Table, phase: Phase) -> pa.Table:
 
 
 def read_requests(table: pa.Table) -> Requests:
-    """The table (``record_columns.REQUEST_COLUMNS``) as columns, rows in the table's order."""
+    """The table (``record.columns.REQUEST_COLUMNS``) as columns, rows in the table's order."""
     first, last, ended = (_floats(table, name) for name in ("first_token_s", "last_token_s", "ended_s"))
     intended = _floats(table, "intended_s")
     lengths = pc.fill_null(pc.list_value_length(table["token_times_s"]), 0).to_numpy()

@@ -54,7 +54,7 @@ UNKNOWN = SteadyState(0.0, False, None, None, "")
 
 
 def steady_state(table: pa.Table, span: PhaseSpan | None = None, *, candidate: str | None = None) -> SteadyState:
-    """Judge the steadiness of the sustained phase from the request table of all phases (``record_columns.REQUEST_COLUMNS``).
+    """Judge the steadiness of the sustained phase from the request table of all phases (``record.columns.REQUEST_COLUMNS``).
 
     span: when the phase began and ended; without one, from its first to its last intended send. candidate: whose rows, if
     the table has several. Nothing is said of a phase with fewer than ``LEAST_ARRIVALS`` requests.

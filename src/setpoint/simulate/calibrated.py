@@ -1,6 +1,6 @@
 """A machine as one measured run of the embedded engine showed it: step times, the time around them, and how both vary.
 
-From the run's tables (``record_columns.STEP_COLUMNS``, ``REQUEST_COLUMNS`` and so on), nothing else:
+From the run's tables (``record.columns.STEP_COLUMNS``, ``REQUEST_COLUMNS`` and so on), nothing else:
 
 - the step: the formula of ``policy/step_time.py`` by non-negative least absolute relative error over all steps, times the
   median error of steps of as many tokens (powers of two; pulled to 1 as by ``TIER_PRIOR`` steps without error);

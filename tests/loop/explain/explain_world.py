@@ -17,7 +17,7 @@ from setpoint.policy.modes import build_policy
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import INTERACTIVE
 from setpoint.record import Candidate, Measured, Report, SloReport, Validity, Verdict
-from setpoint.record_columns import DECISION_COLUMNS, REQUEST_COLUMNS, STEP_COLUMNS
+from setpoint.record.columns import DECISION_COLUMNS, REQUEST_COLUMNS, STEP_COLUMNS
 from setpoint.report.figures import PhaseSpan, classify_run, phase_measures
 from setpoint.report.files import write_run
 from setpoint.requirement import Requirement, parse_requirement

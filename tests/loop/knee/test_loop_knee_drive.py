@@ -16,7 +16,7 @@ from setpoint.measure.event_loop import run
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.target import Target
 from setpoint.record import Report, Verdict
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.report.charts.knee import knee_figure
 from setpoint.requirement import Requirement
 from setpoint.workload.prompts import EstimatedPrompts

@@ -22,7 +22,7 @@ from setpoint.policy.decisions import Policy
 from setpoint.policy.modes import build_policy
 from setpoint.policy.views import INTERACTIVE, RequestLimits
 from setpoint.record import Phase, RequestClass
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.report.figures import classify_run
 from setpoint.report.format import percent, seconds
 from setpoint.requirement import LatencyMetric, Requirement

@@ -62,7 +62,7 @@ def _of_latency(slo: LatencySlo) -> Criterion:
 def probe_result(
     table: pa.Table, limits: tuple[Limit, ...], *, rate_rps: float, met: str, sizes: FloatArray | None = None
 ) -> ProbeResult:
-    """What the rows of one probe (``record_columns.REQUEST_COLUMNS``, classified) say.
+    """What the rows of one probe (``record.columns.REQUEST_COLUMNS``, classified) say.
 
     Counts are of the sustained phase; the trace has every request from the first one on, because the queue of the
     sustained phase began to build with them. sizes: planned sizes in the order of intended sends.

@@ -57,7 +57,7 @@ class KneeRun:
 
     @property
     def requests(self) -> pa.Table:
-        """The rows of all probes (``record_columns.REQUEST_COLUMNS``); the column ``candidate`` tells them apart."""
+        """The rows of all probes (``record.columns.REQUEST_COLUMNS``); the column ``candidate`` tells them apart."""
         return pa.concat_tables([probe.measured.requests for probe in self.probes])
 
     @property

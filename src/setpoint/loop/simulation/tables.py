@@ -1,4 +1,4 @@
-"""What became of the requests as a run's table (``record_columns.REQUEST_COLUMNS``); times of single tokens are not kept."""
+"""What became of the requests as a run's table (``record.columns.REQUEST_COLUMNS``); times of single tokens are not kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from setpoint.loop.simulation.figures import phase_requests
 from setpoint.record import RequestClass
-from setpoint.record_columns import REQUEST_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.simulate.run import Simulated
 
 STATUS = {RequestClass.OK: 200, RequestClass.SHED: 503, RequestClass.FAILED: 400}

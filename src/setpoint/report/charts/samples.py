@@ -81,7 +81,7 @@ class RequestSamples:
 
     @classmethod
     def read(cls, requests: pa.Table, candidate: str) -> RequestSamples:
-        """The rows of ``candidate`` in a table of ``record_columns.REQUEST_COLUMNS``."""
+        """The rows of ``candidate`` in a table of ``record.columns.REQUEST_COLUMNS``."""
         table = of_candidate(requests, candidate)
         gaps_s, gap_rows, gap_ends_s = _gaps(table)
         return cls(
@@ -155,7 +155,7 @@ class StepSamples:
 
     @classmethod
     def read(cls, steps: pa.Table | None, candidate: str) -> StepSamples | None:
-        """The rows of ``candidate`` in a table of ``record_columns.STEP_COLUMNS``; ``None`` if there are none."""
+        """The rows of ``candidate`` in a table of ``record.columns.STEP_COLUMNS``; ``None`` if there are none."""
         table = of_candidate(steps, candidate) if steps is not None else None
         if table is None or table.num_rows == 0:
             return None
@@ -191,7 +191,7 @@ class ServerSamples:
 
     @classmethod
     def read(cls, server: pa.Table | None, candidate: str) -> ServerSamples:
-        """The rows of ``candidate`` in a table of ``record_columns.SERVER_COLUMNS``; empty without one."""
+        """The rows of ``candidate`` in a table of ``record.columns.SERVER_COLUMNS``; empty without one."""
         table = of_candidate(server, candidate) if server is not None else None
         if table is None or table.num_rows == 0:
             return cls({})

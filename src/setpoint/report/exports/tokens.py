@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from setpoint.record_columns import TOKEN_COLUMNS
+from setpoint.record.columns import TOKEN_COLUMNS
 
 
 def tokens_table(requests: pa.Table) -> pa.Table:

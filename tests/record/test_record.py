@@ -22,7 +22,7 @@ from setpoint.record import (
     Summary,
     Verdict,
 )
-from setpoint.record_columns import REQUEST_COLUMNS, STEP_COLUMNS
+from setpoint.record.columns import REQUEST_COLUMNS, STEP_COLUMNS
 
 
 def measures(**classes: int) -> dict[str, Any]:

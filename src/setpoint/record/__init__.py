@@ -1,4 +1,4 @@
-"""The record of a run: one report schema for tune, measure and simulate (Parquet columns: ``record_columns``).
+"""The record of a run: one report schema for tune, measure and simulate (Parquet columns: ``record.columns``).
 
 A run is a folder: ``run.json``, ``requests.parquet``, ``steps.parquet`` (where the engine is ours), ``report.json`` and
 ``report.html``. Everything here is data; nothing here measures or decides.
