@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 # The tests below raise a false alarm in at most ALARM of runs, each; they are seeded, so they do not alarm by chance at all.
 ALARM = 1e-6
-DRAWS = 2000
+DRAWS = 4000
 TOGETHER = 40
 
 
