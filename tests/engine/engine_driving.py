@@ -7,10 +7,11 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 from setpoint.engine.batch import Batch, StepOutput
+from setpoint.engine.emission import Emission
 from setpoint.engine.executor import Executor, Ticket
 from setpoint.engine.request import FinishReason, GenerationRequest
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 
 MOST_STEPS = 20_000
 ARRIVALS_PER_STEP = 2

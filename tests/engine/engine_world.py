@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from setpoint.engine.batch import Batch, BatchItem, StepOutput
+from setpoint.engine.emission import Emission
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock, counting_tokens
 from setpoint.engine.speculation.building import build_speculator, longest_draft
 from setpoint.engine.speculation.simulated import PartlyRight
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.step_record import StepRecord
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult, StepWork

@@ -6,9 +6,10 @@ import pytest
 from engine_world import MODEL_LEN, MemoryExecutor, WatchedPolicy, alone, step_seconds
 
 from setpoint.engine.batch import Batch, StepOutput
+from setpoint.engine.emission import Emission
 from setpoint.engine.request import EngineFailed, FinishReason, GenerationRequest, InvalidRequest, Rejected, SamplingParams
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.modes import build_policy

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from engine_stepped import Rig, SteppedExecutor, all_of, in_event_loop, make_rig, running, text_of
 
+from setpoint.engine.emission import Emission
 from setpoint.engine.executor import Executor
 from setpoint.engine.request import EngineFailed, FinishReason
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.threaded import ThreadedEngine
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.continuous import ContinuousPolicy

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from hypothesis import strategies as st
 
+from setpoint.engine.emission import Emission
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence as EngineSequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.modes import build_policy

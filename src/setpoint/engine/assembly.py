@@ -102,8 +102,8 @@ class Assembler:
         ]
         return make_batch(items + prefills)
 
-    def _grow(self, sequence: Sequence, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> bool:
-        """One more block for ``sequence``, preempting if there is none; False if that was ``sequence`` itself."""
+    def _grow(self, sequence: Sequence, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> None:
+        """One more block for ``sequence``, preempting if there is none; none if that was ``sequence`` itself."""
         if not self._pool.available:
             for victim in victims(plan, running):
                 if not victim.holds_blocks:
@@ -113,11 +113,10 @@ class Assembler:
                 victim.preempted_for = sequence.request.name
                 preempted.append(victim)
                 if victim is sequence:
-                    return False
+                    return
                 if self._pool.available:
                     break
         self._add_block(sequence)
-        return True
 
     def _add_block(self, sequence: Sequence) -> None:
         sequence.blocks += self._pool.allocate(1)

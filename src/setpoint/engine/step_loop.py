@@ -13,8 +13,7 @@ from itertools import islice, pairwise
 from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.batch import Batch
 from setpoint.engine.decision_log import DecisionLog
-from setpoint.engine.emission import Counters as Counters
-from setpoint.engine.emission import Emission as Emission
+from setpoint.engine.emission import Counters, Emission
 from setpoint.engine.executor import Executor, Ticket
 from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected

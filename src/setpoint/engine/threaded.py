@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 
 from setpoint.engine.detokenize import TextStream
+from setpoint.engine.emission import Emission
 from setpoint.engine.executor import Executor
 from setpoint.engine.gauges import gauges_of
 from setpoint.engine.handing_over import EndedRequests, deliver, refuse, resolve, words
@@ -37,7 +38,7 @@ from setpoint.engine.request import (
 )
 from setpoint.engine.restarts import NO_RESTARTS, Recovery, RestartLimits
 from setpoint.engine.service import EngineGauges
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.step_watch import StepWatch
 from setpoint.engine.stream import EngineStream, LiveRequest
 from setpoint.engine.tokenizer import ModelTokenizer

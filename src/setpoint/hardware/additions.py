@@ -9,7 +9,7 @@ import yaml
 
 from setpoint.hardware.accelerator import accelerator_from
 from setpoint.hardware.errors import HardwareError
-from setpoint.hardware.model_catalogue import plain_name
+from setpoint.hardware.model_catalogue import config_fields, plain_name
 from setpoint.hardware.model_config import facts_from_config
 from setpoint.hardware.user_data import user_folder
 
@@ -26,12 +26,7 @@ def add_accelerator(file: Path) -> Path:
 
 def add_model(file: Path, name: str | None) -> Path:
     """Keep the ``config.json`` at ``file`` under ``name`` and return where. Raises ``HardwareError`` and ``OSError``."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HardwareError(f"{file}: cannot be read as JSON: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise HardwareError(f"{file}: expected the fields of a config.json, found {type(config).__name__}")
+    config = config_fields(file)
     called = plain_name(str(name or config.get("name") or config.get("_name_or_path") or file.resolve().parent.name))
     facts_from_config(config, name=called, where=str(file))
     return _kept("models", f"{called}.json", json.dumps({**config, "name": called}, indent=1) + "\n")

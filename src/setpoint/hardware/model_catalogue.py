@@ -86,7 +86,7 @@ def _own() -> dict[str, ModelFacts]:
 
 
 def _names(file: Traversable) -> Iterator[tuple[str, ModelFacts]]:
-    config = _json(file)
+    config = config_fields(file)
     facts = facts_from_config(config, name=str(config.get("name") or file.name.removesuffix(".json")), where=str(file))
     for spelling in (facts.name, *(str(each) for each in config.get("aliases") or ())):
         yield plain_name(spelling), facts
@@ -97,12 +97,13 @@ def _from_file(path: Path) -> ModelFacts:
         from setpoint.hardware.gguf_header import facts_from_gguf
 
         return facts_from_gguf(path)
-    config = _json(path)
+    config = config_fields(path)
     name = str(config.get("name") or config.get("_name_or_path") or path.resolve().parent.name)
     return facts_from_config(config, name=name, where=str(path))
 
 
-def _json(file: Traversable) -> Mapping[str, Any]:
+def config_fields(file: Traversable) -> Mapping[str, Any]:
+    """The fields of the ``config.json`` at ``file``. Raises ``HardwareError``."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -6,13 +6,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
-from markupsafe import Markup
+from jinja2 import Template
 
 from setpoint.plan.figures import colours_of, context_figure, load_figure, pareto_figure
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.words import probability, spare, usd_per_hour, usd_per_million
-from setpoint.report.format import number, percent, printable, seconds
+from setpoint.report.format import number, percent, seconds
+from setpoint.report.page_environment import page_environment
 from setpoint.report.words import requirement_facts
 
 BANNERS = {
@@ -54,23 +54,10 @@ def _template() -> Template:
     own = files("setpoint.plan").joinpath("assets")
     shared = files("setpoint.report").joinpath("assets")
     sources = {"plan.html.j2": own.joinpath("plan.html.j2").read_text(encoding="utf-8")}
-    environment = Environment(
-        loader=DictLoader(sources),
-        autoescape=True,
-        finalize=_finished,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = Markup  # drawn by charts, where every text is escaped
     style = shared.joinpath("report.css").read_text(encoding="utf-8") + own.joinpath("plan.css").read_text(encoding="utf-8")
-    environment.globals["style_sheet"] = Markup(style)
-    environment.globals["script"] = Markup(shared.joinpath("report.js").read_text(encoding="utf-8"))
+    script = shared.joinpath("report.js").read_text(encoding="utf-8")
+    environment = page_environment(sources, style_sheet=style, script=script)
     return environment.get_template("plan.html.j2")
-
-
-def _finished(value: object) -> object:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _row(ranked: Ranked, colours: dict[str, str], chosen: bool) -> dict[str, Any]:

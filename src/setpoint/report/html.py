@@ -6,13 +6,12 @@ from functools import cache
 from importlib.resources import files
 
 import pyarrow as pa
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
-from markupsafe import Markup
+from jinja2 import Template
 
 from setpoint.record import Report, RequestClass
 from setpoint.report.client_words import client_facts
 from setpoint.report.figure_set import PHASES, draw
-from setpoint.report.format import printable
+from setpoint.report.page_environment import page_environment
 from setpoint.report.server_words import server_facts
 from setpoint.report.tables import OVERVIEW_COLUMNS, candidate_rows, check_rows
 from setpoint.report.verdicts import headline, in_focus, is_streaming, outcome, split_why
@@ -22,27 +21,12 @@ ASSETS = ("report.html.j2", "figures.html.j2", "candidates.html.j2", "definition
 KIND_WORDS = {"tune": "Tuning report", "measure": "Measurement report", "simulate": "Simulation report"}
 
 
-def _finished(value: object) -> object:
-    """Every text on its way into the page loses its control characters; markup drawn here has none."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 @cache
 def _template() -> Template:
     """The page's template; the style sheet and the script are put into it as they are."""
     folder = files("setpoint.report").joinpath("assets")
     sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ASSETS}
-    environment = Environment(
-        loader=DictLoader(sources),
-        autoescape=True,
-        finalize=_finished,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = Markup  # drawn by charts/, where every text is escaped
-    environment.globals["style_sheet"] = Markup(sources["report.css"])
-    environment.globals["script"] = Markup(sources["report.js"])
+    environment = page_environment(sources, style_sheet=sources["report.css"], script=sources["report.js"])
     return environment.get_template("report.html.j2")
 
 

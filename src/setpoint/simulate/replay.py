@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from setpoint.engine.decision_log import DecisionLog
+from setpoint.engine.emission import Emission
 from setpoint.engine.kv_blocks import ROOT_HASH, chain_hash
 from setpoint.engine.request import FinishReason, GenerationRequest, InvalidRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence as EngineSequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.step_record import StepRing
 from setpoint.policy.decisions import Policy, StepWork
 from setpoint.policy.step_time import StepTimeModel

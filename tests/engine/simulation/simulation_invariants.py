@@ -12,8 +12,9 @@ from simulation_clients import Client
 from simulation_recipe import Recipe
 
 from setpoint.engine.batch import Batch
+from setpoint.engine.emission import Emission
 from setpoint.engine.request import FinishReason
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.views import columns
 from setpoint.policy.configuration import BatchingMode
 from setpoint.policy.decisions import Admit, Reject, StepPlan

@@ -25,11 +25,12 @@ from simulation_invariants import (
 )
 from simulation_recipe import Recipe, draw
 
+from setpoint.engine.emission import Emission
 from setpoint.engine.request import EngineFailed, FinishReason, Rejected
 from setpoint.engine.simulated import VirtualClock
 from setpoint.engine.speculation.building import build_speculator, longest_draft
 from setpoint.engine.speculation.simulated import PartlyRight
-from setpoint.engine.step_loop import Emission, StepLoop
+from setpoint.engine.step_loop import StepLoop
 from setpoint.policy.configuration import BatchingMode
 from setpoint.policy.decisions import Admit, Policy, Reject, StepPlan, StepResult
 from setpoint.policy.modes import build_policy
