@@ -6,7 +6,8 @@ more answer stays within everybody's ITL. Requests without limits are bounded by
 fill only half of it. An idle engine admits whatever it can serve.
 
 So that overload does not filter by length, the wait a request may find is judged with the work of a long one of late
-(``RESERVE_QUANTILE``), at most ``RESERVE_SHARE`` of its limit: a short prompt does not slip in where a long one could not.
+(``RESERVE_QUANTILE``), at most a learned share of its limit (``policy/length_share.py``): a short prompt does not slip in where
+a long one could not.
 
 While an answer is under way, the number of others moves from what it is now towards its mean of late: half of either is
 taken, with the prompts that come in while so many answers end.
@@ -43,7 +44,6 @@ from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns
 
 RESERVE_QUANTILE = 0.9
-RESERVE_SHARE = 0.3
 RESERVE_SAMPLES = 128
 ITL_MARGIN = 0.15
 MEAN_RATE = 0.02

@@ -16,13 +16,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from setpoint.policy.admission import RESERVE_SHARE, Outlook, Outlooks
+from setpoint.policy.admission import Outlook, Outlooks
 from setpoint.policy.backlog import StepLimits, machine_of, pace_s, tightest_gap_s
 from setpoint.policy.batch_class import LeftOver
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
 from setpoint.policy.doomed import doom_reasons, doomed
 from setpoint.policy.fifo import steady_for
 from setpoint.policy.forecast import Machine, Prompt
+from setpoint.policy.length_share import LengthShare
 from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.margin import LearnedMargin
 from setpoint.policy.order import aged_batch, most_urgent, order_rule, urgency_keys
@@ -31,6 +32,7 @@ from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.tenant_room import TenantRoom
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import (
     BATCH,
@@ -81,6 +83,8 @@ class SetpointPolicy:
         self.tenants = TenantCounters()
         self.promises = Promises()
         self.outcomes = Outcomes(self.lengths, self.tenants)
+        self.length_share = LengthShare()
+        self.tenant_room = TenantRoom()
         self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS)
         self._reading_gap_s = inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
@@ -102,6 +106,7 @@ class SetpointPolicy:
             return Reject(Reason("too_early", {"due_in_s": promise.due_s - now_s}), promise.due_s - now_s)
         if promise is None and request.request_class == INTERACTIVE:  # Batch work yields, so it takes no room away.
             self.promises.fresh.offered(now_s, outlook.work_s)
+            self.tenant_room.asked(request.tenant, now_s, outlook.work_s)
         if queue_is_full(self._max_waiting, request.request_class, system):
             counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
             after_s = min(outlook.first_s, MOST_WAIT_S) / max(1, system.waiting)
@@ -114,6 +119,8 @@ class SetpointPolicy:
             if due:
                 behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
                 verdict = self._judge(request, behind, now_s, careful=True)
+        if promise is None and request.request_class == INTERACTIVE:
+            self.length_share.decided(outlook.work_s, admitted=verdict.code == "fits")
         if verdict.code == "fits":
             return self._admit(request, outlook, now_s, "fits", promise, verdict.operands)
         operands = {"over_s": verdict.over_s, **verdict.operands}
@@ -124,10 +131,12 @@ class SetpointPolicy:
         waited_s = now_s - request.sent_s
         limits = request.limits
         gap_s = outlook.gap_s
-        seen: dict[str, float] = {}
-        if outlook.allowed_gap_s < inf:
-            seen |= {"itl_s": gap_s, "itl_limit_s": outlook.allowed_gap_s}
-        if gap_s > outlook.allowed_gap_s and careful:
+        room = self.tenant_room.of(request.tenant, now_s) if careful else 0.0
+        allowed_gap_s = outlook.allowed_gap_s * (1.0 - room)
+        seen: dict[str, float] = {"others_room": room} if room else {}
+        if allowed_gap_s < inf:
+            seen |= {"itl_s": gap_s, "itl_limit_s": allowed_gap_s}
+        if gap_s > allowed_gap_s and careful:
             return Verdict("itl_would_be", outlook.gap_frees_s, seen)
         bounds = [("e2e", limits.e2e_s, outlook.end_s, outlook.reserve_end_s, self.outcomes.end_margin.share)]
         if request.streaming:
@@ -136,7 +145,7 @@ class SetpointPolicy:
         for name, limit_s, forecast_s, reserve_s, margin in bounds:
             if limit_s is None:
                 continue
-            kept_s = (margin * limit_s + min(reserve_s, RESERVE_SHARE * limit_s)) if careful else 0.0
+            kept_s = ((margin + room) * limit_s + min(reserve_s, self.length_share.share * limit_s)) if careful else 0.0
             over_s = waited_s + forecast_s + kept_s - limit_s
             seen |= {f"{name}_s": waited_s + forecast_s, f"{name}_limit_s": limit_s, f"{name}_margin_s": kept_s}
             if over_s > 0:
@@ -155,6 +164,7 @@ class SetpointPolicy:
         if promise is not None:
             self.promises.kept(request.fingerprint)
         self.outcomes.admitted(request, first_s=now_s + outlook.first_s, end_s=now_s + outlook.end_s)
+        self.tenant_room.admitted(request.tenant, outlook.work_s)
         return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s, **seen}))
 
     def _refuse(self, request: RequestView, outlook: Outlook, now_s: float, reason: Reason, after_s: float) -> Reject:

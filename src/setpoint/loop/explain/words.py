@@ -72,6 +72,8 @@ def compared_words(operands: Mapping[str, float]) -> list[str]:
         kept_s = operands.get(f"{name}_margin_s", 0.0)
         margin = f" less a margin of {seconds(kept_s)}" if kept_s else ""
         found.append(f"{shown} forecast {seconds(operands[f'{name}_s'])}, limit {seconds(operands[f'{name}_limit_s'])}{margin}")
+    if operands.get("others_room"):
+        found.append(f"{operands['others_room']:.0%} of every limit kept for other tenants")
     return found
 
 
