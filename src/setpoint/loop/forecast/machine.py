@@ -61,7 +61,7 @@ class StretchedTimer:
         return self.stretch * base_s, self.stretch * read_s, self.stretch * product_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KnownMachine:
     """What forecasts are made from.
 
@@ -138,8 +138,12 @@ def machine_of_hardware(requirement: Requirement) -> KnownMachine:
         "transferred": "a calibration of another model on this machine",
         "physics": "physics: bytes and operations over this machine's bandwidth and speed",
     }[source]
-    # The residual of a calibration's steps is scatter between steps, and drift between hours besides.
-    return KnownMachine(timer, source, max(timer.relative_error, LEAST_ERROR), words, coefficients=_line_of(timer))
+    return machine_of_timer(timer, words, timer.relative_error)
+
+
+def machine_of_timer(timer: StepTimer, words: str, error: float) -> KnownMachine:
+    """From a timer alone. ``error`` is at least ``LEAST_ERROR``."""
+    return KnownMachine(timer, _source(timer.source), max(error, LEAST_ERROR), words, coefficients=_line_of(timer))
 
 
 def machine_of_runs(runs: Sequence[MeasuredTables]) -> KnownMachine:
