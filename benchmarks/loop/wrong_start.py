@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/loop/wrong_start.py REQUIREMENT.yaml --output runs/wrong --factor 2 [--duration 30s]
 
-Writes ``OUTPUT/wrong.json``: what the catalogue believes of this machine, as a calibration of steps with every number times the
-factor and an error of 10 % that it does not keep; then runs ``setpoint tune --calibration`` on it. Compare with a run without.
+Writes ``OUTPUT-wrong.json``: what is believed of this machine (``--of``: what that run taught), as a calibration of steps with every
+number times the factor and an error of 10 % that it does not keep; then runs ``setpoint tune --calibration`` on it. Compare
+with a run without.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ def main() -> int:
     parser.add_argument("requirement", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--factor", type=float, required=True, help="every coefficient times this")
+    parser.add_argument("--of", type=Path, default=None, help="run folder whose steps are the right calibration")
     parser.add_argument("--duration", default=None, help="length of the sustained phase, as of setpoint tune")
     told = parser.parse_args()
-    told.output.mkdir(parents=True, exist_ok=True)
-    file = told.output / "wrong.json"
-    file.write_text(json.dumps(wrong(told.requirement, told.factor), indent=1) + "\n", encoding="utf-8")
+    file = told.output.with_name(f"{told.output.name}-wrong.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(wrong(told.requirement, told.of, told.factor), indent=1) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "setpoint", "tune", str(told.requirement), "--output", str(told.output)]
     command += ["--calibration", str(file), *(["--duration", told.duration] if told.duration else [])]
     return subprocess.run(command, check=False).returncode
 
 
-def wrong(requirement: Path, factor: float) -> dict[str, object]:
+def wrong(requirement: Path, of: Path | None, factor: float) -> dict[str, object]:
     """A calibration file's content."""
-    believed = prior_machine(load_requirement(requirement), None, print).coefficients
+    believed = prior_machine(load_requirement(requirement), of, print).coefficients
     fit = {
         "step_s": believed["base_s"] * factor,
         "prompt_s": 0.0,
