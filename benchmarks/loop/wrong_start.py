@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/loop/wrong_start.py REQUIREMENT.yaml --output runs/wrong --factor 2 [--duration 30s]
 
-Writes ``OUTPUT-wrong.json``: what is believed of this machine (``--of``: what that run taught), as a calibration of steps with every
-number times the factor and an error of 10 % that it does not keep; then runs ``setpoint tune --calibration`` on it. Compare
-with a run without.
+Writes ``OUTPUT-wrong.json``: what is believed of this machine (``--of``: what that run taught), as a calibration of steps with
+every number times the factor and an error of 10 % that it does not keep; then runs ``setpoint tune --calibration`` on it.
+Compare with a run without.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def tune(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up the measurements that are kept in the run folder.")] = False,
     only: Annotated[list[str] | None, option("CANDIDATE", "Measure only this candidate; may be repeated.")] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Measure each of a short fixed list, and forecast nothing.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Measure each of a short fixed list instead.")] = False,
     calibration: Annotated[
         Path | None,
         option("RUN|FILE", "What to believe of the machine at first: a run folder, or what 'hardware calibrate' wrote."),

@@ -70,9 +70,10 @@ class History:
         return best_of(entries, self.objective) if entries else None
 
     def comparisons(self) -> list[Comparison]:
-        """Those that are a test of the prediction, the oldest first."""
+        """Those that are a test of the prediction, in the order of the measurements."""
         every = [each.comparison for each in self.iterations if each.comparison is not None]
-        return [each for each in (*every, *(compared for _, compared in self.held_out)) if each.independent]
+        tests = [each for each in (*every, *(compared for _, compared in self.held_out)) if each.independent]
+        return sorted(tests, key=lambda each: each.trial)
 
     def shown_comparison(self, name: str) -> Comparison | None:
         """The last that is a test, else the last there is."""

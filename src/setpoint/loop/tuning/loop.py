@@ -77,6 +77,9 @@ def run_loop(setup: Setup) -> History:
         history.interrupted = True
     if not history.trials:
         raise next(iter(history.failures().values()))
+    best = history.best()
+    if best is not None and not history.interrupted:
+        _held_out(setup, history, best.name)
     return history
 
 
@@ -89,6 +92,7 @@ def _next(setup: Setup, history: History) -> Decision:
         if left:
             return Decision(Action.MEASURE, left[0], f"{len(history.attempts) + 1} of {len(setup.space)}.")
         return Decision(Action.STOP, best.name if best else None, "Every configuration was measured.", settled=True)
+    setup.say(f"forecasting {len(setup.space)} configurations from {history.machine.words}, error {history.machine.error:.0%}")
     history.prospects = prospects(setup.space, setup.looks, history.machine, best, setup.requirement.objective, seed=setup.seed)
     decision = _decided(setup, history)
     if best is not None and decision.action is Action.REPEAT and _held_out(setup, history, best.name):
@@ -137,10 +141,13 @@ def _take(setup: Setup, history: History, decision: Decision, trial: Trial) -> N
 
 
 def _held_out(setup: Setup, history: History, name: str) -> bool:
-    """Compare the last measurement of ``name`` with a prediction from the trials of the others, if there are any."""
+    """Compare the last measurement of ``name`` with a prediction from the trials of the others, if nothing tested it yet.
+
+    Whether that could be done.
+    """
     place, trial = history.latest[name]
     others = [(number, each) for number, each in enumerate(history.trials) if each.name != name]
-    if not others or any(compared.trial == place for _, compared in history.held_out):
+    if not others or any(each.trial == place for each in history.comparisons()):
         return False
     machine = learned([each for _, each in others], setup.prior)
     if machine is setup.prior:
@@ -152,9 +159,10 @@ def _held_out(setup: Setup, history: History, name: str) -> bool:
 
 
 def _forecast(setup: Setup, machine: KnownMachine | None, name: str) -> Forecast:
-    """In every world."""
+    """In every world; of a fixed list, where no chances are wanted, not in the likely ones."""
     assert machine is not None
     config = setup.space[name]
-    worlds = (*central_worlds(setup.seed), *extreme_worlds(setup.seed), *likely_worlds(setup.seed))
+    worlds = (*central_worlds(setup.seed), *extreme_worlds(setup.seed))
+    worlds = worlds if setup.fixed else (*worlds, *likely_worlds(setup.seed))
     outcomes = setup.looks.outcomes({name: config}, machine, worlds)[name]
     return summed_up(config, outcomes, machine.error_for(config.max_running))
