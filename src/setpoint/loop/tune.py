@@ -19,6 +19,7 @@ from setpoint.loop.interrupts import terminate_as_interrupt
 from setpoint.loop.measuring import MeasuredRun, load_options, measure, plan_requests, require_room
 from setpoint.loop.own_server import on_own_server
 from setpoint.loop.schedule import Schedule
+from setpoint.loop.store.calibration import remember_quietly
 from setpoint.loop.writing import circumstances, run_info, save_run
 from setpoint.measure.event_loop import run
 from setpoint.measure.probe import ProbeError, discover
@@ -88,6 +89,7 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
         server=pa.concat_tables(tables) if tables else None,
         decisions=pa.concat_tables(decisions) if decisions else None,
     )
+    remember_quietly(options.output, say)
     return Tuned(report, progress.interrupted)
 
 
