@@ -135,8 +135,10 @@ def render(done: Done) -> None:
 
 
 def write(done: Done, folder: Path, started_unix_s: float) -> None:
-    """``plan.json``, ``plan.html``, ``run.json``, ``report.json`` and a folder of exports (old ones are replaced); then the plan
-    is in the index of runs."""
+    """``plan.json``, ``plan.html``, ``run.json``, ``report.json`` and a folder of exports (old ones are replaced).
+
+    Then the plan is put into the index of runs.
+    """
     from setpoint.loop.store.register import register_quietly
     from setpoint.loop.writing import plan_info
     from setpoint.plan.page import render_page
