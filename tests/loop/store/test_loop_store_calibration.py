@@ -20,9 +20,11 @@ from setpoint.hardware.this_machine import remembered_file
 from setpoint.loop.calibrating import calibrated
 from setpoint.loop.store import calibration as under_test
 from setpoint.loop.store.calibration import past_calibration, remember, remember_quietly
+from setpoint.loop.tuning.prior import PAST_ERROR, prior_machine
 from setpoint.policy.decisions import StepWork
 from setpoint.report.files import RunFolderError
 from setpoint.report.machine import machine_facts
+from setpoint.requirement import example_text, parse_requirement
 
 MODEL = "smollm2-135m"
 MACHINE_FILE = f"""name: this-machine
@@ -79,6 +81,19 @@ def test_what_a_run_taught_is_used_afterwards_and_says_where_it_comes_from(tmp_p
     assert machine is not None
     assert step_s(machine.timer, WORK) == pytest.approx(STEP_S + 16 * TOKEN_S, rel=0.05)
     assert past.machine("of nobody") is None
+
+
+def test_tune_begins_with_what_a_past_run_taught(tmp_path: Path) -> None:
+    requirement = parse_requirement(example_text("coding-assistant"), "coding-assistant.yaml")
+    said: list[str] = []
+    assert prior_machine(requirement, None, said.append).source == "physics"
+    remember(with_steps(tmp_path / "run", 400))
+    known = prior_machine(requirement, None, said.append)
+    past = past_calibration(MODEL)
+    assert past is not None
+    assert (known.words, known.source, known.error) == (past.provenance.words(), "measured", PAST_ERROR)
+    assert step_s(known.timer, WORK) == pytest.approx(STEP_S + 16 * TOKEN_S, rel=0.05)
+    assert said == []
 
 
 def test_what_was_learned_outlives_the_folder_it_was_learned_in(tmp_path: Path) -> None:

@@ -49,17 +49,31 @@ class PastCalibration:
     def machine(self, candidate: str | None = None) -> CalibratedMachine | None:
         """The machine as ``simulate.calibrated`` sees it, overheads and noise included: from the steps of ``candidate``, else
         of the one with most. ``None`` if the rows were not kept or are too few."""
-        if self.evidence is None:
+        found = {str(steps["candidate"][0]): (requests, steps, decisions) for requests, steps, decisions in self.tables()}
+        if not found or (candidate is not None and candidate not in found):
             return None
+        chosen = candidate if candidate is not None else max(found, key=lambda name: (found[name][1].num_rows, name))
+        requests, steps, decisions = found[chosen]
         try:
-            steps = pq.read_table(self.evidence / STEPS_FILE)
-            chosen = candidate if candidate is not None else most_steps(steps)
-            requests = _rows_of(pq.read_table(self.evidence / REQUESTS_FILE), chosen)
-            file = self.evidence / DECISIONS_FILE
-            decisions = _rows_of(pq.read_table(file), chosen) if file.is_file() else None
-            return calibrate(_rows_of(steps, chosen), requests, decisions)
-        except (OSError, pa.ArrowException, TooFewSteps):
+            return calibrate(steps, requests, decisions)
+        except TooFewSteps:
             return None
+
+    def tables(self) -> list[tuple[pa.Table, pa.Table, pa.Table | None]]:
+        """Requests, steps and decisions of each candidate of the run; empty if the rows were not kept or cannot be read."""
+        if self.evidence is None:
+            return []
+        try:
+            steps, requests = (pq.read_table(self.evidence / file) for file in (STEPS_FILE, REQUESTS_FILE))
+            file = self.evidence / DECISIONS_FILE
+            decisions = pq.read_table(file) if file.is_file() else None
+        except (OSError, pa.ArrowException):
+            return []
+        names = pc.unique(steps["candidate"]).to_pylist()
+        return [
+            (_rows_of(requests, name), _rows_of(steps, name), None if decisions is None else _rows_of(decisions, name))
+            for name in names
+        ]
 
     def words(self) -> str:
         """One sentence on where it comes from and how sure it is."""
@@ -153,12 +167,6 @@ def model_hash(source: str) -> str | None:
         return file_fingerprint(path) if path.is_file() else None
     except (ModelNotFound, OSError):
         return None
-
-
-def most_steps(steps: pa.Table) -> str:
-    """The candidate with most rows."""
-    counts = pc.value_counts(steps["candidate"]).to_pylist()
-    return str(max(counts, key=lambda each: (each["counts"], str(each["values"])))["values"]) if counts else ""
 
 
 def keep_evidence(name: str, run: Run) -> None:
