@@ -20,6 +20,7 @@ from setpoint.loop.interrupts import terminate_as_interrupt
 from setpoint.loop.measured import MeasuredRun
 from setpoint.loop.measuring import plan_requests, require_room
 from setpoint.loop.schedule import Schedule
+from setpoint.loop.store.calibration import remember_quietly
 from setpoint.loop.tuning.history import History
 from setpoint.loop.tuning.keeping import Keeper
 from setpoint.loop.tuning.loop import Setup, run_loop
@@ -199,3 +200,4 @@ def _save(report: Report, history: History, options: TuneOptions, started_unix_s
         server=pa.concat_tables(servers) if servers else None,
         decisions=pa.concat_tables(decisions) if decisions else None,
     )
+    remember_quietly(options.output, say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -16,27 +17,44 @@ from setpoint.loop.forecast.machine import (
     machine_of_runs,
     machine_of_timer,
 )
+from setpoint.loop.store.calibration import past_calibration
 from setpoint.policy.step_time import CPU_PRIOR_S
 from setpoint.report.files import RunFolderError, read_run
 from setpoint.requirement import Requirement
 from setpoint.simulate.calibrated import TooFewSteps
 from setpoint.simulate.timing import LineTimer
 
+PAST_ERROR = 0.15
+"""Of a machine measured in another hour: cores that are shared are not as fast at all times."""
 GUESS_ERROR = 0.8
 """Where not even the model's size is known: a factor of two either way is one standard deviation or so."""
 
 
 def prior_machine(requirement: Requirement, calibration: Path | None, say: Callable[[str], None]) -> KnownMachine:
-    """From ``calibration`` (a run folder, or a file of ``setpoint hardware calibrate``) if it is given, else what the catalogue
-    and kept calibrations say of this machine, else a guess. Raises ``BadInput`` for a ``calibration`` that cannot be used.
+    """From ``calibration`` (a run folder, or a file of ``setpoint hardware calibrate``) if it is given, else what past runs
+    taught, else what the catalogue says of this machine, else a guess.
+
+    Raises ``BadInput`` for a ``calibration`` that cannot be used.
     """
     if calibration is not None:
         return _given(calibration)
     try:
-        return machine_of_hardware(requirement)
+        return _of_the_past(requirement, say) or machine_of_hardware(requirement)
     except HardwareError as error:
         say(f"nothing is known of this model's steps before the first measurement: {error}")
         return machine_of_timer(LineTimer(*CPU_PRIOR_S, source="physics"), "a guess", GUESS_ERROR)
+
+
+def _of_the_past(requirement: Requirement, say: Callable[[str], None]) -> KnownMachine | None:
+    """What past runs taught of this model on this machine, if their rows were kept."""
+    past = past_calibration(requirement.model.source, say=say)
+    if past is None:
+        return None
+    try:
+        known = machine_of_runs([MeasuredTables(*tables) for tables in past.tables()])
+    except (TooFewSteps, ValueError):
+        return None
+    return replace(known.widened(PAST_ERROR), words=past.provenance.words())
 
 
 def _given(source: Path) -> KnownMachine:
