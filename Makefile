@@ -6,7 +6,7 @@ DEMO_RUN := runs/coding-assistant
 DEMO_REQUIREMENT := src/setpoint/examples/coding-assistant.yaml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-real test-real-vllm simulate-nightly lint unit serve clean help
+.PHONY: demo docs test test-real test-real-vllm simulate-nightly lint unit serve clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,10 +31,18 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed ## The loop on a real model: tune the coding-assistant example, write report.html
-	@$(BIN)/setpoint tune $(DEMO_REQUIREMENT) --output $(DEMO_RUN)
+	@$(BIN)/setpoint tune $(DEMO_REQUIREMENT) --output $(DEMO_RUN) --budget 5m
 
 serve: $(VENV)/.installed ## Serve what the demo chose
 	@$(BIN)/setpoint serve $(DEMO_REQUIREMENT) --config $(DEMO_RUN)
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(PIP) install -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.installed-docs ## The documentation as site/, which works without a network
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+	@$(BIN)/python docsite/check_offline.py site
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -55,4 +63,4 @@ simulate-nightly: $(VENV)/.installed-dev ## 50 million simulated steps of worlds
 	@SETPOINT_SIMULATION_STEPS=50000000 SETPOINT_SIMULATION_SEED=$$(date +%s) $(BIN)/pytest tests/engine/simulation -k million
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build

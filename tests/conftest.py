@@ -37,6 +37,15 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def users_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Runs that tests make go into an index and calibrations of the tests, not into those of whoever runs them."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SETPOINT_DATA", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def demo_model() -> ResolvedModel:
     """The demo model's folder; converted on the first run of this machine."""

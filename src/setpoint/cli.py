@@ -21,6 +21,7 @@ from setpoint.commands import (
     measure,
     plan,
     profile_speculation,
+    runs,
     serve,
     simulate,
     tune,
@@ -50,6 +51,7 @@ app.command(epilog=profile_speculation.PROFILE_EXAMPLES)(profile_speculation.pro
 app.command(epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)
 app.command(epilog=init.INIT_EXAMPLES)(with_groups(init.init))
 app.add_typer(hardware.app, name="hardware")
+app.add_typer(runs.app, name="runs")
 
 # The base of what Typer raises for a wrong option. Typer has Click inside it or beside it, depending on its version.
 USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -90,6 +92,7 @@ def _user_mistakes() -> tuple[type[Exception], ...]:
     """Errors that need no traceback; ``OSError`` is what the machine refuses: a full disk, a name that is too long."""
     from setpoint.engine.request import EngineFailed
     from setpoint.hardware.errors import HardwareError
+    from setpoint.loop.store.errors import StoreError
     from setpoint.measure.probe import ProbeError
     from setpoint.measure.target import TargetError
     from setpoint.plan.errors import PlanError
@@ -105,6 +108,7 @@ def _user_mistakes() -> tuple[type[Exception], ...]:
         ProbeError,
         TargetError,
         RunFolderError,
+        StoreError,
         OSError,
     )
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typer.main
+from docs_commands import COMMANDS, FENCE, PAGES, ROOT, Command, calls, program
 
 from setpoint.cli import app
 from setpoint.loop.candidates import candidates_for
 from setpoint.requirement import example_names, example_text, parse_requirement
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SOURCE_PATH = re.compile(r"\b(?:src|tests|docs|benchmarks)/[\w./-]*\w/?")
 METRIC = re.compile(r"`setpoint_(\w+)`")
@@ -26,71 +22,21 @@ TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 ROUTE = re.compile(r'Route\("([^"]+)"')
 # Programs that commands in the pages may call besides setpoint, make and Python; their options are not checked.
 OTHER_PROGRAMS = {".", "cd", "curl", "git", "pip", "pytest", "test"}
-OPERATORS = {"&&", "||", "|", ";", "&"}
-REDIRECTIONS = {">", ">>", "<"}
-
-
-class Command(NamedTuple):
-    """One command of a shell block, as words, and the page it is on."""
-
-    page: str
-    words: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.page}: {shlex.join(self.words)}"
-
-
-def split_commands(block: str) -> Iterator[list[str]]:
-    """The commands of a shell block: lines joined at backslashes, comments and ``$`` prompts gone, operators split."""
-    for line in block.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        words: list[str] = []
-        for word in lexer:
-            if word in OPERATORS:
-                yield words
-                words = []
-            elif word in REDIRECTIONS:
-                next(lexer)
-            else:
-                words.append(word)
-        yield words
-
-
-def commands_of(page: Path) -> Iterator[Command]:
-    """Every command in the page's ``sh`` blocks, without variables set in front of it."""
-    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
-        if language != "sh":
-            continue
-        for words in split_commands(block):
-            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-                words.pop(0)
-            if words:
-                yield Command(str(page.relative_to(ROOT)), tuple(words))
-
-
-COMMANDS = [command for page in PAGES for command in commands_of(page)]
-
-
-def program(command: Command) -> str:
-    """The program's name; one of the checkout's own environment counts as the same."""
-    return command.words[0].removeprefix(".venv/bin/")
-
-
-def calls(name: str) -> list[Command]:
-    """The commands that call the program ``name``."""
-    return [command for command in COMMANDS if program(command) == name]
+OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
 def parse_setpoint(words: tuple[str, ...]) -> None:
     """Parse as the program would, without running it. Raises what the parser raises; ``--help`` ends it early."""
     group: Any = typer.main.get_command(app)
-    if words and not words[0].startswith("-"):
-        assert words[0] in group.commands, f"no command {words[0]}; there are {', '.join(group.commands)}"
-        if "--help" not in words:
-            group.commands[words[0]].make_context(words[0], list(words[1:]))
-    else:
+    if not words or words[0].startswith("-"):
         assert set(words) <= {"--help", "--version"}, f"options of setpoint itself: {words}"
+        return
+    rest = list(words)
+    while hasattr(group, "commands") and rest and not rest[0].startswith("-"):
+        assert rest[0] in group.commands, f"no command {rest[0]}; there are {', '.join(group.commands)}"
+        group = group.commands[rest.pop(0)]
+    if "--help" not in rest:
+        group.make_context(words[0], rest)
 
 
 def prose(page: Path) -> str:
@@ -120,6 +66,9 @@ def test_python_modules_and_files_exist(command: Command) -> None:
         assert rest[0] in ("venv", "pip") or importlib.util.find_spec(rest[0]) is not None, str(command)
     else:
         assert (ROOT / first).is_file(), str(command)
+        sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / first).parent.glob("*.py"))
+        unknown = [word for word in rest if OPTION.fullmatch(word) and f'"{word}"' not in sources]
+        assert unknown == [], f"{command}: {first} and its neighbours have no such option"
 
 
 @pytest.mark.parametrize("command", calls("curl"), ids=str)

@@ -42,8 +42,8 @@ def test_two_candidates_become_a_report(tmp_path: Path) -> None:
     requirement_file(tmp_path)
     done = setpoint("tune", "requirement.yaml", *PAIR, "--duration", "6", "--seed", "3", "--json", cwd=tmp_path)
     assert done.returncode in (EXIT_MET, EXIT_INCONCLUSIVE), done.stderr
-    assert "2 configurations, the same " in done.stderr
-    assert "[2/2] " in done.stderr
+    assert "each measurement: the same " in done.stderr
+    assert "2 of 2." in done.stderr
     folder = tmp_path / "runs" / "tiny"
     run = read_run(folder)
     assert Report.model_validate(json.loads(done.stdout)) == run.report
@@ -67,7 +67,7 @@ def test_two_candidates_become_a_report(tmp_path: Path) -> None:
 def test_if_no_server_comes_up_the_first_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_server, "READY_WITHIN_S", 0.01)
     file = requirement_file(tmp_path)
-    options = TuneOptions(tmp_path / "run", Schedule(warmup_s=0, sustained_s=1), quiet=True)
+    options = TuneOptions(tmp_path / "run", Schedule(warmup_s=0, sustained_s=1), quiet=True, fixed=True)
     with pytest.raises(EngineFailed, match=r"not ready within 0.01 s \(log: .*first\.log\)"):
         tune(file, {"first": ServingConfig(), "second": ServingConfig()}, options)
     assert (tmp_path / "run" / "logs" / "second.log").exists()
@@ -79,7 +79,7 @@ def test_an_interrupt_keeps_what_is_complete_and_leaves_no_process(tmp_path: Pat
     requirement_file(tmp_path)
     with running("tune", "requirement.yaml", *PAIR, "--duration", "1", "--output", "run", cwd=tmp_path) as process:
         assert process.stderr is not None
-        wait_for_words(process.stderr, "[2/2] ")
+        wait_for_words(process.stderr, "2 of 2.")
         wait_for_words(process.stderr, "warmup ")
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
@@ -88,7 +88,7 @@ def test_an_interrupt_keeps_what_is_complete_and_leaves_no_process(tmp_path: Pat
         assert all_gone(children)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "1 of 2 configurations are complete" in err
+    assert "1 measurements are complete, and --resume goes on from them" in err
     assert err.splitlines()[-1] == "stopped"
     report = read_run(tmp_path / "run").report
     first, second = report.candidates
@@ -96,6 +96,35 @@ def test_an_interrupt_keeps_what_is_complete_and_leaves_no_process(tmp_path: Pat
     assert second.measured is None
     assert second.slo.verdict is Verdict.INCONCLUSIVE
     assert any(f"before these were measured: {second.name}" in reason for reason in report.validity.reasons)
+
+
+@pytest.mark.model
+def test_the_loop_forecasts_measures_learns_and_resumes(tmp_path: Path) -> None:
+    requirement_file(tmp_path)
+    arguments = ("tune", "requirement.yaml", "--duration", "5", "--output", "run")
+    done = setpoint(*arguments, "--budget", "1s", cwd=tmp_path)
+    assert done.returncode in (EXIT_MET, EXIT_INCONCLUSIVE), done.stderr
+    report = read_run(tmp_path / "run").report
+    tuning = report.tuning
+    assert tuning is not None
+    assert tuning["mode"] == "loop"
+    assert tuning["measurements"] == 1
+    assert tuning["configurations"] > 20
+    (iteration,) = tuning["iterations"]
+    assert iteration["learned"]["after"]["source"] == "measured"
+    assert "budget" in tuning["ended"]["why"]
+    (candidate,) = report.candidates
+    assert candidate.predicted is not None
+    again = setpoint(*arguments, "--resume", cwd=tmp_path)
+    assert "1 measurements are taken up" in again.stderr
+    resumed = read_run(tmp_path / "run").report
+    assert resumed.tuning is not None
+    assert resumed.tuning["iterations"][0]["why"] == "Kept from an earlier go."
+    assert len(resumed.tuning["iterations"]) > 1
+    assert resumed.tuning["comparison"]["independent"]
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "Predicted and measured" in html
+    assert "Predicted and measured" in again.stdout
 
 
 @pytest.fixture

@@ -17,11 +17,13 @@ TUNE_EXAMPLES = f"""Examples:
 
 - `setpoint tune my.yaml` : the report goes to runs/NAME
 
-- `setpoint tune my.yaml --output runs/my --duration 60s --seed 7`
+- `setpoint tune my.yaml --budget 5m --output runs/my --duration 60s --seed 7`
+
+- `setpoint tune my.yaml --output runs/my --resume` : go on where it was cut short
 
 - `setpoint tune my.yaml --only static-8 --only continuous-8 --json`
 
-Ctrl-C keeps the candidates that are complete. {EXIT_CODES}
+Ctrl-C keeps the measurements that are complete. {EXIT_CODES}
 """
 
 
@@ -32,27 +34,47 @@ def tune(
         str | None, option("TIME", "Length of each sustained phase, such as 60s; default: what the percentiles take.")
     ] = None,
     seed: Annotated[int, option("N", SEED_HELP, min=0)] = 0,
+    budget: Annotated[
+        str | None, option("TIME", "Begin no measurement that would not end within this, such as 5m; default: no bound.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Take up the measurements that are kept in the run folder.")] = False,
     only: Annotated[list[str] | None, option("CANDIDATE", "Measure only this candidate; may be repeated.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Measure each of a short fixed list instead.")] = False,
+    calibration: Annotated[
+        Path | None,
+        option("RUN|FILE", "What to believe of the machine at first: a run folder, or what 'hardware calibrate' wrote."),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> int:
-    """The loop: serve each candidate, measure it, choose; the report shows why."""
+    """The loop: forecast, serve, measure, calibrate, until nothing better is left; the report shows why."""
     from setpoint.loop.candidates import candidates_for
     from setpoint.loop.folder import default_folder
     from setpoint.loop.schedule import schedule_for
-    from setpoint.loop.shorthand import seconds
+    from setpoint.loop.shorthand import minutes_or_seconds, seconds
     from setpoint.loop.tune import TuneOptions
     from setpoint.loop.tune import tune as run_tune
+    from setpoint.loop.tuning.space import space_for
     from setpoint.requirement import load_requirement
 
     needed = load_requirement(requirement)
-    grid = dict(candidates_for(needed))
+    space = dict(space_for(needed))
     for name in only or ():
-        if name not in grid:
-            raise BadInput(f"--only {name}: not a candidate; the candidates are {', '.join(grid)}")
-    chosen = {name: config for name, config in grid.items() if not only or name in only}
+        if name not in space:
+            raise BadInput(f"--only {name}: not a candidate; the candidates are {', '.join(space)}")
+    if grid:
+        space = dict(candidates_for(needed))
+    chosen = {name: config for name, config in space.items() if not only or name in only}
     folder = output or default_folder(needed.name)
     sustained_s = seconds("duration", duration, positive=True) if duration is not None else None
-    options = TuneOptions(output=folder, schedule=schedule_for(needed, sustained_s=sustained_s), seed=seed)
+    options = TuneOptions(
+        output=folder,
+        schedule=schedule_for(needed, sustained_s=sustained_s),
+        seed=seed,
+        fixed=grid or bool(only),
+        budget_s=minutes_or_seconds("budget", budget) if budget is not None else None,
+        resume=resume,
+        calibration=calibration,
+    )
     tuned = run_tune(requirement, chosen, options)
     show(tuned.report, folder, json_output=json_output)
     return EXIT_INTERRUPTED if tuned.interrupted else tuned.report.exit_code()

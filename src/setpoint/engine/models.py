@@ -95,7 +95,7 @@ def _context_tokens(folder: Path) -> int:
 
 
 def _from_gguf(file: Path, name: str, say: Callable[[str], None]) -> ResolvedModel:
-    folder = cache_root() / "models" / f"{file.stem}-{_fingerprint(file)}"
+    folder = cache_root() / "models" / f"{file.stem}-{file_fingerprint(file)}"
     if not (folder / MODEL_FILE).is_file():
         say(f"converting {file.name} (once)")
         _convert(file, folder)
@@ -107,7 +107,7 @@ def _from_folder_named(folder: Path, name: str) -> ResolvedModel:
     return ResolvedModel(name, resolved.folder, resolved.context_tokens)
 
 
-def _fingerprint(file: Path) -> str:
+def file_fingerprint(file: Path) -> str:
     """By size and the first and last MiB: a model file is never edited in the middle alone."""
     size = file.stat().st_size
     digest = hashlib.sha256(f"{CONVERTER_VERSION}:{size}".encode())

@@ -16,8 +16,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from setpoint.hardware.accelerator import THIS_MACHINE
 from setpoint.hardware.effects import Effects
 from setpoint.hardware.errors import HardwareError
+from setpoint.hardware.provenance import Provenance, provenance_from
 from setpoint.hardware.user_data import user_folder
 
 SCHEMA = 1
@@ -49,7 +51,7 @@ class EffectsCalibration:
 
 @dataclass(frozen=True, slots=True)
 class StepsCalibration:
-    """What ``step_fit.py`` found for one model on one accelerator under one engine."""
+    """What ``step_fit.py`` found for one model on one accelerator under one engine; ``provenance`` where a run taught it."""
 
     name: str
     note: str
@@ -59,6 +61,13 @@ class StepsCalibration:
     weight_precision: str
     fit: Mapping[str, Any]
     relative_error: float
+    provenance: Provenance | None = None
+
+    def stale(self) -> str | None:
+        """Why it does not hold here any more, ``None`` if it does, or if nothing is known of where it comes from."""
+        if self.accelerator != THIS_MACHINE or self.provenance is None:
+            return None
+        return self.provenance.stale()
 
 
 Calibration = EffectsCalibration | StepsCalibration
@@ -133,6 +142,7 @@ def parsed(document: Any, *, where: str) -> Calibration:
             weight_precision=str(document["weight_precision"]),
             fit=dict(document["fit"]),
             relative_error=float(document["relative_error"]),
+            provenance=provenance_from(document.get("provenance")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HardwareError(f"{where}: is not a calibration of setpoint: {error}") from error

@@ -122,20 +122,40 @@ class ObservedTimer:
 def step_timer(deployment: Deployment) -> StepTimer:
     """The best model there is of ``deployment``: its calibration if it has one, else physics with prior means.
 
-    Raises ``HardwareError`` if a calibration of the user's cannot be read.
+    A calibration that does not hold here any more (another machine, another engine) is passed over. Raises ``HardwareError``
+    if a calibration of the user's cannot be read.
     """
-    found = calibrations()
-    here = [
-        each
-        for each in found
-        if isinstance(each, StepsCalibration)
-        and (each.accelerator, each.engine) == (deployment.accelerator.name, deployment.engine)
-    ]
+    here = [each for each in _steps_calibrations(deployment) if each.stale() is None]
     for each in here:
-        if (each.model, each.weight_precision) == (deployment.model.shape, deployment.weight_precision):
+        if _is_of(each, deployment):
             return ObservedTimer(step_fit_from(each.fit), each.relative_error)
     physical = physical_timer(deployment)
     return carried_over(here[0], physical) if here else physical
+
+
+def calibration_words(deployment: Deployment) -> list[str]:
+    """Sentences on the calibration of this deployment: which run taught it, and which are passed over and why."""
+    said: list[str] = []
+    for each in _steps_calibrations(deployment):
+        if not _is_of(each, deployment) or each.provenance is None:
+            continue
+        reason = each.stale()
+        if reason is None:
+            return [f"Step times were learned from {each.provenance.words()}.", *said]
+        said.append(f"What {each.provenance.words()} taught is not used: {reason}.")
+    return said
+
+
+def _steps_calibrations(deployment: Deployment) -> list[StepsCalibration]:
+    """Those of any model on its accelerator under its engine, the strongest first."""
+    wanted = (deployment.accelerator.name, deployment.engine)
+    steps = (each for each in calibrations() if isinstance(each, StepsCalibration))
+    return [each for each in steps if (each.accelerator, each.engine) == wanted]
+
+
+def _is_of(calibration: StepsCalibration, deployment: Deployment) -> bool:
+    wanted = (deployment.model.shape, deployment.weight_precision)
+    return (calibration.model, calibration.weight_precision) == wanted
 
 
 def physical_timer(deployment: Deployment) -> PhysicalTimer:

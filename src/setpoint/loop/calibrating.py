@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from math import exp, log
 from pathlib import Path
 from statistics import median
@@ -15,10 +15,11 @@ from setpoint.hardware.calibrations import MEASURED, SCHEMA, save
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import model_facts
+from setpoint.hardware.provenance import Provenance, here, installed_engine
 from setpoint.hardware.step_fit import fit_steps
 from setpoint.hardware.step_time import physical_timer, step_s
 from setpoint.policy.decisions import StepWork
-from setpoint.report.files import read_run
+from setpoint.report.files import Run, read_run
 
 DEMO_MODEL = "smollm2-135m"
 MOST_STEPS = 20_000
@@ -55,6 +56,20 @@ def _from_run(folder: Path, model: str | None, hardware: str) -> Calibrated:
     named = model or (requirement or {}).get("model", {}).get("source")
     if not named:
         raise HardwareError(f"{folder}: does not say which model ran; name it with --model")
+    from setpoint.loop.store.calibration import keep_evidence, provenance_of
+
+    origin = provenance_of(folder, run, str(named))
+    if hardware == THIS_MACHINE and origin.machine != here():
+        raise HardwareError(f"{folder}: was measured on another machine ({origin.machine}); name that one with --hardware")
+    document = steps_document(run, str(named), hardware, origin)
+    if hardware == THIS_MACHINE:
+        keep_evidence(str(document["name"]), run)
+    return _kept_steps(document)
+
+
+def steps_document(run: Run, model: str, hardware: str, origin: Provenance) -> dict[str, Any]:
+    """The calibration that the steps of ``run`` make, not yet kept. Raises ``HardwareError``."""
+    assert run.steps is not None
     columns = run.steps.select(
         ["prefill_tokens", "decode_tokens", "sequences", "kv_tokens_read", "attention_products", "start_s", "end_s"]
     ).to_pydict()
@@ -62,7 +77,8 @@ def _from_run(folder: Path, model: str | None, hardware: str) -> Calibrated:
     for prefill, decode, sequences, kv, products, start_s, end_s in zip(*columns.values(), strict=True):
         works.append(StepWork(prefill + decode, sequences, kv, products))
         seconds.append(end_s - start_s)
-    return _from_steps(works, seconds, str(named), hardware, f"{len(works)} steps of the run {folder.name}")
+    note = f"{len(works)} steps of the run {Path(origin.folder).name}"
+    return _document(works, seconds, model, hardware, note) | {"provenance": origin.as_dict()}
 
 
 def _from_machine(model: str) -> Calibrated:
@@ -73,12 +89,23 @@ def _from_machine(model: str) -> Calibrated:
 
 
 def _from_steps(works: Sequence[StepWork], seconds: Sequence[float], model: str, hardware: str, note: str) -> Calibrated:
+    from setpoint.loop.store.calibration import model_hash
+
+    document = _document(works, seconds, model, hardware, note)
+    if hardware == THIS_MACHINE:
+        measured = datetime.now(UTC).isoformat(timespec="seconds")
+        origin = Provenance("", "", measured, here(), installed_engine(), model, model_hash(model), len(works))
+        document["provenance"] = origin.as_dict()
+    return _kept_steps(document)
+
+
+def _document(works: Sequence[StepWork], seconds: Sequence[float], model: str, hardware: str, note: str) -> dict[str, Any]:
     facts, device = model_facts(model), accelerator(hardware)
     fit, error = fit_steps(works[:MOST_STEPS], seconds[:MOST_STEPS])
     deployment = Deployment(facts, device, 1, "setpoint", facts.native_precision)
     physical = physical_timer(deployment)
     ratios = [log(fit.seconds(work) / step_s(physical, work)) for work in works[:MOST_STEPS] if work.tokens > 0]
-    document = {
+    return {
         "schema": SCHEMA,
         "kind": "steps",
         "name": f"{device.name}-setpoint-{facts.shape}-{facts.native_precision}",
@@ -90,6 +117,11 @@ def _from_steps(works: Sequence[StepWork], seconds: Sequence[float], model: str,
         "fit": {**fit.as_dict(), "over_physics": exp(median(ratios))},
         "relative_error": error,
     }
+
+
+def _kept_steps(document: dict[str, Any]) -> Calibrated:
+    error = float(document["relative_error"])
+    note = str(document["note"]).rpartition(",")[0]
     return _kept(str(document["name"]), document, f"{note}; error of steps kept aside {error:.1%} (one standard deviation)")
 
 

@@ -1,7 +1,7 @@
-"""Which serving configurations are worth measuring for a requirement on this machine.
+"""The short grid over the batching modes that ``setpoint tune --grid`` measures: what anybody would try by hand.
 
-A short grid over the batching modes. A simulation-based short list will replace it; until then the grid is what anybody
-would try by hand: no batching, one static batch, continuous with a small and a large batch, and deadlines deciding.
+No batching, one static batch, continuous with a small and a large batch, and deadlines deciding. The loop chooses from a wider
+space (``tuning/space.py``), in which these have the same names.
 """
 
 from __future__ import annotations

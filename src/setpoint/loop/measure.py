@@ -103,7 +103,12 @@ def measure_own(
         if not options.quiet:
             say(f"{name}: starting the server")
         done = run(_on_own(requirement_file, requirement, chosen, options, name=name, capacity=capacity))
-    return _finish(done, requirement, options, started_unix_s, config=chosen.model_dump(mode="json"))
+    report = _finish(done, requirement, options, started_unix_s, config=chosen.model_dump(mode="json"))
+    if options.output is not None:
+        from setpoint.loop.store.calibration import remember_quietly
+
+        remember_quietly(options.output, say)
+    return report
 
 
 def _knee_of_url(

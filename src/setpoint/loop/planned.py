@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from setpoint.hardware.prices import parse_prices
+from setpoint.hardware.step_time import calibration_words
 from setpoint.loop.asserts import parse_assertions, with_asserted_limits
 from setpoint.loop.closer_look import looked_at
-from setpoint.loop.console import console
+from setpoint.loop.console import console, say
 from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LoadFlags
@@ -27,7 +30,7 @@ from setpoint.plan.simulated_trial import TrialOf
 from setpoint.plan.space import PARALLEL
 from setpoint.plan.topology import Scheduler
 from setpoint.plan.vllm_command import parse_vllm_command
-from setpoint.report.files import REPORT_FILE
+from setpoint.report.files import REPORT_FILE, RUN_FILE
 from setpoint.report.format import printable
 from setpoint.requirement import ModelSource, Requirement, UnitError, load_requirement
 from setpoint.requirement.units import parse_fraction
@@ -79,6 +82,7 @@ def plan_requirement(path: Path | None, options: PlanOptions) -> Done:
 
     Raises ``BadInput``, ``PlanError``, ``HardwareError`` and ``RequirementError`` for a user's mistakes.
     """
+    started_unix_s = time.time()
     command = None if options.improve is None else parse_vllm_command(options.improve)
     requirement = _needed(path, options, None if command is None else command.model)
     asked = asked_of(requirement, wishes_of(options))
@@ -89,12 +93,16 @@ def plan_requirement(path: Path | None, options: PlanOptions) -> Done:
     with ProcessRunner(TrialOf(requirement, looked_at), options.processes) as runner, _progress() as progress:
         improvement = None if command is None else make_improvement(asked, command, runner, progress)
         plan = make_plan(asked, runner, progress)
+    for sentence in dict.fromkeys(
+        words for ranked in plan.ranked for words in calibration_words(ranked.topology.pool.shape.deployment)
+    ):
+        say(sentence)
     document = plan_document(plan)
     if improvement is not None:
         document["improvement"] = improvement_document(improvement, asked.load_rps)
     done = Done(plan, document, plan_json(document), improvement)
     if options.output is not None:
-        write(done, options.output)
+        write(done, options.output, started_unix_s)
     return done
 
 
@@ -126,8 +134,13 @@ def render(done: Done) -> None:
     render_plan(done.plan, console)
 
 
-def write(done: Done, folder: Path) -> None:
-    """``plan.json``, ``plan.html``, ``report.json`` and a folder of exports; old exports are replaced."""
+def write(done: Done, folder: Path, started_unix_s: float) -> None:
+    """``plan.json``, ``plan.html``, ``run.json``, ``report.json`` and a folder of exports (old ones are replaced).
+
+    Then the plan is put into the index of runs.
+    """
+    from setpoint.loop.store.register import register_quietly
+    from setpoint.loop.writing import plan_info
     from setpoint.plan.page import render_page
 
     (folder / EXPORTS).mkdir(exist_ok=True)
@@ -137,7 +150,10 @@ def write(done: Done, folder: Path) -> None:
     (folder / "plan.json").write_text(done.json_text, encoding="utf-8")
     from setpoint.plan.report import report_of
 
-    (folder / REPORT_FILE).write_text(report_of(done.plan).to_json() + "\n", encoding="utf-8")
+    report = report_of(done.plan)
+    (folder / RUN_FILE).write_text(json.dumps(plan_info(report, done.plan.asked.seed, started_unix_s), indent=2) + "\n")
+    (folder / REPORT_FILE).write_text(report.to_json() + "\n", encoding="utf-8")
+    register_quietly(folder, say)
 
 
 def wishes_of(options: PlanOptions) -> Wishes:

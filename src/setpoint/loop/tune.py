@@ -1,28 +1,33 @@
-"""``setpoint tune``: serve every candidate, measure it, choose the one to run, and write down why."""
+"""``setpoint tune``: which configuration to serve a requirement with, as the loop of ``tuning/`` finds it; and why."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from setpoint.engine.models import ResolvedModel, resolve_model
-from setpoint.engine.request import EngineFailed
 from setpoint.engine.tokenizer import ModelTokenizer
-from setpoint.loop.console import progress_line, say
-from setpoint.loop.errors import ServerDied
+from setpoint.loop.console import say
 from setpoint.loop.folder import claim
+from setpoint.loop.forecast.several import Forecaster
 from setpoint.loop.interrupts import terminate_as_interrupt
-from setpoint.loop.measuring import MeasuredRun, load_options, measure, plan_requests, require_room
-from setpoint.loop.own_server import on_own_server
+from setpoint.loop.measured import MeasuredRun
+from setpoint.loop.measuring import plan_requests, require_room
 from setpoint.loop.schedule import Schedule
+from setpoint.loop.store.calibration import remember_quietly
+from setpoint.loop.tuning.history import History
+from setpoint.loop.tuning.keeping import Keeper
+from setpoint.loop.tuning.loop import Setup, run_loop
+from setpoint.loop.tuning.prior import prior_machine
+from setpoint.loop.tuning.serving import Server
+from setpoint.loop.tuning.trial import Trial
 from setpoint.loop.writing import circumstances, run_info, save_run
-from setpoint.measure.event_loop import run
-from setpoint.measure.probe import ProbeError, discover
-from setpoint.measure.target import Target
 from setpoint.policy.configuration import ServingConfig
 from setpoint.record import Candidate, Report, SloReport, Validity, Verdict
 from setpoint.report.choice import choose
@@ -36,59 +41,75 @@ LOADING_S = 6.0
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """What the command line decides. ``seed`` makes the arrivals: every candidate gets the same."""
+    """What the command line decides. ``seed`` makes the arrivals: every candidate gets the same.
+
+    fixed: measure every candidate once. budget_s: no measurement begins that would not end by then. resume: take up what is
+    kept in ``output``. calibration: what to believe of the machine at first (``tuning/prior.py``).
+    """
 
     output: Path
     schedule: Schedule
     seed: int = 0
     quiet: bool = False
+    fixed: bool = False
+    budget_s: float | None = None
+    resume: bool = False
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What tuning came to. interrupted: by the user, so that not every candidate was measured."""
+    """What tuning came to. interrupted: by the user, so that not everything was measured."""
 
     report: Report
     interrupted: bool = False
 
 
-@dataclass(slots=True)
-class _Progress:
-    """What was measured so far, and why what failed did."""
-
-    runs: dict[str, MeasuredRun] = field(default_factory=dict)
-    failures: dict[str, EngineFailed | ServerDied | ProbeError] = field(default_factory=dict)
-    interrupted: bool = False
-
-
 def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], options: TuneOptions) -> Tuned:
-    """Measure ``candidates`` and write the run folder. Raises for a user's mistake before anything is served.
+    """Choose among ``candidates`` and write the run folder. Raises for a user's mistake before anything is served.
 
-    A candidate whose server fails is noted and passed over; if every one fails, the first failure is raised. An interrupt
-    ends the measuring; what is complete by then is reported, and with nothing complete it is raised again.
+    A candidate whose server fails is noted and passed over; if nothing can be measured, the first failure is raised. An
+    interrupt ends the measuring; what is complete by then is reported, and with nothing complete it is raised again.
     """
-    started_unix_s = time.time()
+    started_unix_s, began_s = time.time(), time.monotonic()
     requirement = load_requirement(requirement_file)
     claim(options.output)
-    with terminate_as_interrupt():
+    keeper = Keeper(options.output, requirement, options.schedule, options.seed)
+    with (
+        terminate_as_interrupt(),
+        Forecaster(requirement, options.schedule, processes=0 if options.fixed else _cores()) as looks,
+    ):
         plan = _plan(requirement, options)
-        progress = _measure_all(requirement_file, requirement, candidates, plan, options)
-    report = _report(requirement, candidates, progress)
-    requests = pa.concat_tables([each.requests for each in progress.runs.values()])
-    steps = [each.steps for each in progress.runs.values() if each.steps is not None]
-    info = run_info(report, seed=options.seed, schedule=options.schedule, started_unix_s=started_unix_s)
-    tables = [each.server_table for each in progress.runs.values() if each.server_table is not None]
-    decisions = [each.decisions for each in progress.runs.values() if each.decisions is not None]
-    save_run(
-        options.output,
-        report,
-        requests,
-        pa.concat_tables(steps) if steps else None,
-        info,
-        server=pa.concat_tables(tables) if tables else None,
-        decisions=pa.concat_tables(decisions) if decisions else None,
-    )
-    return Tuned(report, progress.interrupted)
+        server = Server(requirement_file, requirement, plan, options.schedule, options.output / "logs", quiet=options.quiet)
+
+        def measured(name: str, config: ServingConfig) -> Trial:
+            trial = server(name, config)
+            keeper.keep(trial)
+            return trial
+
+        def time_left_s() -> float | None:
+            return None if options.budget_s is None else options.budget_s - (time.monotonic() - began_s)
+
+        history = run_loop(
+            Setup(
+                requirement=requirement,
+                space=candidates,
+                looks=looks,
+                measure=measured,
+                prior=prior_machine(requirement, options.calibration, say),
+                seed=options.seed,
+                kept=_kept(keeper, candidates, options),
+                fixed=options.fixed,
+                trial_s=plan.duration_s + options.schedule.drain_s + LOADING_S,
+                time_left_s=time_left_s,
+                say=say,
+            )
+        )
+    if history.interrupted:
+        say(f"stopped; {len(history.trials)} measurements are complete, and --resume goes on from them")
+    report = _report(requirement, candidates, history, options)
+    _save(report, history, options, started_unix_s)
+    return Tuned(report, history.interrupted)
 
 
 def _plan(requirement: Requirement, options: TuneOptions) -> LoadPlan:
@@ -96,6 +117,7 @@ def _plan(requirement: Requirement, options: TuneOptions) -> LoadPlan:
     model = resolve_model(requirement.model.source, revision=requirement.model.revision, say=say)
     plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=_prompts(model))
     require_room(plan, model.context_tokens)
+    say(f"each measurement: the same {len(plan.requests)} requests over {plan.duration_s:.0f} s")
     return plan
 
 
@@ -104,56 +126,27 @@ def _prompts(model: ResolvedModel) -> TokenIdPrompts:
     return TokenIdPrompts(lambda text: tokenizer.encode(text, add_special_tokens=False))
 
 
-def _measure_all(
-    requirement_file: Path,
-    requirement: Requirement,
-    candidates: Mapping[str, ServingConfig],
-    plan: LoadPlan,
-    options: TuneOptions,
-) -> _Progress:
-    progress = _Progress()
-    total_min = len(candidates) * (plan.duration_s + LOADING_S) / 60
-    say(
-        f"{len(candidates)} configurations, the same {len(plan.requests)} requests over {plan.duration_s:.0f} s for each:"
-        f" about {total_min:.1f} min"
-    )
-    for number, (name, config) in enumerate(candidates.items(), 1):
-        say(f"[{number}/{len(candidates)}] {name}: starting the server")
-        try:
-            progress.runs[name] = run(_measure_one(requirement_file, requirement, name, config, plan, options))
-        except (EngineFailed, ServerDied, ProbeError) as error:
-            say(f"{name} failed: {error}")
-            progress.failures[name] = error
-        except KeyboardInterrupt:
-            if not progress.runs:
-                raise
-            say(f"stopped during {name}; {len(progress.runs)} of {len(candidates)} configurations are complete")
-            progress.interrupted = True
-            break
-    if not progress.runs:
-        raise next(iter(progress.failures.values()))
-    return progress
+def _kept(keeper: Keeper, candidates: Mapping[str, ServingConfig], options: TuneOptions) -> list[Trial]:
+    if not options.resume:
+        keeper.forget()
+        return []
+    found = keeper.kept(candidates, say)
+    say(f"{len(found)} measurements are taken up from {keeper.folder}" if found else f"nothing to resume in {keeper.folder}")
+    return found
 
 
-async def _measure_one(
-    requirement_file: Path,
-    requirement: Requirement,
-    name: str,
-    config: ServingConfig,
-    plan: LoadPlan,
-    options: TuneOptions,
-) -> MeasuredRun:
-    async def work(target: Target) -> MeasuredRun:
-        found = await discover(target)
-        load = load_options(requirement, options.schedule)
-        with progress_line(name, quiet=options.quiet) as show:
-            return await measure(found.target, requirement, plan, load, name=name, on_progress=show)
-
-    return await on_own_server(str(requirement_file), config, work, log=options.output / "logs" / f"{name}.log")
+def _cores() -> int:
+    """No server runs while forecasts are made: all cores are free."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _report(requirement: Requirement, candidates: Mapping[str, ServingConfig], progress: _Progress) -> Report:
-    entries = [_entry(name, config, progress.runs.get(name)) for name, config in candidates.items()]
+def _report(
+    requirement: Requirement, candidates: Mapping[str, ServingConfig], history: History, options: TuneOptions
+) -> Report:
+    entries = history.entries()
+    if options.fixed:
+        known = {each.name: each for each in entries}
+        entries = [known.get(name) or _not_measured(name, config) for name, config in candidates.items()]
     chosen, why = choose(entries, requirement.objective)
     return Report(
         kind="tune",
@@ -162,26 +155,49 @@ def _report(requirement: Requirement, candidates: Mapping[str, ServingConfig], p
         candidates=entries,
         chosen=chosen,
         why=why,
-        validity=_validity(candidates, progress),
+        validity=_validity(candidates, history, options),
+        tuning=history.as_dict(_facts(options)),
     )
 
 
-def _entry(name: str, config: ServingConfig, measured: MeasuredRun | None) -> Candidate:
-    """A candidate that was not measured, or whose measurement may not be believed, is inconclusive whatever it showed."""
-    described = config.model_dump(mode="json")
-    if measured is None:
-        return Candidate(name=name, config=described, slo=SloReport(verdict=Verdict.INCONCLUSIVE))
-    entry = measured.candidate(name, described)
-    if not measured.validity.valid:
-        entry = entry.model_copy(update={"slo": entry.slo.model_copy(update={"verdict": Verdict.INCONCLUSIVE})})
-    return entry
+def _facts(options: TuneOptions) -> dict[str, Any]:
+    return {
+        "mode": "fixed" if options.fixed else "loop",
+        "budget_s": options.budget_s,
+        "calibration": None if options.calibration is None else str(options.calibration),
+    }
 
 
-def _validity(candidates: Mapping[str, ServingConfig], progress: _Progress) -> Validity:
+def _not_measured(name: str, config: ServingConfig) -> Candidate:
+    return Candidate(name=name, config=config.model_dump(mode="json"), slo=SloReport(verdict=Verdict.INCONCLUSIVE))
+
+
+def _validity(candidates: Mapping[str, ServingConfig], history: History, options: TuneOptions) -> Validity:
     """The run stands if any measurement may be believed; what is wrong with the others is remarked."""
-    reasons = [f"{name}: {reason}" for name, each in progress.runs.items() for reason in each.validity.reasons]
-    reasons += [f"{name}: {error}" for name, error in progress.failures.items()]
-    if progress.interrupted:
-        left = [name for name in candidates if name not in progress.runs and name not in progress.failures]
-        reasons.append(f"Stopped by the user before these were measured: {', '.join(left)}.")
-    return Validity(valid=any(each.validity.valid for each in progress.runs.values()), reasons=reasons)
+    runs: dict[str, MeasuredRun] = {name: trial.run for name, (_, trial) in history.latest.items()}
+    reasons = [f"{name}: {reason}" for name, each in runs.items() for reason in each.validity.reasons]
+    reasons += [f"{name}: {error}" for name, error in history.failures().items()]
+    if history.interrupted:
+        left = [name for name in candidates if name not in history.attempts] if options.fixed else []
+        words = f" before these were measured: {', '.join(left)}" if left else " before the loop had ended"
+        reasons.append(f"Stopped by the user{words}.")
+    return Validity(valid=any(each.validity.valid for each in runs.values()), reasons=reasons)
+
+
+def _save(report: Report, history: History, options: TuneOptions, started_unix_s: float) -> None:
+    """The run folder: of a configuration that was measured several times, the last."""
+    runs = [trial.run for _, trial in history.latest.values()]
+    steps, servers, decisions = (
+        [table for each in runs if (table := getattr(each, name)) is not None]
+        for name in ("steps", "server_table", "decisions")
+    )
+    save_run(
+        options.output,
+        report,
+        pa.concat_tables([each.requests for each in runs]),
+        pa.concat_tables(steps) if steps else None,
+        run_info(report, seed=options.seed, schedule=options.schedule, started_unix_s=started_unix_s),
+        server=pa.concat_tables(servers) if servers else None,
+        decisions=pa.concat_tables(decisions) if decisions else None,
+    )
+    remember_quietly(options.output, say)

@@ -79,6 +79,19 @@ def run_info(report: Report, *, seed: int, schedule: Schedule, started_unix_s: f
     }
 
 
+def plan_info(report: Report, seed: int, started_unix_s: float) -> dict[str, Any]:
+    """``run.json`` of a plan: nothing was run, so it says with what and when alone."""
+    return {
+        "kind": "plan",
+        "command": command_line(),
+        "seed": seed,
+        "started_unix_s": started_unix_s,
+        "ended_unix_s": time.time(),
+        "chosen": report.chosen,
+        "versions": versions(),
+    }
+
+
 def save_run(
     folder: Path,
     report: Report,
@@ -90,7 +103,12 @@ def save_run(
     decisions: pa.Table | None = None,
     per_token: bool = False,
 ) -> None:
-    """``run.json``, the tables, ``report.json`` and ``report.html``; ``tokens.parquet`` too. Raises ``RunFolderError``."""
+    """``run.json``, the tables, ``report.json`` and ``report.html``; ``tokens.parquet`` too; then the run is in the index.
+
+    Raises ``RunFolderError``.
+    """
+    from setpoint.loop.console import say
+    from setpoint.loop.store.register import register_quietly
     from setpoint.report.html import render_html
 
     tokens = tokens_table(requests) if per_token else None
@@ -99,3 +117,4 @@ def save_run(
         (folder / HTML_FILE).write_text(render_html(report, requests, steps, server), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{folder / HTML_FILE}: cannot be written: {error.strerror or error}") from error
+    register_quietly(folder, say)

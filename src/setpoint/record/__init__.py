@@ -243,7 +243,10 @@ class Report(Record):
     load: dict[str, Any] | None = None
     """How the load was put on, where it is not the open loop of the requirement alone: closed, a trace, retries, caps."""
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"knee", "load"})
+    tuning: dict[str, Any] | None = None
+    """The iterations of ``setpoint tune``: what was predicted and learned, what was done next and why (docs/tuning.md)."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"knee", "load", "tuning"})
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 

@@ -66,6 +66,24 @@ def choose(candidates: Sequence[Candidate], objective: Objective) -> tuple[str |
     return chosen.name, " ".join(sentences).replace(NO_BREAK, " ")
 
 
+def best_of(candidates: Sequence[Candidate], objective: Objective) -> Candidate:
+    """The one that ``choose`` chooses, and where it chooses none the one that came nearest. There must be one."""
+    chosen, _ = choose(candidates, objective)
+    if chosen is None:
+        return min(candidates, key=_distance)
+    return next(each for each in candidates if each.name == chosen)
+
+
+def clearly_better(candidate: Candidate, other: Candidate, objective: Objective) -> bool:
+    """Whether ``candidate`` meets every SLO and ``other`` does not, or is ahead of it by more than counts as equal."""
+    if candidate.slo.verdict is not Verdict.MET:
+        return False
+    if other.slo.verdict is not Verdict.MET:
+        return True
+    yardstick = _yardstick(objective, (candidate, other))
+    return yardstick.worth(candidate) > yardstick.worth(other) + _margin(other, yardstick, objective)
+
+
 def _yardstick(objective: Objective, eligible: Sequence[Candidate]) -> Yardstick:
     throughput = Yardstick("output", lambda m: m.output_tokens_per_s, lambda v: f"{number(v)} tokens/s")
     per_usd = Yardstick("output per USD", lambda m: m.output_tokens_per_usd, lambda v: f"{number(v)} tokens/USD")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import pyarrow as pa
 from jinja2 import Template
@@ -14,10 +15,21 @@ from setpoint.report.figure_set import PHASES, draw
 from setpoint.report.page_environment import page_environment
 from setpoint.report.server_words import server_facts
 from setpoint.report.tables import OVERVIEW_COLUMNS, candidate_rows, check_rows
+from setpoint.report.tuning_words import (
+    SPACE_COLUMNS,
+    comparison_rows,
+    comparison_words,
+    iteration_rows,
+    space_rows,
+    summary_words,
+)
 from setpoint.report.verdicts import headline, in_focus, is_streaming, outcome, split_why
 from setpoint.report.words import Fact, flat_facts, read_requirement, requirement_facts
 
-ASSETS = ("report.html.j2", "figures.html.j2", "candidates.html.j2", "definitions.html.j2", "report.css", "report.js")
+ASSETS = (
+    "report.html.j2", "tuning.html.j2", "figures.html.j2", "candidates.html.j2", "definitions.html.j2", "report.css",
+    "report.js",
+)  # fmt: skip
 KIND_WORDS = {"tune": "Tuning report", "measure": "Measurement report", "simulate": "Simulation report"}
 
 
@@ -45,6 +57,21 @@ def _asked(report: Report) -> list[Fact]:
     if requirement is not None:
         return [*requirement_facts(requirement, report.load), *claims]
     return [*flat_facts(report.requirement or {}), *claims]
+
+
+def _tuning(tuning: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the page says of the iterations of a tuning."""
+    if tuning is None:
+        return None
+    return {
+        "summary": summary_words(tuning),
+        "iterations": iteration_rows(tuning),
+        "compared": (tuning.get("comparison") or {}).get("candidate"),
+        "comparison_words": comparison_words(tuning),
+        "comparison": comparison_rows(tuning),
+        "space": space_rows(tuning),
+        "space_columns": SPACE_COLUMNS,
+    }
 
 
 def render_html(report: Report, requests: pa.Table, steps: pa.Table | None, server: pa.Table | None = None) -> str:
@@ -78,6 +105,7 @@ def render_html(report: Report, requests: pa.Table, steps: pa.Table | None, serv
         machine=flat_facts(report.machine),
         client=client_facts(focus.client) if focus is not None and focus.client else None,
         server=server_facts(focus.server) if focus is not None and focus.server else None,
+        tuning=_tuning(report.tuning),
         knee_words=str(report.knee.get("words", "")) if report.knee else "",
         steps_known=steps is not None and steps.num_rows > 0,
         compares=report.kind != "measure" or len(report.candidates) > 1,

@@ -11,6 +11,7 @@ from setpoint.record import Candidate, Phase, PhaseMeasures, Report, Verdict
 from setpoint.report.check_words import check_interval, check_limit, check_name, check_number
 from setpoint.report.format import UNKNOWN, number, percent, rate, seconds
 from setpoint.report.terminal_one import render_one
+from setpoint.report.terminal_tuning import render_tuning
 from setpoint.report.terminal_writer import Writer
 from setpoint.report.verdicts import (
     Outcome,
@@ -144,4 +145,6 @@ def render_terminal(report: Report, console: Console) -> None:
         console.print()
         console.print(_checks(writer, shown))
     console.print()
+    if report.tuning is not None:
+        render_tuning(writer, report.tuning)
     _why(writer, report)

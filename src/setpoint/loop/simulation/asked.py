@@ -163,6 +163,7 @@ def _schedule(requirement: Requirement, length: LengthFlags, choice: TraceChoice
 
 
 def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, deployment: Deployment) -> Report:
+    from setpoint.hardware.step_time import calibration_words
     from setpoint.loop.writing import circumstances
     from setpoint.report.choice import choose
 
@@ -191,6 +192,7 @@ def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, 
     if not steady:
         remarks.append("The backlog grew throughout the sustained phase: the load is above capacity.")
     error = system.timer.relative_error
+    remarks += calibration_words(deployment)
     remarks.append(
         f"The coefficients of step times are {_source(system)}; a step is right to about {error:.0%} (one standard deviation)."
     )

@@ -1,0 +1,48 @@
+"""The files of a run, taken away on demand: those that setpoint wrote and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setpoint.loop.errors import BadInput
+from setpoint.loop.store.entry import Entry
+from setpoint.loop.store.listing import State, state_of
+from setpoint.report.files import (
+    DECISIONS_FILE,
+    REPORT_FILE,
+    REQUESTS_FILE,
+    RUN_FILE,
+    SERVER_FILE,
+    STEPS_FILE,
+    TOKENS_FILE,
+)
+
+RUN_FILES = (
+    REPORT_FILE,
+    "report.html",
+    RUN_FILE,
+    REQUESTS_FILE,
+    STEPS_FILE,
+    SERVER_FILE,
+    DECISIONS_FILE,
+    TOKENS_FILE,
+    "plan.json",
+    "plan.html",
+)
+
+
+def delete_run(entry: Entry) -> None:
+    """Delete the files of the run, and its folder if nothing else is in it. Raises ``BadInput`` if the folder holds another."""
+    folder = Path(entry.folder)
+    state = state_of(entry)
+    if state is State.REPLACED:
+        raise BadInput(f"{entry.id}: {folder} holds another run now; its files stay")
+    if state is State.GONE:
+        return
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for log in (folder / "logs").glob("*.log"):
+        log.unlink(missing_ok=True)
+    for each in (folder / "logs", folder):
+        if each.is_dir() and not any(each.iterdir()):
+            each.rmdir()

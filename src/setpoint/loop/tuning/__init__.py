@@ -1,0 +1,1 @@
+"""``setpoint tune``: forecast, serve, measure, calibrate, and forecast again, until nothing is left to be found."""

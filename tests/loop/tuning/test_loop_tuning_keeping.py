@@ -1,0 +1,64 @@
+"""Measurements that are kept are found again for the same question, and for no other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from tuning_world import SCHEDULE, SPACE, VirtualMachine, requirement
+
+from setpoint.loop.tuning.keeping import Keeper
+from setpoint.loop.tuning.trial import Trial
+
+NAME = "continuous-16"
+
+
+def kept(folder: Path) -> tuple[Keeper, Trial]:
+    keeper = Keeper(folder, requirement(), SCHEDULE, 0)
+    trial = VirtualMachine(requirement())(NAME, SPACE[NAME])
+    keeper.keep(trial)
+    return keeper, trial
+
+
+def test_what_was_kept_is_the_measurement(tmp_path: Path) -> None:
+    keeper, trial = kept(tmp_path)
+    (found,) = keeper.kept(SPACE, print)
+    assert found.resumed
+    assert (found.name, found.config, found.run.slo) == (trial.name, trial.config, trial.run.slo)
+    assert found.run.measured == trial.run.measured
+    assert found.run.steps == trial.run.steps
+    assert found.run.decisions == trial.run.decisions
+    assert found.run.requests == trial.run.requests
+    keeper.keep(replace(trial, name="static-8", config=SPACE["static-8"]))
+    assert [each.name for each in keeper.kept(SPACE, print)] == [NAME, "static-8"]
+
+
+def test_another_question_finds_nothing_and_says_why(tmp_path: Path) -> None:
+    keeper, _ = kept(tmp_path)
+    said: list[str] = []
+    other = requirement().model_copy(update={"name": "other"})
+    assert Keeper(tmp_path, other, SCHEDULE, 0).kept(SPACE, said.append) == []
+    assert Keeper(tmp_path, requirement(), SCHEDULE, 1).kept(SPACE, said.append) == []
+    assert Keeper(tmp_path, requirement(), replace(SCHEDULE, warmup_s=9.0), 0).kept(SPACE, said.append) == []
+    assert keeper.kept({NAME: SPACE["static-8"]}, said.append) == []
+    assert [each.rpartition(" ")[2] for each in said] == ["requirement", "seed", "schedule", "configurations"]
+    info = next((tmp_path / "measured").glob("*/run.json"))
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"sources": "other"}))
+    assert keeper.kept(SPACE, said.append) == []
+    assert said[-1].endswith("with other sources")
+
+
+def test_a_broken_one_is_passed_over(tmp_path: Path) -> None:
+    keeper, _ = kept(tmp_path)
+    next((tmp_path / "measured").glob("*/requests.parquet")).write_bytes(b"no")
+    said: list[str] = []
+    assert keeper.kept(SPACE, said.append) == []
+    assert "cannot be read" in said[0]
+
+
+def test_forgetting_takes_all_away(tmp_path: Path) -> None:
+    keeper, _ = kept(tmp_path)
+    keeper.forget()
+    assert keeper.kept(SPACE, print) == []
+    keeper.forget()
