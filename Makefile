@@ -31,7 +31,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed ## The loop on a real model: tune the coding-assistant example, write report.html
-	@$(BIN)/setpoint tune $(DEMO_REQUIREMENT) --output $(DEMO_RUN)
+	@$(BIN)/setpoint tune $(DEMO_REQUIREMENT) --output $(DEMO_RUN) --budget 5m
 
 serve: $(VENV)/.installed ## Serve what the demo chose
 	@$(BIN)/setpoint serve $(DEMO_REQUIREMENT) --config $(DEMO_RUN)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from setpoint.loop.shorthand import FlagError, fraction, rate_rps, seconds, steps, tokens
+from setpoint.loop.shorthand import FlagError, fraction, minutes_or_seconds, rate_rps, seconds, steps, tokens
 from setpoint.requirement import (
     ChoiceTokens,
     ConstantTokens,
@@ -68,9 +68,17 @@ def test_shares() -> None:
         fraction("prefix-hit-rate", "25")
 
 
+def test_a_budget_is_in_minutes() -> None:
+    assert minutes_or_seconds("budget", "5m") == minutes_or_seconds("budget", "5min") == 300.0
+    assert minutes_or_seconds("budget", "1.5m") == minutes_or_seconds("budget", "90") == 90.0
+    for text in ("m", "0m", "-5m", "5mm"):
+        with pytest.raises(FlagError, match="--budget "):
+            minutes_or_seconds("budget", text)
+
+
 @given(st.text(max_size=30))
 def test_anything_is_read_or_refused_by_name(text: str) -> None:
-    for read in (tokens, rate_rps, steps, fraction, seconds):
+    for read in (tokens, rate_rps, steps, fraction, seconds, minutes_or_seconds):
         refusal = ""
         try:
             read("option", text)

@@ -50,7 +50,7 @@ def tune(
     from setpoint.loop.candidates import candidates_for
     from setpoint.loop.folder import default_folder
     from setpoint.loop.schedule import schedule_for
-    from setpoint.loop.shorthand import seconds
+    from setpoint.loop.shorthand import minutes_or_seconds, seconds
     from setpoint.loop.tune import TuneOptions
     from setpoint.loop.tune import tune as run_tune
     from setpoint.loop.tuning.space import space_for
@@ -71,7 +71,7 @@ def tune(
         schedule=schedule_for(needed, sustained_s=sustained_s),
         seed=seed,
         fixed=grid or bool(only),
-        budget_s=seconds("budget", budget, positive=True) if budget is not None else None,
+        budget_s=minutes_or_seconds("budget", budget) if budget is not None else None,
         resume=resume,
         calibration=calibration,
     )

@@ -36,6 +36,13 @@ def refused(option: str, text: str, allowed: object) -> FlagError:
     return FlagError(f"--{option} {text}: allowed: {allowed}")
 
 
+def minutes_or_seconds(option: str, text: str) -> float:
+    """As ``seconds``, at least more than 0; of a budget ``5m`` is five minutes, as nobody plans milliseconds."""
+    number = text.removesuffix("m")
+    minutes = number != text and number.replace(".", "", 1).isdigit()
+    return seconds(option, f"{text}in" if minutes else text, positive=True)
+
+
 def seconds(option: str, text: str, *, positive: bool = False) -> float:
     """A duration such as ``30s``; a bare number is seconds."""
     try:

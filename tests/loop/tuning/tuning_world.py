@@ -53,6 +53,7 @@ SPACE: Mapping[str, ServingConfig] = {
     "static-32": ServingConfig(mode=BatchingMode.STATIC, max_running=32, token_budget=2048, batch_wait_s=1.0),
 }
 BLOCK_TOKENS = 32
+BETWEEN_S, DELIVER_S = 0.0005, 0.001
 
 
 def requirement(text: str = NEEDED) -> Requirement:
@@ -78,7 +79,7 @@ class VirtualMachine:
         world = World(
             step_s=lambda work, _: self._step_s(work) * float(dice.lognormal(0.0, self.noise)),
             blocks=config.kv_cache_tokens // BLOCK_TOKENS,
-            between_s=0.0005,
+            between_s=BETWEEN_S,
         )
         end_s = load.phases[-1].end_s + self.schedule.drain_s
         done = replay(_arrivals(load), policy, world, until_s=end_s)
@@ -124,7 +125,7 @@ def _arrivals(load: Load) -> list[Arrival]:
 def _request_table(name: str, load: Load, done: Replayed, end_s: float) -> pa.Table:
     rows = []
     for outcome, phase in zip(done.outcomes, load.phase.tolist(), strict=True):
-        arrival, times_s = outcome.arrival, outcome.token_times_s
+        arrival, times_s = outcome.arrival, [each + DELIVER_S for each in outcome.token_times_s]
         ended = RequestClass.SHED if outcome.refused else RequestClass.OK if outcome.finish else RequestClass.UNFINISHED
         served = ended is RequestClass.OK
         rows.append(

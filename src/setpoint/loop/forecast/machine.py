@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.decisions import StepWork
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.views import FloatColumn
 from setpoint.requirement import Requirement
 from setpoint.simulate.calibrated import calibrate
 from setpoint.simulate.run import SimulatedSystem
@@ -36,6 +40,7 @@ WINDOW_S = 8.0
 LEAST_WINDOW_STEPS = 30
 BETWEEN_RUNS_S = 60.0
 UNSEEN_FROM = 1.25
+MOST_LEARNED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,8 @@ class KnownMachine:
 
     error: one standard deviation of ln(true / predicted) of a factor that all steps share. words: where it comes from, for
     people. coefficients: of the step time by name, seconds a unit, where it is a line. most_sequences: most requests in a
-    measured step (``None``: nothing was measured).
+    measured step (``None``: nothing was measured). works, seconds: the last measured steps, from which a policy that decides by
+    predicted steps has learned what an engine that made them has; without them it knows ``timer`` as it is.
     """
 
     timer: StepTimer
@@ -78,10 +84,13 @@ class KnownMachine:
     noise: Noise = field(default_factory=Noise)
     coefficients: dict[str, float] = field(default_factory=dict)
     most_sequences: int | None = None
+    works: tuple[StepWork, ...] = ()
+    seconds: FloatColumn = field(default_factory=lambda: np.zeros(0))
 
     def system(self, config: ServingConfig, stretch: float = 1.0) -> SimulatedSystem:
         """The embedded engine under ``config``, all its time ``stretch`` times as long."""
         changed = {name: getattr(self.overheads, name) * stretch for name in Overheads.__dataclass_fields__}
+        learns = bool(self.works) and config.mode is BatchingMode.SETPOINT
         return SimulatedSystem(
             timer=StretchedTimer(self.timer, stretch) if stretch != 1.0 else self.timer,
             kv_blocks=max(1, config.kv_cache_tokens // BLOCK_TOKENS),
@@ -89,6 +98,7 @@ class KnownMachine:
             configuration=config,
             overheads=Overheads(**changed),
             noise=self.noise,
+            model=partial(_learned_model, self.works, stretch * self.seconds) if learns else None,
         )
 
     def error_for(self, sequences: int) -> float:
@@ -108,6 +118,7 @@ class KnownMachine:
             timer=scaled.timer,
             overheads=scaled.overheads,
             coefficients={name: value * factor for name, value in self.coefficients.items()},
+            seconds=self.seconds * factor,
         )
 
 
@@ -162,7 +173,17 @@ def machine_of_runs(runs: Sequence[MeasuredTables]) -> KnownMachine:
         noise=found.noise,
         coefficients=dict(zip(names, found.timer.coefficients, strict=True)),
         most_sequences=int(np.asarray(joined.steps["sequences"]).max()),
+        works=found.works[-MOST_LEARNED:],
+        seconds=found.seconds[-MOST_LEARNED:],
     )
+
+
+def _learned_model(works: tuple[StepWork, ...], seconds: FloatColumn) -> StepTimeModel:
+    """What an engine knows that made these steps; it goes on learning."""
+    model = StepTimeModel()
+    for work, took_s in zip(works, seconds.tolist(), strict=True):
+        model.observe(work, took_s)
+    return model
 
 
 def step_ratios(steps: pa.Table, timer: StepTimer, change_s: float = 0.0) -> Any:
