@@ -168,7 +168,7 @@ def _step_s(coefficients: Mapping[str, float]) -> float | None:
 
 
 def _compared(each: Mapping[str, Any]) -> ComparisonRow:
-    stated = each.get("stated") or (None, None)
+    low, high = each.get("stated") or (None, None)
     share = each.get("metric") == GOODPUT
     return ComparisonRow(
         name=_name(each),
@@ -176,7 +176,7 @@ def _compared(each: Mapping[str, Any]) -> ComparisonRow:
         predicted=_value(each, "predicted"),
         measured=_value(each, "measured"),
         error=f"{100 * float(each.get('error', 0.0)):+.1f}{' points' if share else ' %'}",
-        stated=f"{percent(stated[0])} to {percent(stated[1])}" if share else interval_s((stated[0], stated[1])),
+        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(None if low is None else (low, high)),
         agrees="yes" if each.get("agrees") else "no",
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, Protocol
 
 import pytest
 from tuning_world import SCHEDULE, SPACE, TRUE, VirtualMachine, requirement
@@ -22,11 +24,22 @@ from setpoint.report.choice import choose
 PROCESSES = min(2, os.cpu_count() or 1)
 
 
-def tuned(measure: Measure, prior: KnownMachine, **others: object) -> History:
+class Loop(Protocol):
+    """Runs the loop; ``others``: fields of its setup."""
+
+    def __call__(self, measure: Measure, prior: KnownMachine, **others: Any) -> History: ...
+
+
+@pytest.fixture(scope="module")
+def tuned() -> Iterator[Loop]:
     needed = requirement()
     with Forecaster(needed, SCHEDULE, processes=PROCESSES) as looks:
-        setup = Setup(requirement=needed, space=SPACE, looks=looks, measure=measure, prior=prior)
-        return run_loop(replace(setup, **others))  # type: ignore[arg-type]
+
+        def run(measure: Measure, prior: KnownMachine, **others: Any) -> History:
+            setup = Setup(requirement=needed, space=SPACE, looks=looks, measure=measure, prior=prior)
+            return run_loop(replace(setup, **others))
+
+        yield run
 
 
 def known(factor: float = 1.0, error: float = 0.1) -> KnownMachine:
@@ -35,7 +48,7 @@ def known(factor: float = 1.0, error: float = 0.1) -> KnownMachine:
 
 
 @pytest.fixture(scope="module")
-def right() -> tuple[History, VirtualMachine]:
+def right(tuned: Loop) -> tuple[History, VirtualMachine]:
     """From a right calibration."""
     machine = VirtualMachine(requirement())
     return tuned(machine, known()), machine
@@ -45,7 +58,7 @@ def chosen(history: History) -> str | None:
     return choose(history.entries(), history.objective)[0]
 
 
-def test_it_settles_on_what_measuring_everything_would_choose(right: tuple[History, VirtualMachine]) -> None:
+def test_it_settles_on_what_measuring_everything_would_choose(tuned: Loop, right: tuple[History, VirtualMachine]) -> None:
     history, machine = right
     assert history.ended is not None
     assert history.ended.settled
@@ -76,7 +89,9 @@ def test_the_prediction_shown_was_not_made_from_what_it_is_compared_with(right: 
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_a_calibration_that_is_off_by_two_costs_at_most_two_more(right: tuple[History, VirtualMachine], factor: float) -> None:
+def test_a_calibration_that_is_off_by_two_costs_at_most_two_more(
+    tuned: Loop, right: tuple[History, VirtualMachine], factor: float
+) -> None:
     machine = VirtualMachine(requirement())
     history = tuned(machine, known(factor))
     assert chosen(history) == chosen(right[0])
@@ -86,7 +101,7 @@ def test_a_calibration_that_is_off_by_two_costs_at_most_two_more(right: tuple[Hi
     assert learned.timer.affine(8, 8)[0] == pytest.approx(TRUE.affine(8, 8)[0], rel=0.15)
 
 
-def test_a_list_is_measured_whole_in_its_order() -> None:
+def test_a_list_is_measured_whole_in_its_order(tuned: Loop) -> None:
     machine = VirtualMachine(requirement())
     short = {name: SPACE[name] for name in ("static-8", "continuous-16")}
     history = tuned(machine, known(), space=short, fixed=True)
@@ -95,7 +110,7 @@ def test_a_list_is_measured_whole_in_its_order() -> None:
     assert history.ended.settled
 
 
-def test_an_interrupt_keeps_what_is_complete() -> None:
+def test_an_interrupt_keeps_what_is_complete(tuned: Loop) -> None:
     machine = VirtualMachine(requirement())
 
     def interrupted(name: str, config: ServingConfig) -> Trial:
@@ -110,7 +125,7 @@ def test_an_interrupt_keeps_what_is_complete() -> None:
         tuned(lambda name, config: interrupted(name, config), known(), fixed=True, space={"static-8": SPACE["static-8"]})
 
 
-def test_who_cannot_be_served_is_passed_over(right: tuple[History, VirtualMachine]) -> None:
+def test_who_cannot_be_served_is_passed_over(tuned: Loop, right: tuple[History, VirtualMachine]) -> None:
     machine = VirtualMachine(requirement())
     broken = right[1].served[0]
 
@@ -125,7 +140,7 @@ def test_who_cannot_be_served_is_passed_over(right: tuple[History, VirtualMachin
     assert history.attempts[broken] == 1
 
 
-def test_if_nothing_can_be_served_the_first_failure_is_raised() -> None:
+def test_if_nothing_can_be_served_the_first_failure_is_raised(tuned: Loop) -> None:
     def serve(name: str, config: ServingConfig) -> Trial:
         raise EngineFailed(f"{name} did not come up")
 
@@ -133,7 +148,7 @@ def test_if_nothing_can_be_served_the_first_failure_is_raised() -> None:
         tuned(serve, known(), space={"static-8": SPACE["static-8"]}, fixed=True)
 
 
-def test_what_is_kept_is_not_measured_again(right: tuple[History, VirtualMachine]) -> None:
+def test_what_is_kept_is_not_measured_again(tuned: Loop, right: tuple[History, VirtualMachine]) -> None:
     history, _ = right
     machine = VirtualMachine(requirement())
     again = tuned(machine, known(), kept=history.trials)
@@ -141,7 +156,7 @@ def test_what_is_kept_is_not_measured_again(right: tuple[History, VirtualMachine
     assert chosen(again) == chosen(history)
 
 
-def test_the_budget_ends_it_after_the_first() -> None:
+def test_the_budget_ends_it_after_the_first(tuned: Loop) -> None:
     machine = VirtualMachine(requirement())
     history = tuned(machine, known(), time_left_s=lambda: 0.5, trial_s=1.0)
     assert len(machine.served) == 1
@@ -151,7 +166,7 @@ def test_the_budget_ends_it_after_the_first() -> None:
     assert "budget" in history.ended.why
 
 
-def test_what_nothing_can_meet_is_told_without_measuring_everything() -> None:
+def test_what_nothing_can_meet_is_told_without_measuring_everything(tuned: Loop) -> None:
     needed = requirement().model_copy(update={"slo": requirement().slo})
     slow = VirtualMachine(needed, timer=replace(TRUE, base_s=0.2))
     history = tuned(slow, known())
