@@ -63,7 +63,7 @@ power_w: 300
 CONFIG = """{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16,
 "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256, "torch_dtype": "bfloat16",
 "max_position_embeddings": 4096}"""
-SMALL_LOAD = ("my.yaml", "--model", "llama-3.1-8b", "--hardware", "h100-sxm", "--rate", "20/s", "--requests", "60")
+SMALL_LOAD = ("my.yaml", "--model", "llama-3.1-8b", "--hardware", "h100-sxm", "--requests", "60")
 COMPARED = ("before", "after", "main", "branch", "a1", "b1", "a2", "b2")
 
 
