@@ -99,16 +99,16 @@ def examples_page() -> str:
 
 
 def _command(words: tuple[str, ...], command: Any) -> Iterator[str]:
-    arguments = [each.make_metavar(None) if _takes_context(each) else each.make_metavar() for each in _of(command, "argument")]
+    arguments = [_named(each) for each in _of(command, "argument")]
     usage = " ".join([*words, "[OPTIONS]", *arguments, *(["COMMAND"] if hasattr(command, "commands") else [])])
     yield f"```text\n{usage}\n```"
     if command.help:
         yield inspect.cleandoc(command.help)
-    shown = [f"| `{each.name.upper()}` | {_cell(each.help)} |" for each in _of(command, "argument")]
+    shown = [f"| `{_cell(each.metavar or each.name.upper())}` | {_cell(each.help)} |" for each in _of(command, "argument")]
     for each in _of(command, "option"):
         if "--help" not in each.opts and not each.hidden:
             names = ", ".join(f"`{name}`" for name in (*each.opts, *each.secondary_opts))
-            value = "" if each.is_flag else f" `{each.metavar or each.type.name.upper()}`"
+            value = "" if each.is_flag else f" `{_cell(each.metavar or each.name.upper())}`"
             shown.append(f"| {names}{value} | {_cell(each.help)}{_given(each)} |")
     if shown:
         yield "\n".join(["| option | what it does |", "| --- | --- |", *shown])
@@ -120,8 +120,10 @@ def _of(command: Any, kind: str) -> list[Any]:
     return [each for each in command.params if each.param_type_name == kind]
 
 
-def _takes_context(argument: Any) -> bool:
-    return "ctx" in inspect.signature(argument.make_metavar).parameters
+def _named(argument: Any) -> str:
+    """As usage names an argument."""
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required or name.startswith("[") else f"[{name}]"
 
 
 def _given(option: Any) -> str:
@@ -178,7 +180,9 @@ def _default(field: Any) -> str:
     if field.default_factory is not None:
         return "empty"
     value = field.default
-    return "`null`" if value is None else f"`{getattr(value, 'value', value)}`"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return "`null`" if value is None else f"`{getattr(value, 'value', value)!s}`" if value != "" else "empty"
 
 
 def _definition(node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:

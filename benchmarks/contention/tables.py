@@ -24,8 +24,8 @@ Document = dict[str, Any]
 
 
 def number(value: Any) -> str:
-    """Three digits; what never came is a word."""
-    if value is None:
+    """Three digits; what never came is a word, and of too few samples there is no number."""
+    if value is None or value == "nan" or value != value:
         return "-"
     if isinstance(value, str):
         return "never" if value == "inf" else value

@@ -5,8 +5,10 @@ A command that is in neither list fails, and so does a reason that no command ne
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from docs_commands import distinct
 
 from setpoint.cli import app, main
+from setpoint.requirement import example_text
 
 Words = tuple[str, ...]
 
@@ -60,7 +63,7 @@ power_w: 300
 CONFIG = """{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16,
 "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256, "torch_dtype": "bfloat16",
 "max_position_embeddings": 4096}"""
-SMALL_LOAD = ("--model", "llama-3.1-8b", "--hardware", "h100-sxm", "--rate", "20/s", "--requests", "60", "--warmup", "0s")
+SMALL_LOAD = ("my.yaml", "--model", "llama-3.1-8b", "--hardware", "h100-sxm", "--requests", "60")
 COMPARED = ("before", "after", "main", "branch", "a1", "b1", "a2", "b2")
 
 
@@ -73,6 +76,14 @@ def begins(words: Words, reasons: dict[str, str]) -> list[str]:
 def cheap() -> list[Words]:
     """What is run."""
     return [words for words in distinct("setpoint") if not begins(words, NOT_RUN)]
+
+
+def _as_measured(run: Path, copy: Path) -> None:
+    """A copy of a simulated run that says it was measured, a while later."""
+    shutil.copytree(run, copy)
+    for name, field, value in (("report.json", "kind", "measure"), ("run.json", "ended_unix_s", 2e9)):
+        document = json.loads((copy / name).read_text(encoding="utf-8")) | {field: value}
+        (copy / name).write_text(json.dumps(document), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +99,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SETPOINT_DATA", str(folder / "data"))
         os.chdir(folder)
         try:
-            app(["init", "my.yaml", "--example", "coding-assistant"], standalone_mode=False)
+            (folder / "my.yaml").write_text(example_text("coding-assistant"), encoding="utf-8")
             for seed, name in enumerate(COMPARED):
                 output = ("--seed", str(seed), "--output", f"runs/{name}", "--json")
                 app(["simulate", *SMALL_LOAD, *output], standalone_mode=False)
-                measured = folder / "runs" / name / "report.json"
-                text = measured.read_text(encoding="utf-8").replace('"kind": "simulate"', '"kind": "measure"')
-                for asked in ("coding-assistant", "my-application"):
-                    made = folder / "runs" / f"{asked}-{name}"
-                    made.mkdir()
-                    (made / "report.json").write_text(text.replace('"name": "llama-3.1-8b"', f'"name": "{asked}"'))
+                _as_measured(folder / "runs" / name, folder / "runs" / f"measured-{name}")
             app(["runs", "--reindex", "runs", "--json"], standalone_mode=False)
             yield folder
         finally:
@@ -108,6 +114,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_commands_that_are_cheap_run(
     words: Words, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (world / "my.yaml").write_text(example_text("coding-assistant"), encoding="utf-8")
     if words[0] == "init":
         (world / words[1]).unlink(missing_ok=True)
     monkeypatch.setattr(sys, "argv", ["setpoint", *words])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,9 @@ Exit codes: 0 explained, 2 bad input.
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that measure or tune wrote.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder that measure or tune wrote, or the run's id, or latest.")
+    ],
     candidate: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a run with several; default: the chosen one.")
     ] = None,
@@ -37,12 +38,14 @@ def explain(
     from setpoint.loop.console import say
     from setpoint.loop.explain.explain import explain_request, explain_run
     from setpoint.loop.explain.terminal import render_explanation, render_story
+    from setpoint.loop.store.listing import folder_of
     from setpoint.record import EXIT_MET
 
+    folder = folder_of(run)
     if request is not None:
-        told = explain_request(run, candidate, request)
+        told = explain_request(folder, candidate, request)
         written(lambda: print(told.to_json()) if json_output else render_story(told, Console(highlight=False)))
         return EXIT_MET
-    found = explain_run(run, candidate, replays=replay, say=say)
+    found = explain_run(folder, candidate, replays=replay, say=say)
     written(lambda: print(found.to_json()) if json_output else render_explanation(found, Console(highlight=False)))
     return EXIT_MET

@@ -8,6 +8,7 @@ A file of the user's that says the same as a bundled one wins; among several, th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -88,7 +89,9 @@ def save(name: str, document: Mapping[str, Any]) -> Path:
     parsed(document, where=name)
     file = own_folder() / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial.replace(file)
     return file
 
 

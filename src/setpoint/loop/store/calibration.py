@@ -6,6 +6,7 @@ the rows it comes from, as a run's folder may be written over. ``past_calibratio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -179,7 +180,7 @@ def keep_evidence(name: str, run: Run) -> None:
             (folder / file).unlink(missing_ok=True)
             continue
         light = table.drop_columns([column for column in HEAVY_COLUMNS if column in table.column_names])
-        partial = folder / f".{file}.partial"
+        partial = folder / f".{file}.{os.getpid()}"
         pq.write_table(light.slice(max(0, light.num_rows - MOST_ROWS)), partial, compression="zstd")
         partial.replace(folder / file)
 
