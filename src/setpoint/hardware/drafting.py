@@ -39,7 +39,13 @@ def draft_deployment(target: Deployment, draft: ModelFacts) -> Deployment:
 
     Raises ``HardwareError`` if it cannot guess for that model: another vocabulary, or not smaller.
     """
-    model = target.model
+    check_draft(target.model, draft)
+    parallel = target.tensor_parallel if draft.heads % target.tensor_parallel == 0 else 1
+    return replace(target, model=draft, tensor_parallel=parallel, data_parallel=1, expert_parallel=1)
+
+
+def check_draft(model: ModelFacts, draft: ModelFacts) -> None:
+    """Raise ``HardwareError`` if ``draft`` cannot guess for ``model``."""
     if draft.vocabulary != model.vocabulary:
         raise HardwareError(
             f"draft model {draft.name}: its vocabulary has {draft.vocabulary:,} tokens, that of {model.name}"
@@ -51,8 +57,6 @@ def draft_deployment(target: Deployment, draft: ModelFacts) -> Deployment:
             f" {model.name} through {model.active_parameters / 1e9:.3g}: name a smaller model, a guess must cost less than the"
             " answer"
         )
-    parallel = target.tensor_parallel if draft.heads % target.tensor_parallel == 0 else 1
-    return replace(target, model=draft, tensor_parallel=parallel, data_parallel=1, expert_parallel=1)
 
 
 def pass_timer(draft: Deployment) -> StepTimer:

@@ -21,6 +21,8 @@ from setpoint.simulate.sequences import SimulatedSequence
 from setpoint.simulate.timing import StepTimer
 
 LOOKUP_SURENESS = 1
+WHOLE_TEXT = 1 << 30
+"""vLLM's draft model reads a prompt as soon as the model has; setpoint's reads ``READ_TOKENS`` of it in a step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.speculation.outcome import Acceptance
-from setpoint.policy.survival import SurvivalProfile, constant_acceptance
+from setpoint.policy.survival import SurvivalProfile, profile_of_shares
+from setpoint.requirement.guessing import MOST_POSITIONS
 from setpoint.requirement.units import UnitError, parse_fraction
 
 ALLOWED: Final = "a chance such as 75%, shares by position such as 0.9,0.7,0.5, or a profile's FILE.json or FILE.json#WORK"
@@ -27,20 +28,17 @@ def acceptance_of(text: str, most_tokens: int) -> Acceptance:
         return _of_file(Path(name), work)
     try:
         shares = [parse_fraction(part) for part in text.split(",")]
-        if len(shares) == 1:
-            profile = constant_acceptance(_chance(shares[0]), most_tokens)
-        else:
-            profile = SurvivalProfile(tuple(shares))
+        profile = profile_of_shares(shares, most_tokens)
     except (UnitError, ValueError) as error:
         found = f"; {error}" if "survival" in str(error) else ""
         raise BadInput(f"--acceptance {text}: allowed: {ALLOWED}{found}") from None
-    return Acceptance(text, profile.survival[:64], 1.0, 0)
+    return Acceptance(text, profile.survival[:MOST_POSITIONS], 1.0, 0)
 
 
-def _chance(share: float) -> float:
-    if not 0.0 <= share <= 1.0:
-        raise ValueError("a chance is between 0 and 1")
-    return share
+def acceptance_of_shares(shares: tuple[float, ...], most_tokens: int) -> Acceptance:
+    """What a requirement says."""
+    name = ",".join(f"{share:g}" for share in shares)
+    return Acceptance(name, profile_of_shares(shares, most_tokens).survival, 1.0, 0)
 
 
 def _of_file(file: Path, work: str) -> Acceptance:
