@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_the_gain_falls_with_the_batch_and_is_gone_in_a_crowd(known: Speculation
     for acceptance in known.acceptances[:2]:
         gains = [each.best_gain for each in known.gains(acceptance)]
         assert gains[0] > 1.5, "alone it pays"
-        assert all(later <= earlier + 1e-9 for earlier, later in zip(gains, gains[1:], strict=False))
+        assert all(later <= earlier + 1e-9 for earlier, later in pairwise(gains))
         assert known.costs[-1].requests == 256
         assert gains[-1] <= 1.05
         fixed = known.fixed_gain(acceptance, known.costs[-1], 4)
@@ -131,5 +132,5 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, content: str) -> N
     file.write_text(content)
     with pytest.raises(BadInput, match="--acceptance"):
         acceptance_of(str(file), 4)
-    with pytest.raises(BadInput, match="name one of these|--acceptance"):
+    with pytest.raises(BadInput, match="--acceptance"):
         acceptance_of(f"{file}#none", 4)

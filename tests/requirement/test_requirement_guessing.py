@@ -37,7 +37,7 @@ def test_one_drafter_and_one_chance_need_no_list() -> None:
         ("drafters: draft", "speculation.draft_model: found nothing; allowed: a smaller model with the same vocabulary"),
         ("drafters: prompt-lookup\n  draft_model: small", "speculation.draft_model"),
         ("drafters: [prompt-lookup, prompt-lookup]", "every drafter once"),
-        ("drafters: prompt-lookup\n  acceptance: [0.5, 0.9]", "speculation.acceptance: found a list; allowed: shares that do not"),
+        ("drafters: prompt-lookup\n  acceptance: [0.5, 0.9]", "speculation.acceptance: found a list; allowed: shares"),
         ("drafters: prompt-lookup\n  acceptance: 120%", "speculation.acceptance"),
         ("drafters: prompt-lookup\n  acceptance: often", "speculation.acceptance"),
         ("drafters: prompt-lookup\n  tokens: 4", "speculation.tokens: found this key"),

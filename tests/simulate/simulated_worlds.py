@@ -130,9 +130,7 @@ class _Engine:
         longest = world.blocks * BLOCK
         policy = build_policy(world.configuration, model)
         speculator = None if world.drafting is None else self.speculator(world.drafting)
-        self.loop = StepLoop(
-            policy, executor, self.clock, max_model_len=longest, model=model, speculator=speculator
-        )
+        self.loop = StepLoop(policy, executor, self.clock, max_model_len=longest, model=model, speculator=speculator)
 
     def speculator(self, drafting: Drafting) -> Speculator:
         """The engine's own, with a drafter that knows which of its tokens will stand."""

@@ -44,6 +44,7 @@ class Wishes:
     parallel: Sequence[int] = PARALLEL
     seed: int = 0
     speculation: Speculation | None = None
+    no_speculation: bool = False
     share: float = 1.0
 
 
@@ -105,7 +106,7 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
         schedulers=wishes.schedulers,
         seed=wishes.seed,
         hardware_named=bool(tuple(wishes.hardware) or plan.hardware),
-        allowed=_allowed(wishes.speculation or requirement.speculation, wishes.share, model),
+        allowed=None if wishes.no_speculation else _allowed(wishes.speculation or requirement.speculation, wishes.share, model),
     )
 
 

@@ -38,7 +38,7 @@ WORTH: Final = 1.02
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What may be tried: ``drafters`` with their survival by position; ``draft``: the facts of the draft model, ``name`` its source."""
+    """What may be tried: ``drafters``, their survival by position; ``draft``: the draft model's facts, ``name``: its source."""
 
     drafters: tuple[SpeculationMode, ...]
     survival: tuple[float, ...]
@@ -109,7 +109,7 @@ class Costs:
 
 
 def variants(allowed: Allowed, load: LoadSketch, load_rps: float, finalists: Sequence[Arm]) -> tuple[list[Arm], list[Outlook]]:
-    """A speculating arm for each finalist and drafter that could pay there, not simulated yet; and what was expected of each."""
+    """An arm for each finalist and drafter that could pay there, not simulated yet; and what was expected of each."""
     arms: list[Arm] = []
     outlooks: list[Outlook] = []
     for arm in finalists:

@@ -45,14 +45,7 @@ class SurvivalProfile:
         if any(not 0.0 <= later <= earlier for earlier, later in zip(bounds, self.survival, strict=False)):
             raise ValueError(f"survival must fall from at most 1 to at least 0, found {self.survival}")
 
-    def profile_of_shares(shares: Sequence[float], draft_tokens: int) -> SurvivalProfile:
-    """As people give acceptance: one share is the chance of each token, several are survivals by position (``ValueError``)."""
-    if len(shares) == 1:
-        return constant_acceptance(shares[0], draft_tokens)
-    return SurvivalProfile(tuple(shares))
-
-
-def expected_tokens(self, draft_tokens: int) -> float:
+    def expected_tokens(self, draft_tokens: int) -> float:
         """Tokens emitted by a verify step of ``draft_tokens``, the model's own included: ``1 + sum of survival``."""
         if draft_tokens > len(self.survival):
             raise ValueError(f"the profile knows {len(self.survival)} positions, asked for {draft_tokens}")
@@ -66,6 +59,13 @@ def expected_tokens(self, draft_tokens: int) -> float:
 def constant_acceptance(acceptance: float, draft_tokens: int) -> SurvivalProfile:
     """Every token accepted with the same chance, whatever came before: ``survival[j] = acceptance^j``."""
     return SurvivalProfile(tuple(acceptance**position for position in range(1, draft_tokens + 1)))
+
+
+def profile_of_shares(shares: Sequence[float], draft_tokens: int) -> SurvivalProfile:
+    """As people give acceptance: one share is the chance of each token, several are survivals by position (``ValueError``)."""
+    if len(shares) == 1:
+        return constant_acceptance(shares[0], draft_tokens)
+    return SurvivalProfile(tuple(shares))
 
 
 def expected_tokens(acceptance: float, draft_tokens: int) -> float:

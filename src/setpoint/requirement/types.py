@@ -40,8 +40,8 @@ class Price(Part):
 class Requirement(Part):
     """What the application needs. ``slo_burst`` limits the burst phase, ``slo`` the sustained phase.
 
-    ``plan``: what ``setpoint plan`` may choose from; ``speculation``: which drafters it and ``setpoint tune`` may try; everything
-    else is there for whoever serves or measures as well.
+    ``plan``: what ``setpoint plan`` may choose from; ``speculation``: which drafters may be tried; everything else is there for
+    whoever serves or measures as well.
     """
 
     name: str = Field(min_length=1, max_length=100)

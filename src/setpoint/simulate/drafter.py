@@ -1,4 +1,4 @@
-"""The drafter of a simulation (``engine/speculation/draft.py``): no tokens, but how many of them would stand, and what they cost.
+"""The drafter of a simulation (``engine/speculation/draft.py``): no tokens, but how many would stand, and what they cost.
 
 A draft model makes a token of every request in a pass, one pass after the other; the first also reads what the request gained
 since, at most ``read_tokens`` of it in a step, as the engine's does (``engine/speculation/draft_model.py``). Each pass takes

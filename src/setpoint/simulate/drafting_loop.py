@@ -38,7 +38,7 @@ class Verified:
 
 
 class CountingSpeculator(Speculator):
-    """The engine's, over requests that are numbers. ``running``: those of its loop; ``step``: the drafts of the present step."""
+    """The engine's, over requests that are numbers. ``running``: those of its loop; ``step``: the step's drafts."""
 
     drafter: ProfiledDrafter
 
@@ -67,9 +67,7 @@ class CountingSpeculator(Speculator):
             context = sequence.computed + 1
             more += count
             products += (1 + count) * (context + count) - context
-        total = StepWork(
-            work.tokens + more, work.sequences, work.kv_tokens_read + more, work.attention_products + products
-        )
+        total = StepWork(work.tokens + more, work.sequences, work.kv_tokens_read + more, work.attention_products + products)
         return replace(batch, work=total, drafted=more), draft_s
 
     def _stood(self, sequence: Sequence, waiting: Waiting) -> bool:

@@ -47,7 +47,8 @@ class SimulatedSequence(Sequence):
 
     row: its place in the load; phase: a small number for where its figures belong. target_tokens: where its answer ends,
     unknown to any policy. named: digests of the leading full blocks that other prompts may have too; referred: those of them
-    that it holds a reference to. held: blocks it holds while in prefill (a decode holds those that its computed tokens fill; -1: its row knows).
+    that it holds a reference to. held: blocks it holds while in prefill (a decode holds those that its computed tokens fill;
+    -1: its row knows).
     since: ``Progress.steps`` when it began to decode, -1 while it does not. grown: ``Progress.steps`` when it last got a block
     by itself. follows: whether its last token came with the last step. gaps_from, late_from: the step of its last token that
     followed no other, and what the counts of late gaps were then; own_gap_s, own_late: the largest of its earlier gaps, and how

@@ -1,4 +1,4 @@
-"""A simulated engine's speculation put together: its speculator, and what its policy knows of drafts before the first request."""
+"""A simulated engine's speculation put together: its speculator, and what its policy is shown before the first request."""
 
 from __future__ import annotations
 

@@ -40,7 +40,6 @@ class SpeculationCounters:
         for position in range(accepted):
             counts[position] += 1
 
-
     def take(self, other: SpeculationCounters) -> None:
         """Add what ``other`` counted."""
         self.drafts += other.drafts

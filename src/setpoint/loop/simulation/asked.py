@@ -81,9 +81,7 @@ def system_of(
         timer=step_timer(deployment),
         kv_blocks=room // block,
         block_tokens=block,
-        configuration=changed(
-            configuration_for(deployment, requirement, flags, room // block * block), guessing.changes
-        ),
+        configuration=changed(configuration_for(deployment, requirement, flags, room // block * block), guessing.changes),
         drafting=guessing.drafting,
         replicas=flags.replicas,
         flavour=flavour,

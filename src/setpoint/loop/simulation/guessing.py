@@ -83,7 +83,9 @@ def _mode(flags: SystemFlags) -> SpeculationMode:
     if mode is SpeculationMode.OFF:
         for name in ("draft_model", "acceptance", "draft_tokens", "max_draft_tokens"):
             if getattr(flags, name) is not None:
-                raise BadInput(f"--{name.replace('_', '-')}: only read with --speculation prompt-lookup or draft; give that too")
+                raise BadInput(
+                    f"--{name.replace('_', '-')}: only read with --speculation prompt-lookup or draft; give that too"
+                )
     elif mode is SpeculationMode.PROMPT_LOOKUP and flags.draft_model is not None:
         raise BadInput("--draft-model: prompt-lookup has none; leave it out, or give --speculation draft")
     return mode
@@ -92,7 +94,9 @@ def _mode(flags: SystemFlags) -> SpeculationMode:
 def _fixed_length(flags: SystemFlags, acceptance: Acceptance) -> int | None:
     known = len(acceptance.survival)
     if flags.draft_tokens is not None and flags.draft_tokens > known:
-        raise BadInput(f"--draft-tokens {flags.draft_tokens}: --acceptance says nothing beyond position {known}; give at most that")
+        raise BadInput(
+            f"--draft-tokens {flags.draft_tokens}: --acceptance says nothing beyond position {known}; give at most that"
+        )
     if flags.draft_tokens is None and flags.engine == Flavour.VLLM:
         raise BadInput("--engine vllm: it drafts as many tokens in every step; say how many with --draft-tokens, such as 3")
     return flags.draft_tokens

@@ -69,7 +69,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             raise BadInput(f"--acceptance {file}: found {file.stat().st_size} bytes; {_HOW}")
         told = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"--acceptance {file}: cannot be read: {getattr(error, 'strerror', None) or 'not JSON'}; {_HOW}") from None
+        raise BadInput(
+            f"--acceptance {file}: cannot be read: {getattr(error, 'strerror', None) or 'not JSON'}; {_HOW}"
+        ) from None
     rows = told.get("acceptances") if isinstance(told, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise BadInput(f"--acceptance {file}: holds no acceptances; {_HOW}")

@@ -58,7 +58,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class SpeculationProfile:
-    """Everything that was measured, or predicted. ``change_s``: what a step of another number of tokens than the last costs more.
+    """Everything that was measured, or predicted. ``change_s``: what a step costs more for another number of tokens.
 
     context_tokens, sources: of a prediction, the context of each request and where the costs come from.
     """
@@ -78,7 +78,7 @@ class SpeculationProfile:
         return gain(acceptance, costs, draft_tokens, self.change_s) if known else None
 
     def break_even(self, costs: StepCosts, draft_tokens: int) -> float | None:
-        """The constant acceptance at which such drafts neither gain nor lose, a guess in every step; ``None``: there is none."""
+        """The constant acceptance at which such drafts neither gain nor lose, one in every step; ``None``: there is none."""
         verify_s, draft_s = costs.verify_s[draft_tokens], costs.draft_s.get(draft_tokens, 0.0)
         return break_even_acceptance(draft_tokens, step_s=costs.verify_s[0], verify_s=verify_s, draft_s=draft_s)
 
