@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import option
-from setpoint.loop.speculation.outcome import SpeculationProfile
-from setpoint.loop.speculation.predicted import There
 from setpoint.policy.configuration import SpeculationMode
 from setpoint.workload.kinds import WorkloadKind
+
+if TYPE_CHECKING:
+    from setpoint.loop.speculation.outcome import SpeculationProfile
+    from setpoint.loop.speculation.predicted import There
 
 WORK, DRAFTER, COSTS, THERE = "Work", "Drafter", "Costs", "On hardware that is not here"
 MEASURED_BATCHES, MOST_MEASURED, MOST_PREDICTED = "1,2,4,8,16", 64, 4096
@@ -66,6 +68,8 @@ def profile_speculation(
     from setpoint.record import EXIT_MET
 
     if hardware is not None:
+        from setpoint.loop.speculation.predicted import There
+
         _refuse({"prompts": prompts, "kind": kind, "threads": threads}, "measures here; leave it or --hardware out")
         there = There(hardware, engine, tensor_parallel, precision)
         sizes = None if batches is None else _batches(batches, MOST_PREDICTED)

@@ -105,7 +105,8 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     outlooks: list[Outlook] = []
     if asked.allowed is not None:
         guessing, outlooks = variants(asked.allowed, load, asked.load_rps, finalists)
-        search.measure(guessing)
+        if guessing:
+            search.measure(guessing)
         finalists = [*finalists, *guessing]
     options = [(option_of(arm, len(limits)), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)

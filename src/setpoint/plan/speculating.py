@@ -147,7 +147,7 @@ def _with_drafter(
     )
     adaptive = arm.serving.scheduler is Scheduler.SETPOINT
     if not here.draft_tokens and not (adaptive and outlook.pays_up_to is not None):
-        return None if not outlook.gains else (None, outlook)
+        return None, outlook
     config = arm.serving.config.model_copy(
         update={
             "speculation": drafter,
