@@ -49,7 +49,7 @@ class AcceptanceDraws:
     def __init__(self, accepted: AcceptedDrafts, seed: int) -> None:
         self.longest = accepted.longest
         self._chances = accepted.chances()
-        self._told = self._chances.tolist()
+        self._told: list[float] = self._chances.tolist()
         self._share = accepted.share
         self._seeds = {kind: _mixed(seed * 4 + kind) for kind in (STANDS, FOUND)}
 

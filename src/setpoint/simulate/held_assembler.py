@@ -63,7 +63,8 @@ class HeldAssembler(CountingAssembler):
         """Blocks that each decode lacks for its next ``steps`` tokens, shape (rows,); 0 for the others."""
         rows = self._rows
         wanted = -(-(rows.whole(CONTEXT) + steps) // self._pool.block_tokens)
-        return np.maximum(wanted - rows.whole(HELD), 0) * rows.whole(DECODES)
+        missing: IntColumn = np.maximum(wanted - rows.whole(HELD), 0) * rows.whole(DECODES)
+        return missing
 
     def _grow_decodes(self, plan: StepPlan, running: dict[int, Sequence], preempted: list[Sequence]) -> None:
         missing = self._missing(1)

@@ -58,7 +58,7 @@ def speculation_wished(options: SpeculationOptions, allowed: Speculation | None)
         raise BadInput("--draft-model: prompt-lookup has none; leave it out, or give --speculation draft")
     if options.speculation and shares is None:
         raise BadInput(f"--speculation {','.join(drafters)}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
-    return Speculation(drafters=drafters, draft_model=model, acceptance=shares), share  # type: ignore[arg-type]
+    return Speculation(drafters=drafters, draft_model=model, acceptance=shares), share
 
 
 def speculating_configs(requirement: Requirement, base: ServingConfig) -> list[ServingConfig]:
