@@ -28,7 +28,7 @@ CONFIG = ServingConfig(mode=BatchingMode.CONTINUOUS, max_running=64, token_budge
 
 
 def load_of(requests: int, *, output: int = 200, gap_s: float = 0.0) -> Load:
-    sent_s = np.arange(requests) * gap_s
+    sent_s = np.arange(requests, dtype=np.float64) * gap_s
     whole = np.ones(requests, dtype=np.int64)
     phases = (PhaseOfLoad(Phase.SUSTAINED, 0.0, float(sent_s[-1]) + 1.0),)
     return Load(sent_s, 32 * whole, output * whole, output * whole, phases, 0 * whole, (Kind(),))

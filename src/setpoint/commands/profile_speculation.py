@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -158,7 +159,7 @@ def _predicted(
     )
 
 
-def _refuse(given: dict[str, object], words: str) -> None:
+def _refuse(given: Mapping[str, object], words: str) -> None:
     """An option that would be ignored is a mistake. Raises ``BadInput``."""
     for name, value in given.items():
         if value is not None:
