@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -12,13 +13,19 @@ from setpoint.engine.emission import Emission
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence as EngineSequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
+from setpoint.engine.speculation.building import longest_draft, most_drafting
+from setpoint.engine.speculation.draft import Draft
+from setpoint.engine.speculation.speculator import Speculator
 from setpoint.engine.step_loop import StepLoop
-from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.modes import build_policy
 from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.survival import SurvivalProfile
 from setpoint.policy.views import RequestLimits
 from setpoint.record import Phase
+from setpoint.simulate.acceptance import AcceptedDrafts
+from setpoint.simulate.drafter import Drafting, ProfiledDrafter
 from setpoint.simulate.load import Load, PhaseOfLoad
 from setpoint.simulate.naming import SharedPrefixes
 from setpoint.simulate.run import SimulatedSystem
@@ -49,6 +56,7 @@ class Small:
     kinds: tuple[Kind, ...]
     configuration: ServingConfig
     blocks: int
+    drafting: Drafting | None = None
 
     def load(self) -> Load:
         """As the simulator takes it."""
@@ -66,11 +74,42 @@ class Small:
     def system(self) -> SimulatedSystem:
         """What serves; its policy learns as it goes."""
         overheads = Overheads(BETWEEN_S)
-        return SimulatedSystem(TIMER, self.blocks, BLOCK, self.configuration, overheads=overheads, model=StepTimeModel)
+        return SimulatedSystem(
+            TIMER, self.blocks, BLOCK, self.configuration, overheads=overheads, model=StepTimeModel, drafting=self.drafting
+        )
 
     def by_the_engine(self) -> tuple[list[Told], StepLoop]:
         """Every step of it, one by one, through the engine's own loop, assembler and block pool."""
         return _Engine(self).run()
+
+
+class TokenDrafter(ProfiledDrafter):
+    """The simulation's drafter with real tokens: right ones as far as they stand, then a wrong one."""
+
+    def row(self, sequence: EngineSequence) -> int:
+        return int(sequence.request.name)
+
+    def propose(self, asked: Items[tuple[EngineSequence, int]]) -> list[Draft | None]:
+        told = super().propose(asked)
+        right = iter(self.right)
+        return [
+            None if draft is None else Draft(self.tokens(sequence, count, next(right)))
+            for (sequence, count), draft in zip(asked, told, strict=True)
+        ]
+
+    def foretell(self, sequence: EngineSequence) -> tuple[int, ...]:
+        count = len(super().foretell(sequence))
+        stands = [self.draws.stands(self.row(sequence), sequence.emitted, place) for place in range(count)]
+        return self.tokens(sequence, count, stands.index(False) if False in stands else count)
+
+    @staticmethod
+    def tokens(sequence: EngineSequence, count: int, right: int) -> tuple[int, ...]:
+        return tuple(model_token(sequence) if place < right else 5 for place in range(count))
+
+
+def model_token(sequence: EngineSequence) -> int:
+    """What the model says next, whatever was said before."""
+    return 10**9 + sequence.sequence_id
 
 
 class _Engine:
@@ -86,10 +125,18 @@ class _Engine:
             _step_s,
             blocks=world.blocks,
             block_tokens=BLOCK,
-            next_token=lambda sequence: 10**9 + sequence.sequence_id,
+            next_token=model_token,
         )
         longest = world.blocks * BLOCK
-        self.loop = StepLoop(build_policy(world.configuration, model), executor, self.clock, max_model_len=longest, model=model)
+        policy = build_policy(world.configuration, model)
+        speculator = None if world.drafting is None else self.speculator(world.drafting)
+        self.loop = StepLoop(policy, executor, self.clock, max_model_len=longest, model=model, speculator=speculator)
+
+    def speculator(self, drafting: Drafting) -> Speculator:
+        """The engine's own, with a drafter that knows which of its tokens will stand."""
+        config = self.world.configuration
+        drafter = TokenDrafter(drafting, self.clock, seed=0, most_tokens=longest_draft(config))
+        return Speculator(drafter, self.clock, most_tokens=longest_draft(config), most_running=most_drafting(config))
 
     def run(self) -> tuple[list[Told], StepLoop]:
         coming, sent_s = 0, self.load.sent_s.tolist()
@@ -169,3 +216,23 @@ def small_worlds(modes: Sequence[BatchingMode] = tuple(BatchingMode)) -> st.Sear
     )
     requests = st.lists(rows, min_size=1, max_size=24).map(tuple)
     return st.builds(Small, requests, st.tuples(kinds, kinds, kinds), configurations, st.sampled_from([17, 20, 30, 60, 400]))
+
+
+PASSES = LineTimer(1e-3, 1e-5, 2e-5, 1e-8, 1e-9)
+
+
+@st.composite
+def speculating_worlds(draw: st.DrawFn) -> Small:
+    """Those worlds with drafts: of a model or from the text, few or many that stand, as pays or of a fixed length."""
+    world = draw(small_worlds())
+    chances = draw(st.lists(st.sampled_from([0.0, 0.3, 0.8, 0.95, 1.0]), min_size=1, max_size=6))
+    survival = tuple(np.cumprod(chances).tolist())
+    model = draw(st.booleans())
+    accepted = AcceptedDrafts(SurvivalProfile(survival), 1.0 if model else draw(st.sampled_from([0.4, 1.0])))
+    drafting = Drafting(accepted, PASSES if model else None, read_tokens=draw(st.sampled_from([4, 128])), warmed_up=False)
+    given = {
+        "speculation": SpeculationMode.DRAFT if model else SpeculationMode.PROMPT_LOOKUP,
+        "max_draft_tokens": draw(st.sampled_from([1, 4, 15])),
+        "draft_tokens": draw(st.sampled_from([None, 0, 1, 3, 20])),
+    }
+    return replace(world, configuration=world.configuration.model_copy(update=given), drafting=drafting)

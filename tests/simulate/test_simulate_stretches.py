@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from simulated_worlds import BLOCK, Small, small_worlds
+from hypothesis import strategies as st
+from simulated_worlds import BLOCK, Small, small_worlds, speculating_worlds
 
 from setpoint.engine.request import FinishReason
 from setpoint.simulate import stretch_loop
@@ -17,11 +18,13 @@ COLUMNS = ("ending", "joined_s", "first_s", "last_s", "ended_s", "tokens", "cach
 
 
 @settings(max_examples=60, deadline=None)
-@given(small_worlds())
+@given(st.one_of(small_worlds(), speculating_worlds()))
 def test_stretches_are_the_engines_own_steps(world: Small) -> None:
     found = simulate(world.load(), world.system(), gap_limits_s=(0.01, 0.02))
     told, loop = world.by_the_engine()
     assert found.steps == loop.steps.total
+    if loop.speculator is not None:
+        assert found.drafts == loop.speculator.counters
     ledger, gaps = found.ledger, []
     for row, each in enumerate(told):
         if each.refused:
@@ -47,7 +50,7 @@ def test_stretches_are_the_engines_own_steps(world: Small) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(small_worlds())
+@given(st.one_of(small_worlds(), speculating_worlds()))
 def test_however_long_stretches_are_the_columns_are_the_same(world: Small) -> None:
     found = simulate(world.load(), world.system(), gap_limits_s=(0.01,))
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +69,7 @@ def assert_same(first: Simulated, second: Simulated) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(small_worlds())
+@given(st.one_of(small_worlds(), speculating_worlds()))
 def test_loop_and_pool_are_whole_after_every_stretch(world: Small) -> None:
     checked = 0
     original = stretch_loop.StretchLoop.finish_stretch

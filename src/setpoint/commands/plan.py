@@ -21,6 +21,8 @@ PLAN_EXAMPLES = """Examples:
 
 - `setpoint plan --model llama-3.1-8b --rate 40/s --prompt-tokens 500 --output-tokens 200 --assert 'ttft_p95<500ms'`
 
+- `setpoint plan my.yaml --speculation draft --draft-model llama-3.1-8b --acceptance 75%` : guessing ahead, where it pays
+
 - `setpoint plan my.yaml --hardware h100-sxm --improve 'vllm serve MODEL --max-num-seqs 64'`
 
 Exit codes: 0 a plan holds outside its error bar, 1 nothing meets the requirement, 2 bad input, 3 it holds as predicted, but
@@ -53,6 +55,13 @@ def plan(
     scheduler: Annotated[
         list[str] | None, option("NAMES", "vllm (its own) and setpoint (deadlines decide); default: both.", CHOICE)
     ] = None,
+    speculation: Annotated[
+        list[str] | None, option("NAMES", "Drafters to try: prompt-lookup, draft; default: the requirement's.", CHOICE)
+    ] = None,
+    draft_model: Annotated[str | None, option("NAME", "With draft: a smaller model of the same vocabulary.", CHOICE)] = None,
+    acceptance: Annotated[
+        str | None, option("SHARE", "75%, shares by position 0.9,0.7,0.5, or FILE.json[#WORK] of a profile.", CHOICE)
+    ] = None,
     objective: Annotated[
         str | None, option("NAME", "cost, tokens-per-usd, latency or power; default: the requirement's.", SEARCH)
     ] = None,
@@ -84,6 +93,9 @@ def plan(
         kv_cache=kv_cache or (),
         tensor_parallel=tensor_parallel or (),
         schedulers=scheduler or (),
+        speculation=speculation or (),
+        draft_model=draft_model,
+        acceptance=acceptance,
         objective=objective,
         load_uncertainty=load_uncertainty,
         confidence=confidence,

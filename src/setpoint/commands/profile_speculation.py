@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +14,12 @@ from setpoint.loop.flags import option
 from setpoint.policy.configuration import SpeculationMode
 from setpoint.workload.kinds import WorkloadKind
 
-WORK, DRAFTER, COSTS = "Work", "Drafter", "Costs"
+if TYPE_CHECKING:
+    from setpoint.loop.speculation.outcome import SpeculationProfile
+    from setpoint.loop.speculation.predicted import There
+
+WORK, DRAFTER, COSTS, THERE = "Work", "Drafter", "Costs", "On hardware that is not here"
+MEASURED_BATCHES, MOST_MEASURED, MOST_PREDICTED = "1,2,4,8,16", 64, 4096
 PROFILE_EXAMPLES = """Examples:
 
 - `setpoint profile-speculation smollm2-135m` : prompt lookup on the four shipped kinds of work
@@ -21,7 +28,9 @@ PROFILE_EXAMPLES = """Examples:
 
 - `setpoint profile-speculation ./large.gguf --draft-model ./small.gguf --kind questions`
 
-Exit codes: 0 measured, 2 bad input.
+- `setpoint profile-speculation llama-3.1-70b --draft-model llama-3.1-8b --hardware h100-sxm --acceptance 75%` : predicted
+
+Exit codes: 0 measured or predicted, 2 bad input.
 """
 
 
@@ -34,53 +43,134 @@ def profile_speculation(
     output_tokens: Annotated[int, option("N", "Most tokens of their answers.", WORK, min=1, max=4096)] = 128,
     draft_model: Annotated[str | None, option("MODEL", "A draft model; default: prompt lookup.", DRAFTER)] = None,
     max_draft_tokens: Annotated[int, option("N", "Longest guess.", DRAFTER, min=1, max=64)] = 15,
-    batches: Annotated[str, option("LIST", "Batches to time.", COSTS)] = "1,2,4,8,16",
+    batches: Annotated[
+        str | None, option("LIST", "Batches to time; default: 1,2,4,8,16 (with --hardware to 256).", COSTS)
+    ] = None,
     threads: Annotated[int | None, option("N", "Compute threads; default: every core.", COSTS, min=1)] = None,
+    hardware: Annotated[str | None, option("NAME", "Predict for it; see setpoint hardware list.", THERE)] = None,
+    acceptance: Annotated[
+        list[str] | None,
+        option("SHARE", "75%, shares by position 0.9,0.7,0.5, or FILE.json[#WORK] of a profile; may be repeated.", THERE),
+    ] = None,
+    tensor_parallel: Annotated[int | None, option("N", "Devices; default: as few as hold it.", THERE, min=1, max=64)] = None,
+    precision: Annotated[str | None, option("NAME", "Of the weights; default: as published.", THERE)] = None,
+    engine: Annotated[str, option("NAME", "Whose step times: vllm, sglang, trtllm or setpoint.", THERE)] = "vllm",
+    context_tokens: Annotated[
+        int | None, option("N", "Context of each request; default: the profile's mean, or 1024.", THERE, min=1, max=1_000_000)
+    ] = None,
     output: Annotated[Path | None, option("FILE", "The profile as JSON.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the profile as JSON instead of tables.")] = False,
 ) -> int:
-    """Whether guessing ahead pays on this machine for this work: acceptance, costs, and the gain at each batch."""
+    """Whether guessing ahead pays for this work: acceptance, costs, and the gain at each batch; measured here, or predicted."""
     from rich.console import Console
 
     from setpoint.commands.showing import written
-    from setpoint.engine.models import resolve_model
-    from setpoint.loop.console import say
-    from setpoint.loop.serve import read_subject
-    from setpoint.loop.speculation.profile import ProfileOptions, Profiler
-    from setpoint.loop.speculation.prompts import shipped_work, work_from_file
     from setpoint.loop.speculation.terminal import render_profile
-    from setpoint.policy.configuration import ServingConfig
     from setpoint.record import EXIT_MET
 
-    if prompts is not None and kind:
-        raise BadInput("--kind: found --prompts as well, give one of them")
-    sizes = _batches(batches)
-    source, _ = read_subject(subject)
-    mode = SpeculationMode.PROMPT_LOOKUP if draft_model is None else SpeculationMode.DRAFT
-    config = ServingConfig(
-        speculation=mode, draft_model=draft_model, max_draft_tokens=max_draft_tokens, threads=threads, max_running=max(sizes)
-    )
-    model = resolve_model(source.source, revision=source.revision, say=say)
-    profiler = Profiler(model, ProfileOptions(config, sizes))
-    try:
-        if prompts is None:
-            work = shipped_work(kind or list(WorkloadKind), profiler.tokenizer, count)
-        else:
-            work = dict(work_from_file(prompts, profiler.tokenizer, temperature=temperature, output_tokens=output_tokens))
-        profile = profiler.profile(work, say)
-    finally:
-        profiler.close()
+    if hardware is not None:
+        from setpoint.loop.speculation.predicted import There
+
+        _refuse({"prompts": prompts, "kind": kind, "threads": threads}, "measures here; leave it or --hardware out")
+        there = There(hardware, engine, tensor_parallel, precision)
+        sizes = None if batches is None else _batches(batches, MOST_PREDICTED)
+        profile = _predicted(subject, draft_model, acceptance, there, max_draft_tokens, sizes, context_tokens)
+    else:
+        elsewhere = {"acceptance": acceptance, "tensor-parallel": tensor_parallel, "precision": precision}
+        _refuse(elsewhere, "belongs to a prediction; give --hardware too")
+        if prompts is not None and kind:
+            raise BadInput("--kind: found --prompts as well, give one of them")
+        work = Work(prompts, kind or list(WorkloadKind), count, temperature, output_tokens)
+        sizes = _batches(batches or MEASURED_BATCHES, MOST_MEASURED)
+        profile = _measured(subject, draft_model, work, max_draft_tokens, sizes, threads)
     if output is not None:
         output.write_text(profile.to_json() + "\n", encoding="utf-8")
     written(lambda: print(profile.to_json()) if json_output else render_profile(profile, Console(highlight=False)))
     return EXIT_MET
 
 
-def _batches(text: str) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is answered to measure acceptance: prompts from a file, or so many of each shipped kind."""
+
+    prompts: Path | None
+    kinds: list[WorkloadKind]
+    count: int
+    temperature: float
+    output_tokens: int
+
+
+def _measured(
+    subject: str, draft_model: str | None, work: Work, most_tokens: int, sizes: list[int], threads: int | None
+) -> SpeculationProfile:
+    from setpoint.engine.models import resolve_model
+    from setpoint.loop.console import say
+    from setpoint.loop.serve import read_subject
+    from setpoint.loop.speculation.profile import ProfileOptions, Profiler
+    from setpoint.loop.speculation.prompts import shipped_work, work_from_file
+    from setpoint.policy.configuration import ServingConfig
+
+    source, _ = read_subject(subject)
+    mode = SpeculationMode.PROMPT_LOOKUP if draft_model is None else SpeculationMode.DRAFT
+    config = ServingConfig(
+        speculation=mode, draft_model=draft_model, max_draft_tokens=most_tokens, threads=threads, max_running=max(sizes)
+    )
+    model = resolve_model(source.source, revision=source.revision, say=say)
+    profiler = Profiler(model, ProfileOptions(config, sizes))
+    try:
+        if work.prompts is None:
+            requests = shipped_work(work.kinds, profiler.tokenizer, work.count)
+        else:
+            tokenizer, tokens = profiler.tokenizer, work.output_tokens
+            requests = dict(work_from_file(work.prompts, tokenizer, temperature=work.temperature, output_tokens=tokens))
+        return profiler.profile(requests, say)
+    finally:
+        profiler.close()
+
+
+def _predicted(
+    subject: str,
+    draft_model: str | None,
+    acceptance: list[str] | None,
+    there: There,
+    most_tokens: int,
+    sizes: list[int] | None,
+    context_tokens: int | None,
+) -> SpeculationProfile:
+    from setpoint.loop.speculation.asked import ALLOWED, acceptance_of
+    from setpoint.loop.speculation.predicted import BATCHES, CONTEXT_TOKENS, predicted_profile
+    from setpoint.loop.subject import is_requirement
+    from setpoint.plan.sketch import sketch_of
+    from setpoint.requirement import load_requirement
+
+    if not acceptance:
+        raise BadInput(f"--hardware {there.hardware}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
+    model, context = subject, CONTEXT_TOKENS
+    if is_requirement(subject):
+        requirement = load_requirement(Path(subject))
+        model, context = requirement.model.source, round(sketch_of(requirement.profile).mean_context)
+    return predicted_profile(
+        model,
+        draft_model,
+        [acceptance_of(text, most_tokens) for text in acceptance],
+        there,
+        batches=sizes or BATCHES,
+        context_tokens=context_tokens or context,
+    )
+
+
+def _refuse(given: Mapping[str, object], words: str) -> None:
+    """An option that would be ignored is a mistake. Raises ``BadInput``."""
+    for name, value in given.items():
+        if value is not None:
+            raise BadInput(f"--{name}: {words}")
+
+
+def _batches(text: str, most: int) -> list[int]:
     try:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError:
         sizes = []
-    if not sizes or sizes[0] < 1 or sizes[-1] > 64:
-        raise BadInput(f"--batches: found {text!r}, give numbers from 1 to 64 such as 1,2,4,8")
+    if not sizes or sizes[0] < 1 or sizes[-1] > most:
+        raise BadInput(f"--batches: found {text!r}, give numbers from 1 to {most} such as 1,2,4,8")
     return sizes

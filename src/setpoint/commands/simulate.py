@@ -22,8 +22,8 @@ from setpoint.loop.flags import (
 )
 from setpoint.loop.flags import option as _option
 
-SYSTEM, BESIDE = "System", "Replicas"
-PANELS = (SYSTEM, BESIDE, LOAD, REQUESTS, LENGTH, OUTPUT, ARRIVALS, TRACE)
+SYSTEM, BESIDE, GUESSES = "System", "Replicas", "Speculation"
+PANELS = (SYSTEM, BESIDE, GUESSES, LOAD, REQUESTS, LENGTH, OUTPUT, ARRIVALS, TRACE)
 
 HELP = """Simulate a load on hardware you may not have: the same policies and rules, on a virtual clock.
 
@@ -34,6 +34,9 @@ Examples:
 - `setpoint simulate --model llama-3.1-8b --hardware h100-sxm --engine vllm --rate 10/s --requests 10000` : vLLM's defaults
 
 - `setpoint simulate my.yaml --hardware mi300x --model llama-3.1-70b --replicas 2 --mode setpoint` : two, in setpoint's mode
+
+- `setpoint simulate my.yaml --model llama-3.1-70b --hardware h100-sxm --tensor-parallel 4 --speculation draft --draft-model
+llama-3.1-8b --acceptance 75%` : with guesses of which three in four come true
 
 - `setpoint simulate --model llama-3.1-8b --hardware a100-80 --trace mooncake.jsonl` : a trace, its shared prefixes found again
 
@@ -67,6 +70,15 @@ class SystemFlags:
     )
     replicas: Annotated[int, _option("N", "Copies behind a router.", BESIDE, min=1, max=1024)] = 1
     routing: Annotated[str, _option("NAME", "round-robin or least-outstanding.", BESIDE)] = "round-robin"
+    speculation: Annotated[str | None, _option("NAME", "off, prompt-lookup or draft; default: off.", GUESSES)] = None
+    draft_model: Annotated[str | None, _option("NAME", "With draft: a smaller model of the same vocabulary.", GUESSES)] = None
+    acceptance: Annotated[
+        str | None, _option("SHARE", "75%, shares by position 0.9,0.7,0.5, or FILE.json[#WORK] of a profile.", GUESSES)
+    ] = None
+    draft_tokens: Annotated[
+        int | None, _option("N", "Always drafts of that length, as vLLM does; default: what pays.", GUESSES, min=0, max=64)
+    ] = None
+    max_draft_tokens: Annotated[int | None, _option("N", "Longest draft; default: 15.", GUESSES, min=1, max=64)] = None
 
 
 def simulate(

@@ -68,10 +68,14 @@ class Assembler:
         Blocks are added only while every running request could still have another one: drafts never preempt.
         """
         size = self._pool.block_tokens
-        missing = -(-(sequence.computed + 1 + count) // size) - len(sequence.blocks)
+        missing = -(-(sequence.computed + 1 + count) // size) - self.held(sequence)
         if missing > 0 and self._pool.available - missing >= self._running:
-            sequence.blocks += self._pool.allocate(missing)
-        return max(0, min(count, len(sequence.blocks) * size - sequence.computed - 1))
+            self._add_blocks(sequence, missing)
+        return max(0, min(count, self.held(sequence) * size - sequence.computed - 1))
+
+    def held(self, sequence: Sequence) -> int:
+        """Blocks that ``sequence`` holds."""
+        return len(sequence.blocks)
 
     def publish_computed(self, sequence: Sequence) -> None:
         """Make the full blocks computed since the last call findable."""
@@ -116,10 +120,10 @@ class Assembler:
                     return
                 if self._pool.available:
                     break
-        self._add_block(sequence)
+        self._add_blocks(sequence, 1)
 
-    def _add_block(self, sequence: Sequence) -> None:
-        sequence.blocks += self._pool.allocate(1)
+    def _add_blocks(self, sequence: Sequence, count: int) -> None:
+        sequence.blocks += self._pool.allocate(count)
 
     def _prefills(
         self,

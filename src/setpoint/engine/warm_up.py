@@ -38,7 +38,7 @@ def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> 
 def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
     """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
     longest = longest_draft(config)
-    for decodes in _drafting(config):
+    for decodes in drafting_counts(config):
         for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
             for seconds in time_verification(executor, decodes, drafted, DRAFT_REPEATS)[1:]:
                 learn(make_batch(_items(executor, decodes, 0, drafted)).work, seconds, decodes * drafted)
@@ -58,7 +58,7 @@ def time_verification(executor: Executor, decodes: int, drafted: int, repeats: i
 def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[int, int, int, float], None]) -> None:
     """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
     length = min(4, longest_draft(config))
-    for count in _drafting(config):
+    for count in drafting_counts(config):
         # Of the text behind the first guess that did not come true, three tokens are read anew.
         for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:
             learn(length, length * count, 2 * count, seconds)
@@ -81,7 +81,7 @@ def time_drafting(drafter: Drafter, requests: int, length: int, repeats: int) ->
     return times
 
 
-def _drafting(config: ServingConfig) -> list[int]:
+def drafting_counts(config: ServingConfig) -> list[int]:
     """Numbers of requests that a controller will want to know about."""
     return [count for count in DRAFTING if count <= config.max_running] if config.draft_tokens is None else []
 

@@ -19,6 +19,7 @@ from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LoadFlags
 from setpoint.loop.folder import claim
+from setpoint.loop.speculation.wished import OFF, speculation_wished
 from setpoint.plan.asked import Wishes, asked_of
 from setpoint.plan.economy import Goal
 from setpoint.plan.improve import Improvement, improvement_document, make_improvement, shape_of
@@ -32,7 +33,7 @@ from setpoint.plan.topology import Scheduler
 from setpoint.plan.vllm_command import parse_vllm_command
 from setpoint.report.files import REPORT_FILE, RUN_FILE
 from setpoint.report.format import printable
-from setpoint.requirement import ModelSource, Requirement, UnitError, load_requirement
+from setpoint.requirement import ModelSource, Requirement, Speculation, UnitError, load_requirement
 from setpoint.requirement.units import parse_fraction
 
 EXPORTS = "exports"
@@ -53,6 +54,9 @@ class PlanOptions:
     kv_cache: Sequence[str] = ()
     tensor_parallel: Sequence[str] = ()
     schedulers: Sequence[str] = ()
+    speculation: Sequence[str] = ()
+    draft_model: str | None = None
+    acceptance: str | None = None
     objective: str | None = None
     load_uncertainty: str | None = None
     confidence: str = "90%"
@@ -85,7 +89,7 @@ def plan_requirement(path: Path | None, options: PlanOptions) -> Done:
     started_unix_s = time.time()
     command = None if options.improve is None else parse_vllm_command(options.improve)
     requirement = _needed(path, options, None if command is None else command.model)
-    asked = asked_of(requirement, wishes_of(options))
+    asked = asked_of(requirement, wishes_of(options, requirement.speculation))
     if command is not None:
         shape_of(asked, command)
     if options.output is not None:
@@ -156,9 +160,13 @@ def write(done: Done, folder: Path, started_unix_s: float) -> None:
     register_quietly(folder, say)
 
 
-def wishes_of(options: PlanOptions) -> Wishes:
-    """The options read. Raises ``BadInput`` naming the option."""
+def wishes_of(options: PlanOptions, allowed: Speculation | None = None) -> Wishes:
+    """The options read; ``allowed``: the requirement's speculation. Raises ``BadInput`` naming the option."""
+    speculation, share = speculation_wished(options, allowed)
     return Wishes(
+        speculation=speculation,
+        share=share,
+        no_speculation=OFF in _names(options.speculation),
         hardware=_names(options.hardware),
         prices=parse_prices(options.prices),
         quantization=_names(options.quantization),

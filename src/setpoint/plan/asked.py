@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from setpoint.hardware.accelerator import Accelerator, accelerator, accelerators
+from setpoint.hardware.drafting import check_draft
 from setpoint.hardware.model_facts import ModelFacts, model_facts, precision_name
 from setpoint.plan.economy import Goal
 from setpoint.plan.errors import PlanError
 from setpoint.plan.headroom import DEFAULT_CONFIDENCE
 from setpoint.plan.shadow import Bounds
 from setpoint.plan.space import OWN_ENGINE, PARALLEL, Choices, portable
+from setpoint.plan.speculating import LONGEST, Allowed
 from setpoint.plan.topology import Scheduler
-from setpoint.requirement import Objective, PlanWishes, Requirement
+from setpoint.policy.configuration import SpeculationMode
+from setpoint.policy.survival import profile_of_shares
+from setpoint.requirement import Objective, PlanWishes, Requirement, Speculation
 
 GOALS = {
     Objective.MIN_COST: Goal.COST,
@@ -39,11 +43,17 @@ class Wishes:
     schedulers: Sequence[Scheduler] = tuple(Scheduler)
     parallel: Sequence[int] = PARALLEL
     seed: int = 0
+    speculation: Speculation | None = None
+    no_speculation: bool = False
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Everything a plan starts from. ``load_error``: relative standard deviation of the load to come against ``load_rps``."""
+    """Everything a plan starts from. ``load_error``: relative standard deviation of the load to come against ``load_rps``.
+
+    allowed: speculation that may be tried, ``None`` where there is none or nobody said how many guesses come true.
+    """
 
     requirement: Requirement
     model: ModelFacts
@@ -55,6 +65,7 @@ class Asked:
     schedulers: Sequence[Scheduler]
     seed: int
     hardware_named: bool = True
+    allowed: Allowed | None = None
 
     @property
     def load_rps(self) -> float:
@@ -95,6 +106,23 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
         schedulers=wishes.schedulers,
         seed=wishes.seed,
         hardware_named=bool(tuple(wishes.hardware) or plan.hardware),
+        allowed=None if wishes.no_speculation else _allowed(wishes.speculation or requirement.speculation, wishes.share, model),
+    )
+
+
+def _allowed(speculation: Speculation | None, share: float, model: ModelFacts) -> Allowed | None:
+    """Speculation with its draft model looked up. Raises ``HardwareError`` for one that does not fit the model."""
+    if speculation is None or speculation.acceptance is None:
+        return None
+    draft = None if speculation.draft_model is None else model_facts(speculation.draft_model)
+    if draft is not None:
+        check_draft(model, draft)
+    return Allowed(
+        drafters=tuple(SpeculationMode(each) for each in speculation.drafters),
+        survival=profile_of_shares(speculation.acceptance, LONGEST).survival,
+        share=share,
+        draft=draft,
+        name=speculation.draft_model,
     )
 
 

@@ -27,6 +27,7 @@ from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requ
 from setpoint.plan.shadow import ShadowPrice, shadow_prices
 from setpoint.plan.sketch import LoadSketch, sketch_of
 from setpoint.plan.space import servings_for, shapes_of
+from setpoint.plan.speculating import Outlook, variants
 from setpoint.plan.topology import Shape, Topology
 from setpoint.plan.trial import Runner, Trial
 from setpoint.record import Verdict
@@ -74,7 +75,8 @@ class Ranked:
 class Plan:
     """All that was found. ``ranked`` is best first; ``chosen`` is its first that holds, or ``None``.
 
-    nearest: where nothing holds, the candidate that comes nearest. doubled: the cheapest for twice the load.
+    nearest: where nothing holds, the candidate that comes nearest. doubled: the cheapest for twice the load. outlooks: what
+    speculation was expected to gain on the finalists, where it is allowed.
     """
 
     asked: Asked
@@ -89,6 +91,7 @@ class Plan:
     nearest: Ranked | None
     contexts: tuple[ContextCurve, ...]
     simulations: int
+    outlooks: tuple[Outlook, ...] = ()
 
 
 def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, done, total: None) -> Plan:
@@ -99,6 +102,12 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     deadlines = deadlines_declared(limits)
     arms = search.arms(shapes, lambda shape: servings_for(shape, deadlines=deadlines, schedulers=asked.schedulers))
     finalists = search.run(arms) if arms else []
+    outlooks: list[Outlook] = []
+    if asked.allowed is not None:
+        guessing, outlooks = variants(asked.allowed, load, asked.load_rps, finalists)
+        if guessing:
+            search.measure(guessing)
+        finalists = [*finalists, *guessing]
     options = [(option_of(arm, len(limits)), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
     ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
@@ -122,6 +131,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         nearest=_nearest(asked, load, options) if chosen is None else None,
         contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
         simulations=search.simulations,
+        outlooks=tuple(outlooks),
     )
 
 

@@ -14,6 +14,7 @@ from setpoint.plan.context import ContextCurve
 from setpoint.plan.exports.deployable import Deployable
 from setpoint.plan.exports.files import export_files
 from setpoint.plan.exports.serve_config import serve_config
+from setpoint.plan.guess_words import outlook_document, speculation_answers
 from setpoint.plan.identity import requirement_id
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
@@ -52,6 +53,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "shadow_prices": [shadow_document(each) for each in plan.shadow],
         "if_load_doubles": ranked_document(plan, plan.doubled) if plan.doubled else None,
         "nearest": ranked_document(plan, plan.nearest) if plan.nearest else None,
+        "speculation": [outlook_document(each) for each in plan.outlooks],
         "context_curves": [context_document(each) for each in plan.contexts],
         "exports": exports_of(plan) if chosen else {},
         "simulations": plan.simulations,
@@ -74,6 +76,7 @@ def spoken(plan: Plan) -> dict[str, Any]:
         "limits": answers.limit_costs(plan),
         "if_load_doubles": answers.if_doubled(plan),
         "measure_next": answers.measure_next(plan),
+        "speculation": speculation_answers(plan),
     }
 
 

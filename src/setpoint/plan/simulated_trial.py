@@ -10,20 +10,25 @@ from functools import lru_cache
 
 import numpy as np
 
+from setpoint.engine.speculation.draft import READ_TOKENS
 from setpoint.hardware.deployment import Deployment
+from setpoint.hardware.drafting import pass_timer
 from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.curve import Floats
 from setpoint.plan.latency import PERCENT, latency_metric
 from setpoint.plan.limits import limits_of
 from setpoint.plan.samples import PhaseSamples, excess_table
 from setpoint.plan.space import BLOCK_TOKENS
-from setpoint.plan.topology import Scheduler
+from setpoint.plan.topology import Scheduler, Serving
 from setpoint.plan.trial import Job, Trial
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.survival import SurvivalProfile
 from setpoint.record import Phase, Predicted, SloReport
 from setpoint.report.figures import request_slos
 from setpoint.requirement import LatencyMetric, Requirement
+from setpoint.simulate.acceptance import AcceptedDrafts
+from setpoint.simulate.drafter import WHOLE_TEXT, Drafting
 from setpoint.simulate.gaps import bin_s
 from setpoint.simulate.ledger import Ending
 from setpoint.simulate.load import Load
@@ -132,7 +137,20 @@ def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
         replicas=replicas,
         flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
         model=lambda: copy(_model(config, *_names(shape.deployment))),
+        drafting=_drafting(job.serving),
     )
+
+
+def _drafting(serving: Serving) -> Drafting | None:
+    """What guesses, and how well."""
+    guesses = serving.guesses
+    if guesses is None:
+        return None
+    accepted = AcceptedDrafts(SurvivalProfile(guesses.survival), guesses.share)
+    if guesses.draft is None:
+        return Drafting(accepted)
+    read = WHOLE_TEXT if serving.scheduler is Scheduler.VLLM else READ_TOKENS
+    return Drafting(accepted, _pass_timer(*_names(guesses.draft)), read)
 
 
 @lru_cache(maxsize=256)
@@ -142,6 +160,11 @@ def _model(config: str, names: tuple[str, str], hidden: _Hidden) -> StepTimeMode
     Copied for each simulation, because it notes the shape of the last step.
     """
     return taught_model(_timer(names, hidden), ServingConfig.model_validate_json(config), Overheads())
+
+
+@lru_cache(maxsize=64)
+def _pass_timer(names: tuple[str, str], hidden: _Hidden) -> StepTimer:
+    return pass_timer(hidden.deployment)
 
 
 def timer_of(deployment: Deployment) -> StepTimer:

@@ -32,6 +32,7 @@ def render_plan(plan: Plan, console: Console) -> None:
         console.print(_table(plan))
     _section(console, "Why this", said["why"])
     _section(console, "What each limit costs", said["limits"])
+    _section(console, "Speculation", said["speculation"])
     _section(console, "If the load doubles", [said["if_load_doubles"]])
     _section(console, "What to measure next", [said["measure_next"]])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 
 if TYPE_CHECKING:
     from setpoint.hardware.deployment import Deployment
@@ -59,15 +59,42 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Guesses:
+    """How many guesses come true: ``survival`` by position in the ``share`` of steps that find one. draft: the draft model
+    beside the model. likely_tokens: the length that gains most where the replica runs, for engines that take only one."""
+
+    survival: tuple[float, ...]
+    share: float
+    draft: Deployment | None
+    likely_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """How a replica serves: whose scheduler, and its numbers."""
+    """How a replica serves: whose scheduler, and its numbers. guesses: where ``config`` speculates, how well."""
 
     scheduler: Scheduler
     config: ServingConfig
+    guesses: Guesses | None = None
 
     @property
     def name(self) -> str:
-        """Such as ``setpoint-64x2048``: mode (``vllm`` for vLLM's own), most running, token budget."""
+        """Such as ``setpoint-64x2048``: mode (``vllm`` for vLLM's own), most running, token budget.
+
+        With ``+draft-3`` or ``+prompt-lookup-3`` it always drafts three tokens, without a number as many as pay.
+        """
+        return self._plain_name + self._guess_name
+
+    @property
+    def _guess_name(self) -> str:
+        config = self.config
+        if config.speculation is SpeculationMode.OFF:
+            return ""
+        length = "" if config.draft_tokens is None else f"-{config.draft_tokens}"
+        return f"+{config.speculation.value}{length}"
+
+    @property
+    def _plain_name(self) -> str:
         config = self.config
         mode = "vllm" if self.scheduler is Scheduler.VLLM else config.mode.value
         if config.mode is BatchingMode.IMMEDIATE:

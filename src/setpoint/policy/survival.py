@@ -61,6 +61,13 @@ def constant_acceptance(acceptance: float, draft_tokens: int) -> SurvivalProfile
     return SurvivalProfile(tuple(acceptance**position for position in range(1, draft_tokens + 1)))
 
 
+def profile_of_shares(shares: Sequence[float], draft_tokens: int) -> SurvivalProfile:
+    """As people give acceptance: one share is the chance of each token, several are survivals by position (``ValueError``)."""
+    if len(shares) == 1:
+        return constant_acceptance(shares[0], draft_tokens)
+    return SurvivalProfile(tuple(shares))
+
+
 def expected_tokens(acceptance: float, draft_tokens: int) -> float:
     """``(1 - a^(k + 1)) / (1 - a)``, k + 1 where a is 1 (Leviathan et al. 2023, equation 1)."""
     if acceptance >= 1.0:

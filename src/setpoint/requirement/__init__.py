@@ -6,6 +6,7 @@ them from YAML in human units; ``render_requirement`` writes a commented file fo
 
 from setpoint.requirement.arrival import Arrival, ArrivalProcess, Burst, Step
 from setpoint.requirement.examples import example_names, example_text
+from setpoint.requirement.guessing import Speculation
 from setpoint.requirement.loader import load_requirement, parse_requirement
 from setpoint.requirement.part import Fault, Part
 from setpoint.requirement.problems import Problem, RequirementError
@@ -57,6 +58,7 @@ __all__ = [
     "RequirementError",
     "Sessions",
     "Slos",
+    "Speculation",
     "SpreadSlo",
     "Step",
     "TokenDistribution",

@@ -12,6 +12,7 @@ from typing import Any
 
 from setpoint.requirement.document import MAX_CHARS, parse_document
 from setpoint.requirement.examples import example_names
+from setpoint.requirement.guessing import read_speculation
 from setpoint.requirement.problems import Problem, Problems, RequirementError
 from setpoint.requirement.profile_reader import read_profile
 from setpoint.requirement.reading import Value
@@ -50,6 +51,7 @@ def _read_requirement(top: Value) -> Requirement | None:
         "objective": lambda value: value.one_of(objective.value for objective in Objective),
         "price": _read_price,
         "plan": read_wishes,
+        "speculation": read_speculation,
     }
     return top.build(Requirement, top.read(readers, required=("name", "profile")))
 

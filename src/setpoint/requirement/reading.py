@@ -207,6 +207,7 @@ _EXAMPLES = {
     "steps": "steps: [{rate: 2/s, duration: 30s}, {rate: 4/s, duration: 30s}]",
     "weight": "weight: 3",
     "source": "source: smollm2-135m",
+    "drafters": "drafters: [prompt-lookup]",
     "usd_per_hour": "usd_per_hour: 0.10",
     "median": "median: 120",
     "p95": "p95: 400",

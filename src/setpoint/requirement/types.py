@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from setpoint.requirement.guessing import Speculation
 from setpoint.requirement.part import Fault, Part
 from setpoint.requirement.profile import RequestProfile
 from setpoint.requirement.slos import GAP_METRICS, TOKEN_METRICS, Slos
@@ -39,7 +40,8 @@ class Price(Part):
 class Requirement(Part):
     """What the application needs. ``slo_burst`` limits the burst phase, ``slo`` the sustained phase.
 
-    ``plan``: what ``setpoint plan`` may choose from; everything else is there for whoever serves or measures as well.
+    ``plan``: what ``setpoint plan`` may choose from; ``speculation``: which drafters may be tried; everything else is there for
+    whoever serves or measures as well.
     """
 
     name: str = Field(min_length=1, max_length=100)
@@ -51,6 +53,7 @@ class Requirement(Part):
     objective: Objective = Objective.MAX_GOODPUT
     price: Price | None = None
     plan: PlanWishes | None = None
+    speculation: Speculation | None = None
 
     def faults(self) -> Iterator[Fault]:
         """Limits must be about something this profile has: tokens that stream, gaps between tokens, a burst."""

@@ -50,6 +50,18 @@ class CountingAssembler(Assembler):
         """How many of the present decodes need a block for the step that comes after so many more."""
         return self._by_place[-(self._progress.steps + after_steps) % self._pool.block_tokens]
 
+    def held(self, sequence: Sequence) -> int:
+        """Blocks that it holds: while it decodes those that its computed tokens fill, and one that it just got."""
+        assert isinstance(sequence, SimulatedSequence)
+        if sequence.since < 0:
+            return sequence.held
+        computed, size = sequence.computed, self._pool.block_tokens
+        return -(-computed // size) + (sequence.grown == self._progress.steps and computed % size == 0)
+
+    def take_blocks(self, steps: int) -> None:
+        """The blocks of ``blocks_for`` are the decodes' now."""
+        self._pool.allocate(self.blocks_for(steps))
+
     def blocks_for(self, steps: int) -> int:
         """Blocks that the present decodes need for ``steps`` steps beyond those for the first."""
         size = self._pool.block_tokens
@@ -71,13 +83,11 @@ class CountingAssembler(Assembler):
         if sequence.held:
             self.publish_computed(sequence)  # Of a text that goes on, the answer may be found again too.
             computed, size = sequence.computed, self._pool.block_tokens
-            held = sequence.held
+            held = self.held(sequence)
             if sequence.since >= 0:
                 self.decodes -= 1
                 self.context_tokens -= computed
                 self._by_place[(computed - self._progress.steps) % size] -= 1
-                held = -(-computed // size)
-                held += sequence.grown == self._progress.steps and computed % size == 0
             own = max(0, computed // size - len(sequence.named))
             self._pool.give_back(held - own - len(sequence.referred))
             self._pool.keep_own(sequence.sequence_id, own, returns=sequence.finish_reason is None)
@@ -118,9 +128,9 @@ class CountingAssembler(Assembler):
     def _lacking(self, running: dict[int, Sequence]) -> Iterable[Sequence]:
         return [running[sequence_id] for sequence_id in self._rows.whole(ID)[self._lacks()].tolist()]
 
-    def _add_block(self, sequence: Sequence) -> None:
+    def _add_blocks(self, sequence: Sequence, count: int) -> None:
         assert isinstance(sequence, SimulatedSequence)
-        self._pool.allocate(1)
+        self._pool.allocate(count)
         sequence.grown = self._progress.steps
 
     def _cached_prefix(self, sequence: Sequence) -> list[int]:

@@ -166,6 +166,16 @@ class GapAccount:
             self.late[number] += gap_s > limit_s
         self.most.add(step, gap_s)
 
+    def together(self, end_s: float, streams: list[int], emitted: int) -> None:
+        """Tokens that came with another one of their stream: gaps of no time, ``streams[phase]`` of them."""
+        if self._size == BUFFER:
+            self.flush()
+        place, self._size = self._size, self._size + 1
+        self._gaps[place] = 0.0
+        self._ends[place], self._emitted[place] = end_s, emitted
+        for phase, count in enumerate(streams):
+            self._weights[phase, place] = count
+
     def one(self, gap_s: float, phase: int) -> None:
         """A gap of a single stream that stood still in between."""
         if self._size == BUFFER:

@@ -12,19 +12,20 @@ from setpoint.policy.deadlines import next_deadlines_s
 from setpoint.policy.views import NO_COLUMNS, Columns, FloatColumn, IntColumn
 from setpoint.simulate.sequences import SimulatedSequence
 
-ID, CONTEXT, PREFILL, EMITTED, DUE, KIND, CAP, TENANT, TARGET, DECODES = range(10)
+ID, CONTEXT, PREFILL, EMITTED, DUE, KIND, CAP, TENANT, TARGET, DECODES, HELD = range(11)
+WHOLE = 11
 ARRIVED, GAP, STATIC, END, ITL, TPOT, FIRST = range(7)
 ROOM = 64
 
 
 class Rows:
-    """Shapes: ``whole`` (10, room) and ``real`` (7, room), rows in columns ``start`` to ``stop``.
+    """Shapes: ``whole`` (11, room) and ``real`` (7, room), rows in columns ``start`` to ``stop``.
 
     ``Columns`` made of it are views: they show what is there until a row changes.
     """
 
     def __init__(self) -> None:
-        self._whole = np.zeros((10, ROOM), dtype=np.int64)
+        self._whole = np.zeros((WHOLE, ROOM), dtype=np.int64)
         self._real = np.zeros((7, ROOM), dtype=np.float64)
         self._start = self._stop = 0
 
@@ -74,6 +75,7 @@ class Rows:
             sequence.tenant,
             sequence.target_tokens,
             0,
+            0,
         )
         static_s = sequence.deadline_s
         self._real[:, at] = (sequence.arrived_s, sequence.gap_s, static_s, static_s, np.inf, 0.0, np.inf)
@@ -121,12 +123,20 @@ class Rows:
             due = self.whole(DUE)
             due[due > 1] = np.maximum(self.whole(CAP) - emitted, 1)[due > 1]
 
+    def gain(self, place: int, tokens: int) -> None:
+        """The row at ``place`` has so many tokens more than ``advance`` gave it."""
+        at = self._start + place
+        self._whole[CONTEXT, at] += tokens
+        self._whole[EMITTED, at] += tokens
+        if self._whole[DUE, at] > 1:
+            self._whole[DUE, at] = max(1, self._whole[CAP, at] - self._whole[EMITTED, at])
+
     def columns(self, *, last_token_s: float, limits: bool) -> Columns:
         """As policies see them; ``last_token_s``: when all decodes had their last token. ``limits``: whether any has one."""
         if self._start == self._stop:
             return NO_COLUMNS
         window = slice(self._start, self._stop)
-        ids, context, prefill, emitted, due, kind, cap, tenant, _, decodes = self._whole[:, window]
+        ids, context, prefill, emitted, due, kind, cap, tenant, _, decodes, _ = self._whole[:, window]
         arrived_s, gap_s, deadline_s, end_s, itl_s, tpot_s, first_s = self._real[:, window]
         if limits and decodes.any():
             moving = next_deadlines_s(
@@ -146,7 +156,7 @@ class Rows:
         larger = 2 * room if 2 * rows > room else room
         window = slice(self._start, self._stop)
         whole, real = self._whole[:, window].copy(), self._real[:, window].copy()
-        self._whole = np.zeros((10, larger), dtype=np.int64)
+        self._whole = np.zeros((WHOLE, larger), dtype=np.int64)
         self._real = np.zeros((7, larger), dtype=np.float64)
         self._whole[:, :rows], self._real[:, :rows] = whole, real
         self._start, self._stop = 0, rows

@@ -6,21 +6,26 @@ The system's parts are the ones that serve: the policy of ``policy/modes.py``, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
+from typing import Any
 
 from setpoint.engine.simulated import VirtualClock
-from setpoint.policy.configuration import ServingConfig
+from setpoint.engine.speculation.speculator import SpeculationCounters
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.policy.modes import build_policy
 from setpoint.policy.step_time import StepTimeModel
+from setpoint.simulate.drafter import Drafting
+from setpoint.simulate.drafting_loop import DraftingLoop
 from setpoint.simulate.gaps import GapAccount
 from setpoint.simulate.ledger import Ledger
 from setpoint.simulate.load import Load
 from setpoint.simulate.replica import Replica
 from setpoint.simulate.router import Router, Routing
 from setpoint.simulate.sequences import SimulatedSequence
+from setpoint.simulate.speculating import speculator_of, teach_drafts
 from setpoint.simulate.stretch_loop import StretchLoop
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import Noise, Overheads, StepTimer, Timing
@@ -41,7 +46,7 @@ class SimulatedSystem:
     """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens, under ``configuration``.
 
     model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows
-    ``timer`` as it is.
+    ``timer`` as it is. drafting: what guesses where ``configuration`` speculates, and how well.
     """
 
     timer: StepTimer
@@ -54,6 +59,7 @@ class SimulatedSystem:
     overheads: Overheads = field(default_factory=Overheads)
     noise: Noise = field(default_factory=Noise)
     model: Callable[[], StepTimeModel] | None = None
+    drafting: Drafting | None = None
 
 
 @dataclass(slots=True)
@@ -61,7 +67,7 @@ class Simulated:
     """What became of a load: columns by request, gaps by phase, and totals over all replicas.
 
     end_s: when the last step ended. steps: made in all. busy_s: seconds in steps, over all replicas. peak_kv: largest
-    share of blocks in use.
+    share of blocks in use. drafts: what became of them, over all replicas and from the start.
     """
 
     load: Load
@@ -72,6 +78,7 @@ class Simulated:
     busy_s: float
     peak_kv: float
     overheads: Overheads
+    drafts: SpeculationCounters = field(default_factory=SpeculationCounters)
 
 
 def simulate(load: Load, system: SimulatedSystem, *, seed: int = 0, gap_limits_s: tuple[float, ...] = ()) -> Simulated:
@@ -103,6 +110,7 @@ def simulate(load: Load, system: SimulatedSystem, *, seed: int = 0, gap_limits_s
         busy_s=sum(replica.loop.steps.seconds_total for replica in replicas),
         peak_kv=max(replica.loop.peak_used_blocks for replica in replicas) / system.kv_blocks,
         overheads=system.overheads,
+        drafts=_drafts_of(replica.loop for replica in replicas),
     )
 
 
@@ -110,19 +118,33 @@ def _replica(load: Load, system: SimulatedSystem, ledger: Ledger, gaps: GapAccou
     clock = VirtualClock()
     known = system.model
     model = known() if known else taught_model(system.timer, system.configuration, system.overheads)
-    loop = StretchLoop(
-        build_policy(system.configuration, model),
-        clock,
-        blocks=system.kv_blocks,
-        block_tokens=system.block_tokens,
-        timing=Timing(system.timer, system.overheads, system.noise, seed),
-        ledger=ledger,
-        gaps=gaps,
-        phases=len(load.phases),
-        limits=any(kind.limited for kind in load.kinds),
-        whole_answers=not all(kind.streaming for kind in load.kinds),
-    )
-    return Replica(loop, clock)
+    policy = build_policy(system.configuration, model)
+    parts: dict[str, Any] = {
+        "blocks": system.kv_blocks,
+        "block_tokens": system.block_tokens,
+        "timing": Timing(system.timer, system.overheads, system.noise, seed),
+        "ledger": ledger,
+        "gaps": gaps,
+        "phases": len(load.phases),
+        "limits": any(kind.limited for kind in load.kinds),
+        "whole_answers": not all(kind.streaming for kind in load.kinds),
+    }
+    if system.configuration.speculation is SpeculationMode.OFF:
+        return Replica(StretchLoop(policy, clock, **parts), clock)
+    if system.drafting is None:
+        raise ValueError("the configuration speculates, and nobody said how many guesses come true")
+    speculator = speculator_of(system.drafting, system.configuration, clock, seed=seed[0])
+    if system.drafting.warmed_up:
+        teach_drafts(policy, system.drafting, system.configuration, system.timer, system.overheads)
+    return Replica(DraftingLoop(policy, clock, speculator=speculator, **parts), clock)
+
+
+def _drafts_of(loops: Iterable[StretchLoop]) -> SpeculationCounters:
+    total = SpeculationCounters()
+    for loop in loops:
+        if loop.speculator is not None:
+            total.take(loop.speculator.counters)
+    return total
 
 
 def _drive(load: Load, system: SimulatedSystem, replicas: list[Replica], ledger: Ledger) -> None:

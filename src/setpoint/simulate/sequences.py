@@ -47,7 +47,8 @@ class SimulatedSequence(Sequence):
 
     row: its place in the load; phase: a small number for where its figures belong. target_tokens: where its answer ends,
     unknown to any policy. named: digests of the leading full blocks that other prompts may have too; referred: those of them
-    that it holds a reference to. held: blocks it holds while in prefill (a decode holds those that its computed tokens fill).
+    that it holds a reference to. held: blocks it holds while in prefill (a decode holds those that its computed tokens fill;
+    -1: its row knows).
     since: ``Progress.steps`` when it began to decode, -1 while it does not. grown: ``Progress.steps`` when it last got a block
     by itself. follows: whether its last token came with the last step. gaps_from, late_from: the step of its last token that
     followed no other, and what the counts of late gaps were then; own_gap_s, own_late: the largest of its earlier gaps, and how
@@ -96,6 +97,7 @@ class SimulatedSequence(Sequence):
         self.fingerprint = fingerprint
         self.has_limits = limits is not NO_LIMITS and limits != NO_LIMITS
         self.gap_s = gap_limit_s(limits, streaming=request.streaming) if self.has_limits else inf
+        self.may_draft = request.sampling.may_draft
         self.request = request
         self.arrived_s = arrived_s
         self.sent_s = sent_s
@@ -161,11 +163,16 @@ class SimulatedSequence(Sequence):
     @property
     def holds_blocks(self) -> bool:
         """Whether there is anything to give back."""
-        return self.held > 0
+        return self.held != 0
 
     def emit_after_prompt(self) -> None:
         """The token that a prompt ends with; those after it come with ``Progress``."""
         self._emitted += 1
+
+    def gain(self, tokens: int) -> None:
+        """So many tokens beside the one that came with ``Progress``, their KV being there."""
+        self._emitted += tokens
+        self._computed += tokens
 
     def begin_to_decode(self) -> None:
         """From now on it advances with ``Progress``."""

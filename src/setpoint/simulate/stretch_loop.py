@@ -231,7 +231,7 @@ class StretchLoop(StepLoop):
         if steps == 1:
             gaps.step(ends[0] - self.last_end_s, ends[0], streams, decodes - len(self._pending), last)
             return
-        self._counted.allocate(self._counting.blocks_for(steps))
+        self._counting.take_blocks(steps)
         if steps <= FEW:
             gaps.few(list(map(sub, ends, [self.last_end_s, *ends])), ends, streams, decodes, last)
             return
@@ -379,7 +379,7 @@ class StretchLoop(StepLoop):
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` if queues, rows and pool contradict each other."""
         self._counted.check_integrity()
-        size, used = self.pool.block_tokens, 0
+        used = 0
         for rows, queue in ((self.running_rows, self.running), (self.waiting_rows, self.waiting)):
             assert rows.whole(ID).tolist() == list(queue), "rows and requests differ"
         for place, sequence in enumerate(self.running.values()):
@@ -388,8 +388,6 @@ class StretchLoop(StepLoop):
             assert int(rows.whole(CONTEXT)[place]) == sequence.computed, "a row's context is not the request's"
             assert int(rows.whole(EMITTED)[place]) == sequence.emitted, "a row's tokens are not the request's"
             assert int(rows.whole(PREFILL)[place]) == sequence.prefill_tokens, "a row's prompt is not the request's"
-            computed = sequence.computed
-            used += sequence.held if sequence.since < 0 else -(-computed // size)
-            used += sequence in self._pending and computed % size == 0
+            used += self._counting.held(sequence)
         shared = sum(self._counted.references.values()) - len(self._counted.references)
         assert used - shared == self.pool.used, "blocks in use are not those that requests hold"

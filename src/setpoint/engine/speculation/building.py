@@ -43,6 +43,11 @@ def longest_draft(config: ServingConfig) -> int:
     return config.max_draft_tokens if config.draft_tokens is None else max(1, config.draft_tokens)
 
 
+def most_drafting(config: ServingConfig) -> int:
+    """Most running requests with which drafts are looked for."""
+    return MOST_RUNNING if config.draft_tokens is None else config.max_running
+
+
 def build_speculator(
     config: ServingConfig, clock: Callable[[], float], *, draft_model: Callable[[], Drafter] | None = None
 ) -> Speculator | None:
@@ -55,5 +60,4 @@ def build_speculator(
     else:
         assert draft_model is not None, "a draft model is built by whoever has one"
         drafter = draft_model()
-    most_running = MOST_RUNNING if config.draft_tokens is None else config.max_running
-    return Speculator(drafter, clock, most_tokens=longest_draft(config), most_running=most_running)
+    return Speculator(drafter, clock, most_tokens=longest_draft(config), most_running=most_drafting(config))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SURENESSES = 4
 """Drafters sort their guesses into so many classes of how sure they are; survivals are learned for each."""
+DRAFT_MODEL_SURENESS = 2
+READ_TOKENS = 128
+"""Most tokens of a text that a draft model reads in a step."""
 
 
 @dataclass(frozen=True, slots=True)

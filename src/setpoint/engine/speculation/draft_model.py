@@ -24,11 +24,9 @@ from setpoint.engine.kv_blocks import BlockPool
 from setpoint.engine.openvino.executor import OpenVinoExecutor
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.speculation.draft import NOTHING, Draft, Outlook
+from setpoint.engine.speculation.draft import DRAFT_MODEL_SURENESS, NOTHING, READ_TOKENS, Draft, Outlook
 from setpoint.engine.speculation.rejection import draw, generator_of, probabilities
 
-READ_TOKENS: Final = 128
-SURENESS: Final = 2
 GREEDY: Final = SamplingParams(max_tokens=1, temperature=0.0)
 DRAWN: Final = SamplingParams(max_tokens=1, temperature=1.0)
 
@@ -99,7 +97,7 @@ class DraftModel:
         shadow = self._shadows.get(sequence.sequence_id)
         computed = 0 if shadow is None else shadow.own.computed
         behind = min(READ_TOKENS, max(0, len(sequence.tokens) - computed - 1))
-        return Outlook(self._most_tokens, SURENESS, behind)
+        return Outlook(self._most_tokens, DRAFT_MODEL_SURENESS, behind)
 
     def propose(self, asked: Items[tuple[Sequence, int]]) -> list[Draft | None]:
         """Rounds of one token for everybody who wants another; the first reads the text as well."""

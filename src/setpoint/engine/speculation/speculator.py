@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -11,8 +11,8 @@ import numpy as np
 from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.batch import Batch, BatchItem, StepOutput, make_batch
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.speculation.draft import NOTHING, Drafter, Outlook
-from setpoint.policy.decisions import StepPlan, StepResult
+from setpoint.engine.speculation.draft import NOTHING, Draft, Drafter, Outlook
+from setpoint.policy.decisions import UNLIMITED, StepPlan, StepResult
 from setpoint.policy.views import DraftView, Foretold
 
 PATIENT_STEPS: Final = 6
@@ -39,6 +39,23 @@ class SpeculationCounters:
         counts.extend([0] * (drafted - len(counts)))
         for position in range(accepted):
             counts[position] += 1
+
+    def take(self, other: SpeculationCounters) -> None:
+        """Add what ``other`` counted."""
+        self.drafts += other.drafts
+        self.draft_tokens += other.draft_tokens
+        self.accepted_tokens += other.accepted_tokens
+        mine, its = self.accepted_per_position, other.accepted_per_position
+        mine.extend([0] * (len(its) - len(mine)))
+        for position, count in enumerate(its):
+            mine[position] += count
+        self.draft_seconds += other.draft_seconds
+        self.verify_seconds += other.verify_seconds
+
+    @property
+    def acceptance_length(self) -> float | None:
+        """Tokens that a verified draft gave, the model's own included; ``None`` without drafts."""
+        return None if not self.drafts else 1.0 + self.accepted_tokens / self.drafts
 
 
 @dataclass(slots=True)
@@ -85,6 +102,18 @@ class Speculator:
                 self._compare(sequence, sure, foretold)
         return DraftView(most, sureness, behind, bool(self._waiting), tuple(foretold))
 
+    def unlooked(self, running: int) -> int:
+        """For how many steps, the one that is planned included, ``view`` is ``None`` if nobody comes, goes or is in prefill;
+        to be asked after it said so."""
+        if running > self._most_running:
+            return UNLIMITED
+        return LOOK_EVERY - self._idle % LOOK_EVERY if self._idle > PATIENT_STEPS else 1
+
+    def passed(self, running: int, steps: int) -> None:
+        """``view`` was not asked for so many steps, of those that ``unlooked`` named."""
+        if running <= self._most_running:
+            self._idle += steps
+
     def widen(self, batch: Batch, plan: StepPlan, assembler: Assembler) -> tuple[Batch, float]:
         """``batch`` with the plan's drafts in it, as far as there is room for them; and the seconds that drafting took.
 
@@ -92,29 +121,36 @@ class Speculator:
         """
         if batch.prefill_tokens:
             return batch, 0.0
-        places: list[int] = []
+        drafted, draft_s = self.draft([i.sequence for i in batch.items if i.emits and i.count == 1], plan, assembler)
+        if not drafted:
+            return batch, draft_s
+        items = list(batch.items)
+        for place, item in enumerate(items):
+            draft = drafted.get(item.sequence.sequence_id)
+            if draft is not None:
+                items[place] = BatchItem(item.sequence, item.start, 1 + len(draft.tokens), emits=True, draft=draft)
+        return make_batch(items), draft_s
+
+    def draft(self, decodes: Iterable[Sequence], plan: StepPlan, assembler: Assembler) -> tuple[dict[int, Draft], float]:
+        """The plan's drafts for ``decodes`` by request, as far as there is room for them; and the seconds that took."""
         asked: list[tuple[Sequence, int]] = []
-        for place, item in enumerate(batch.items):
-            wanted = plan.draft_tokens.get(item.sequence.sequence_id, 0)
-            if wanted > 0 and item.emits and item.count == 1:
-                count = assembler.room_for_drafts(item.sequence, min(wanted, self._room(item.sequence)))
+        for sequence in decodes:
+            wanted = plan.draft_tokens.get(sequence.sequence_id, 0)
+            if wanted > 0:
+                count = assembler.room_for_drafts(sequence, min(wanted, self._room(sequence)))
                 if count > 0:
-                    places.append(place)
-                    asked.append((item.sequence, count))
+                    asked.append((sequence, count))
         if not asked:
-            return batch, 0.0
+            return {}, 0.0
         self._idle = 0
         start_s = self._clock()
         drafts = self.drafter.propose(asked)
         draft_s = self._clock() - start_s
         self.counters.draft_seconds += draft_s
-        items = list(batch.items)
-        for place, draft in zip(places, drafts, strict=True):
-            if draft is not None:
-                item = items[place]
-                self._waiting.pop(item.sequence.sequence_id, None)  # Verification will tell.
-                items[place] = BatchItem(item.sequence, item.start, 1 + len(draft.tokens), emits=True, draft=draft)
-        return make_batch(items), draft_s
+        drafted = {s.sequence_id: draft for (s, _), draft in zip(asked, drafts, strict=True) if draft is not None}
+        for sequence_id in drafted:
+            self._waiting.pop(sequence_id, None)  # Verification will tell.
+        return drafted, draft_s
 
     def verified(self, result: StepResult, assembled: Assembled, output: StepOutput) -> StepResult:
         """``result`` with what became of the drafts: tokens by request counted anew, drafted and accepted ones beside them.
@@ -148,8 +184,8 @@ class Speculator:
     def _compare(self, sequence: Sequence, sureness: int, foretold: list[Foretold]) -> None:
         """Hold the guess that waits against the tokens that came; where none waits any more, the present one begins to."""
         waiting = self._waiting.get(sequence.sequence_id)
-        while waiting is not None and waiting.length + waiting.told < len(sequence.tokens):
-            stood = sequence.tokens[waiting.length + waiting.told] == waiting.guess[waiting.told]
+        while waiting is not None and waiting.length + waiting.told < sequence.length:
+            stood = self._stood(sequence, waiting)
             foretold.append(Foretold(sequence.sequence_id, waiting.sureness, waiting.told, stood))
             waiting.told += 1
             if not stood or waiting.told == len(waiting.guess):
@@ -158,7 +194,11 @@ class Speculator:
         if waiting is None:
             guess = self.drafter.foretell(sequence)
             if guess:
-                self._waiting[sequence.sequence_id] = Waiting(len(sequence.tokens), sureness, guess)
+                self._waiting[sequence.sequence_id] = Waiting(sequence.length, sureness, guess)
+
+    def _stood(self, sequence: Sequence, waiting: Waiting) -> bool:
+        """Whether the next token of a waiting guess is the one that came."""
+        return sequence.tokens[waiting.length + waiting.told] == waiting.guess[waiting.told]
 
     def _outlook(self, sequence: Sequence) -> Outlook:
         if not sequence.may_draft or sequence.in_prefill or self._room(sequence) < 1:

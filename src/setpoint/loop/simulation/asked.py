@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from setpoint.loop.flags import LengthFlags, LoadFlags, OutputFlags, TraceFlags
 from setpoint.loop.schedule import DEFAULT_WARMUP_S, Schedule, schedule_for
 from setpoint.loop.shorthand import seconds
 from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
+from setpoint.loop.simulation.guessing import Guessing, guessing_of
 from setpoint.loop.traces import TraceChoice
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Candidate, Phase, Predicted, Report, Validity, Verdict
@@ -46,7 +48,8 @@ def simulate_asked(
     if system.model is not None:
         needed = needed.model_copy(update={"model": ModelSource(source=system.model)})
     deployment = _deployment(needed, system)
-    serves = system_of(deployment, needed, system)
+    guessing = guessing_of(deployment, needed, system)
+    serves = system_of(deployment, needed, system, guessing)
     kind = Kind(streaming=needed.profile.streaming, limits=limits_of(request_slos(needed, Phase.SUSTAINED)))
     schedule = _schedule(needed, length, choice)
     offered = _load(needed, choice, schedule, length, kind)
@@ -54,19 +57,21 @@ def simulate_asked(
         done = simulate(offered, serves, seed=length.seed, gap_limits_s=gap_limits_s(needed))
     except ValueError as error:
         raise BadInput(f"this load cannot be simulated: {error}") from error
-    report = _report(done, needed, serves, deployment)
+    report = _report(done, needed, serves, deployment, guessing)
     if output.output is not None:
         _save(report, done, output.output, schedule, length.seed)
     return report
 
 
-def system_of(deployment: Deployment, requirement: Requirement, flags: SystemFlags) -> SimulatedSystem:
+def system_of(
+    deployment: Deployment, requirement: Requirement, flags: SystemFlags, guessing: Guessing | None = None
+) -> SimulatedSystem:
     """What serves, by the options. Raises ``BadInput`` for what cannot be."""
-    from setpoint.hardware.deployment import kv_capacity_tokens
     from setpoint.hardware.step_time import step_timer
 
     flavour, block = Flavour(flags.engine), BLOCK_TOKENS[Flavour(flags.engine)]
-    room = flags.kv_tokens or kv_capacity_tokens(deployment)
+    guessing = guessing or Guessing()
+    room = flags.kv_tokens or guessing.kv_tokens(deployment)
     if room < block:
         raise BadInput(
             f"--hardware {deployment.accelerator.name}: {deployment.model.name} does not fit on {deployment.devices} of them"
@@ -76,7 +81,8 @@ def system_of(deployment: Deployment, requirement: Requirement, flags: SystemFla
         timer=step_timer(deployment),
         kv_blocks=room // block,
         block_tokens=block,
-        configuration=configuration_for(deployment, requirement, flags, room // block * block),
+        configuration=changed(configuration_for(deployment, requirement, flags, room // block * block), guessing.changes),
+        drafting=guessing.drafting,
         replicas=flags.replicas,
         flavour=flavour,
         routing=_one_of(Routing, "routing", flags.routing),
@@ -162,7 +168,9 @@ def _schedule(requirement: Requirement, length: LengthFlags, choice: TraceChoice
     return Schedule(warmup_s=warmup_s, sustained_s=sustained_s or base.sustained_s, recovery_s=base.recovery_s, drain_s=DRAIN_S)
 
 
-def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, deployment: Deployment) -> Report:
+def _report(
+    done: Simulated, requirement: Requirement, system: SimulatedSystem, deployment: Deployment, guessing: Guessing
+) -> Report:
     from setpoint.hardware.step_time import calibration_words
     from setpoint.loop.writing import circumstances
     from setpoint.report.choice import choose
@@ -196,6 +204,7 @@ def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, 
     remarks.append(
         f"The coefficients of step times are {_source(system)}; a step is right to about {error:.0%} (one standard deviation)."
     )
+    remarks += _about_guesses(guessing)
     return Report(
         kind="simulate",
         requirement=requirement.model_dump(mode="json"),
@@ -204,8 +213,29 @@ def _report(done: Simulated, requirement: Requirement, system: SimulatedSystem, 
         chosen=name if slo.verdict is Verdict.MET else None,
         why=why,
         validity=Validity(valid=True, reasons=remarks),
-        load=_facts(done, system, deployment),
+        load=_facts(done, system, deployment) | _drafted(done, guessing),
     )
+
+
+def _about_guesses(guessing: Guessing) -> list[str]:
+    """What acceptance and the cost of drafting rest on."""
+    acceptance, source = guessing.acceptance, guessing.source
+    if acceptance is None:
+        return []
+    found = [f"Acceptance is not predicted but given: {acceptance.name}."]
+    if source is not None:
+        found.append(
+            f"The cost of drafting with {source.of} is {source.source}; a pass is right to about {source.relative_error:.0%}."
+        )
+    return found
+
+
+def _drafted(done: Simulated, guessing: Guessing) -> dict[str, Any]:
+    """What became of the guesses, over the whole simulation."""
+    source = guessing.source
+    if guessing.acceptance is None:
+        return {}
+    return {"speculation": asdict(guessing.acceptance) | asdict(done.drafts) | ({} if source is None else asdict(source))}
 
 
 def _facts(done: Simulated, system: SimulatedSystem, deployment: Deployment) -> dict[str, Any]:

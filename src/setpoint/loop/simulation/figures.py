@@ -160,6 +160,7 @@ def phase_figures(
         prompt_tokens_per_s=prompt / seconds,
         prefix_hit_rate=float(hits.sum() / joined.sum()) if len(joined) else None,
         kv_usage_peak=done.peak_kv,
+        acceptance_length=done.drafts.acceptance_length,
         preemptions=int(done.ledger.preemptions[np.isin(done.load.phase, _places(done, phase))].sum()),
         output_tokens_per_usd=output / seconds / usd_per_s if usd_per_s else None,
         usd_per_good_request=usd_per_s * seconds / ok if usd_per_s and ok else None,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from setpoint.hardware.drafting import CostSource
 from setpoint.policy.survival import SurvivalProfile, break_even_acceptance
 
 WORTH_SAYING: Final = 0.02
@@ -57,7 +58,10 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class SpeculationProfile:
-    """Everything that was measured. ``change_s``: what a step of another number of tokens than the last costs more."""
+    """Everything that was measured, or predicted. ``change_s``: what a step costs more for another number of tokens.
+
+    context_tokens, sources: of a prediction, the context of each request and where the costs come from.
+    """
 
     model: str
     drafter: str
@@ -65,6 +69,18 @@ class SpeculationProfile:
     acceptances: tuple[Acceptance, ...]
     costs: tuple[StepCosts, ...]
     change_s: float
+    context_tokens: int | None = None
+    sources: tuple[CostSource, ...] = ()
+
+    def fixed_gain(self, acceptance: Acceptance, costs: StepCosts, draft_tokens: int) -> float | None:
+        """Tokens a second with drafts of that length whatever they cost, over those without; ``None`` where it is not known."""
+        known = draft_tokens in costs.verify_s and 0 < draft_tokens <= len(acceptance.survival)
+        return gain(acceptance, costs, draft_tokens, self.change_s) if known else None
+
+    def break_even(self, costs: StepCosts, draft_tokens: int) -> float | None:
+        """The constant acceptance at which such drafts neither gain nor lose, one in every step; ``None``: there is none."""
+        verify_s, draft_s = costs.verify_s[draft_tokens], costs.draft_s.get(draft_tokens, 0.0)
+        return break_even_acceptance(draft_tokens, step_s=costs.verify_s[0], verify_s=verify_s, draft_s=draft_s)
 
     def gains(self, acceptance: Acceptance) -> list[Gain]:
         """One for each measured batch."""
@@ -75,7 +91,7 @@ class SpeculationProfile:
         gains = self.gains(acceptance)
         paying = [each for each in gains if each.best_draft_tokens]
         costing = [each for each in gains if each.longest_gain < 1 - WORTH_SAYING and each not in paying]
-        words = "does not pay at any batch measured"
+        words = f"does not pay at any batch {'predicted' if self.sources else 'measured'}"
         if paying:
             most, last = max(paying, key=lambda each: each.best_gain), paying[-1]
             words = f"pays up to batch {last.requests}: {most.best_gain:.2g}x at batch {most.requests}"
@@ -92,6 +108,8 @@ class SpeculationProfile:
         for row, acceptance in zip(told["acceptances"], self.acceptances, strict=True):
             row["gains"] = [asdict(each) for each in self.gains(acceptance)]
             row["verdict"] = self.verdict(acceptance)
+        for row, costs in zip(told["costs"], self.costs, strict=True):
+            row["break_even"] = {length: self.break_even(costs, length) for length in costs.verify_s if length}
         return json.dumps(told, indent=1)
 
     def _gain(self, acceptance: Acceptance, costs: StepCosts) -> Gain:

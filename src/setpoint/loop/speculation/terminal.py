@@ -5,18 +5,27 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from setpoint.loop.speculation.outcome import Gain, SpeculationProfile
+from setpoint.loop.speculation.outcome import Acceptance, Gain, SpeculationProfile
 
 SHOWN_POSITIONS = (1, 2, 4, 8, 15)
+SHOWN_LENGTHS = (1, 2, 4, 8)
 
 
 def render_profile(profile: SpeculationProfile, console: Console) -> None:
     """Acceptance, costs, predicted gains and the verdict on each kind of work."""
     drafter = profile.drafter if profile.draft_model is None else f"{profile.drafter} ({profile.draft_model})"
     console.print(f"{profile.model}, {drafter}", markup=False)
-    console.print(_acceptance(profile))
+    if profile.sources:
+        _render_sources(profile, console)
+    else:
+        console.print(_acceptance(profile))
     console.print(_costs(profile))
-    console.print(_gains(profile))
+    if profile.sources:
+        for acceptance in profile.acceptances:
+            console.print(_by_batch(profile, acceptance))
+        console.print(_needed(profile))
+    else:
+        console.print(_gains(profile))
     for acceptance in profile.acceptances:
         console.print(f"{acceptance.name}: {profile.verdict(acceptance)}", markup=False, soft_wrap=True)
 
@@ -33,6 +42,8 @@ def _acceptance(profile: SpeculationProfile) -> Table:
 
 def _costs(profile: SpeculationProfile) -> Table:
     lengths = sorted({length for each in profile.costs for length in each.verify_s})
+    if profile.sources:  # every length is known, and hardly one of them is worth a column
+        lengths = [length for length in lengths if length in (0, *SHOWN_LENGTHS)]
     table = Table(title="Milliseconds of a step by draft length, drafting included")
     table.add_column("batch", justify="right")
     for length in lengths:
@@ -40,6 +51,37 @@ def _costs(profile: SpeculationProfile) -> Table:
     for each in profile.costs:
         known = {length: each.verify_s[length] + each.draft_s.get(length, 0.0) for length in each.verify_s}
         table.add_row(str(each.requests), *(f"{1e3 * known[length]:.1f}" if length in known else "" for length in lengths))
+    return table
+
+
+def _render_sources(profile: SpeculationProfile, console: Console) -> None:
+    """Where each cost comes from."""
+    for each in profile.sources:
+        words = f"{each.cost}: {each.of}; {each.source}, right to about {each.relative_error:.0%} (one standard deviation)"
+        console.print(words, markup=False, soft_wrap=True)
+    console.print(f"context: {profile.context_tokens:,} tokens each; acceptance: as given", markup=False)
+
+
+def _by_batch(profile: SpeculationProfile, acceptance: Acceptance) -> Table:
+    """The gain at each batch: of the best draft length, and of fixed ones whatever they cost."""
+    table = Table(title=f"Predicted tokens a second over those without drafts, acceptance {acceptance.name}")
+    for name in ("batch", "best k", "its gain", *(f"k = {length}" for length in SHOWN_LENGTHS)):
+        table.add_column(name, justify="right")
+    for costs, best in zip(profile.costs, profile.gains(acceptance), strict=True):
+        gains = [profile.fixed_gain(acceptance, costs, length) for length in SHOWN_LENGTHS]
+        cells = ["" if gain is None else f"{gain:.2f}x" for gain in gains]
+        table.add_row(str(costs.requests), str(best.best_draft_tokens or "none"), f"{best.best_gain:.2f}x", *cells)
+    return table
+
+
+def _needed(profile: SpeculationProfile) -> Table:
+    """The acceptance at which drafts of a fixed length neither gain nor lose, at each batch."""
+    table = Table(title="Acceptance at which drafts of k tokens break even (-: not even 100 %)")
+    for name in ("batch", *(f"k = {length}" for length in SHOWN_LENGTHS)):
+        table.add_column(name, justify="right")
+    for costs in profile.costs:
+        needed = [profile.break_even(costs, k) if k in costs.verify_s else None for k in SHOWN_LENGTHS]
+        table.add_row(str(costs.requests), *("-" if each is None else f"{each:.0%}" for each in needed))
     return table
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 
 from setpoint.plan.exports.deployable import KV_TYPES, MEMORY_SHARE, QUANTISED_ON_LOAD, Deployable
+from setpoint.plan.exports.speculation import draft_length, sglang_speculation, vllm_speculation
 
 VARIABLE = "SETPOINT_REQUIREMENT"
 LISTEN = "0.0.0.0"
@@ -18,7 +20,7 @@ def vllm_arguments(plan: Deployable) -> dict[str, str]:
     options = {
         "tensor-parallel-size": str(deployment.tensor_parallel),
         "max-num-seqs": str(config.max_running),
-        "max-num-batched-tokens": str(max(config.token_budget, config.max_running)),
+        "max-num-batched-tokens": str(max(config.token_budget, config.max_running * (1 + draft_length(plan)))),
         "max-model-len": str(plan.max_model_tokens),
         "gpu-memory-utilization": f"{MEMORY_SHARE:g}",
         "enable-prefix-caching": "",
@@ -27,6 +29,9 @@ def vllm_arguments(plan: Deployable) -> dict[str, str]:
         options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
     if deployment.kv_precision in KV_TYPES and deployment.kv_precision != plan.native_precision:
         options["kv-cache-dtype"] = KV_TYPES[deployment.kv_precision]
+    speculation = vllm_speculation(plan)
+    if speculation:
+        options["speculative-config"] = json.dumps(speculation)
     return options
 
 
@@ -56,6 +61,7 @@ def sglang_command(plan: Deployable) -> str:
         options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
     if deployment.kv_precision in KV_TYPES and deployment.kv_precision != plan.native_precision:
         options["kv-cache-dtype"] = "fp8_e4m3"
+    options |= sglang_speculation(plan)
     return _shell(plan, ["python", "-m", "sglang.launch_server", *_options(options)])
 
 

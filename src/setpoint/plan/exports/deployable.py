@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from setpoint.plan.topology import Scheduler, Topology
-from setpoint.policy.configuration import BatchingMode
+from setpoint.policy.configuration import BatchingMode, SpeculationMode
 
 MEMORY_SHARE = 0.9
 """Share of the memory that an engine may use, as the plan assumed (vLLM's own default)."""
@@ -49,6 +49,11 @@ class Deployable:
             found.append(
                 f"{self.model} is a name of setpoint's catalogue: put the checkpoint's repository or folder in its place."
             )
+        draft = config.draft_model
+        if draft is not None and "/" not in draft:
+            found.append(f"{draft} guesses, and is a name of setpoint's catalogue: put its repository or folder in its place.")
+        if config.speculation is not SpeculationMode.OFF and config.draft_tokens is None:
+            found.append("setpoint decides in every step how far to guess; this command always guesses as many tokens.")
         precision = deployment.weight_precision
         if precision != self.native_precision and precision not in QUANTISED_ON_LOAD:
             found.append(f"The weights are planned in {precision}: name a checkpoint in that precision.")

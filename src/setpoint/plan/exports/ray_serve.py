@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from setpoint.plan.exports.commands import VARIABLE, vllm_arguments
@@ -56,9 +57,11 @@ def _model(plan: Deployable) -> dict[str, Any]:
     return model
 
 
-def _value(name: str, text: str) -> int | float | bool | str:
+def _value(name: str, text: str) -> Any:
     if not text:
         return True
+    if name == "speculative-config":
+        return json.loads(text)
     if name in NUMBERS:
         return int(text)
     return float(text) if name == "gpu-memory-utilization" else text

@@ -1,0 +1,113 @@
+"""Speculation in ``setpoint simulate``: from options and a requirement to what drafts, how well, and what that costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from setpoint.engine.speculation.draft import READ_TOKENS
+from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
+from setpoint.hardware.drafting import CostSource, draft_deployment, paired_kv_tokens, pass_timer
+from setpoint.hardware.errors import HardwareError
+from setpoint.hardware.model_facts import model_facts
+from setpoint.loop.errors import BadInput
+from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, acceptance_of_shares
+from setpoint.loop.speculation.outcome import Acceptance
+from setpoint.policy.configuration import SpeculationMode
+from setpoint.requirement import Requirement
+from setpoint.simulate.acceptance import AcceptedDrafts
+from setpoint.simulate.drafter import WHOLE_TEXT, Drafting
+from setpoint.simulate.run import Flavour
+
+if TYPE_CHECKING:
+    from setpoint.commands.simulate import SystemFlags
+
+DEFAULT_LONGEST: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Guessing:
+    """``changes``: of the serving configuration. ``draft``: the draft model beside the model, ``None`` for prompt lookup."""
+
+    drafting: Drafting | None = None
+    draft: Deployment | None = None
+    acceptance: Acceptance | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def kv_tokens(self, deployment: Deployment) -> int:
+        """Tokens of cache that are left for requests."""
+        return kv_capacity_tokens(deployment) if self.draft is None else paired_kv_tokens(deployment, self.draft)
+
+    @property
+    def source(self) -> CostSource | None:
+        """Where the cost of drafting comes from; ``None`` where it is free."""
+        if self.draft is None or self.drafting is None or self.drafting.passes is None:
+            return None
+        timer = self.drafting.passes
+        return CostSource("drafting", self.draft.model.name, timer.source, timer.relative_error)
+
+
+def guessing_of(deployment: Deployment, requirement: Requirement, flags: SystemFlags) -> Guessing:
+    """What the options ask for; what they leave out is the requirement's. Raises ``BadInput`` that names the option."""
+    mode = _mode(flags)
+    if mode is SpeculationMode.OFF:
+        return Guessing()
+    allowed = requirement.speculation
+    most = flags.max_draft_tokens or DEFAULT_LONGEST
+    if flags.acceptance is not None:
+        acceptance = acceptance_of(flags.acceptance, flags.draft_tokens or most)
+    elif allowed is not None and allowed.acceptance is not None:
+        acceptance = acceptance_of_shares(allowed.acceptance, flags.draft_tokens or most)
+    else:
+        raise BadInput(f"--speculation {mode}: acceptance cannot be simulated, give --acceptance: {ALLOWED}")
+    fixed = _fixed_length(flags, acceptance)
+    draft = _draft(deployment, requirement, flags) if mode is SpeculationMode.DRAFT else None
+    read = WHOLE_TEXT if flags.engine == Flavour.VLLM else READ_TOKENS
+    accepted = AcceptedDrafts(acceptance.profile, acceptance.drafted_share)
+    drafting = Drafting(accepted, None if draft is None else pass_timer(draft), read)
+    changes = {
+        "speculation": mode,
+        "draft_model": None if draft is None else draft.model.name,
+        "max_draft_tokens": min(most, len(acceptance.survival)),
+        "draft_tokens": fixed,
+    }
+    return Guessing(drafting, draft, acceptance, changes)
+
+
+def _mode(flags: SystemFlags) -> SpeculationMode:
+    text = flags.speculation or SpeculationMode.OFF.value
+    try:
+        mode = SpeculationMode(text)
+    except ValueError:
+        raise BadInput(f"--speculation {text}: allowed are {', '.join(SpeculationMode)}") from None
+    if mode is SpeculationMode.OFF:
+        for name in ("draft_model", "acceptance", "draft_tokens", "max_draft_tokens"):
+            if getattr(flags, name) is not None:
+                raise BadInput(
+                    f"--{name.replace('_', '-')}: only read with --speculation prompt-lookup or draft; give that too"
+                )
+    elif mode is SpeculationMode.PROMPT_LOOKUP and flags.draft_model is not None:
+        raise BadInput("--draft-model: prompt-lookup has none; leave it out, or give --speculation draft")
+    return mode
+
+
+def _fixed_length(flags: SystemFlags, acceptance: Acceptance) -> int | None:
+    known = len(acceptance.survival)
+    if flags.draft_tokens is not None and flags.draft_tokens > known:
+        raise BadInput(
+            f"--draft-tokens {flags.draft_tokens}: --acceptance says nothing beyond position {known}; give at most that"
+        )
+    if flags.draft_tokens is None and flags.engine == Flavour.VLLM:
+        raise BadInput("--engine vllm: it drafts as many tokens in every step; say how many with --draft-tokens, such as 3")
+    return flags.draft_tokens
+
+
+def _draft(deployment: Deployment, requirement: Requirement, flags: SystemFlags) -> Deployment:
+    allowed = requirement.speculation
+    name = flags.draft_model or (None if allowed is None else allowed.draft_model)
+    if name is None:
+        raise BadInput("--speculation draft: needs a second, smaller model: give it with --draft-model")
+    try:
+        return draft_deployment(deployment, model_facts(name))
+    except HardwareError as error:
+        raise BadInput(f"--draft-model {name}: {error}") from error

@@ -1,0 +1,75 @@
+"""``--speculation``, ``--draft-model`` and ``--acceptance`` of ``setpoint plan`` over what the requirement says; and which
+serving configurations a requirement's speculation allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from setpoint.loop.errors import BadInput
+from setpoint.loop.speculation.asked import ALLOWED, acceptance_of
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
+from setpoint.requirement import Requirement, Speculation
+from setpoint.requirement.guessing import DRAFT, DRAFTERS
+
+LONGEST = 15
+OFF = "off"
+
+
+class SpeculationOptions(Protocol):
+    """What was typed."""
+
+    @property
+    def speculation(self) -> Sequence[str]: ...
+
+    @property
+    def draft_model(self) -> str | None: ...
+
+    @property
+    def acceptance(self) -> str | None: ...
+
+
+def speculation_wished(options: SpeculationOptions, allowed: Speculation | None) -> tuple[Speculation | None, float]:
+    """The section with the options put in, and the share of steps that find a guess. Raises ``BadInput`` naming the option."""
+    drafters = tuple(dict.fromkeys(name.strip() for text in options.speculation for name in text.split(",") if name.strip()))
+    unknown = [name for name in drafters if name not in (*DRAFTERS, OFF)]
+    if unknown:
+        raise BadInput(f"--speculation {unknown[0]}: allowed: {', '.join(DRAFTERS)}, or off")
+    if OFF in drafters:
+        if len(drafters) > 1:
+            raise BadInput("--speculation: found off beside a drafter; give one or the other")
+        return None, 1.0
+    drafters = drafters or (allowed.drafters if allowed is not None else ())
+    model = options.draft_model or (allowed.draft_model if allowed is not None and DRAFT in drafters else None)
+    shares, share = (allowed.acceptance if allowed is not None else None), 1.0
+    if options.acceptance is not None:
+        given = acceptance_of(options.acceptance, LONGEST)
+        shares, share = given.survival, given.drafted_share
+        if len(shares) == 1:
+            shares = (*shares, 0.0)  # One position is known, not the chance of every one.
+    if not drafters:
+        for name, value in (("draft-model", options.draft_model), ("acceptance", options.acceptance)):
+            if value is not None:
+                raise BadInput(f"--{name}: only read with --speculation; give that too, such as --speculation prompt-lookup")
+        return None, 1.0
+    if DRAFT in drafters and model is None:
+        raise BadInput("--speculation draft: needs a second, smaller model: give it with --draft-model")
+    if DRAFT not in drafters and model is not None:
+        raise BadInput("--draft-model: prompt-lookup has none; leave it out, or give --speculation draft")
+    if options.speculation and shares is None:
+        raise BadInput(f"--speculation {','.join(drafters)}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
+    return Speculation(drafters=drafters, draft_model=model, acceptance=shares), share
+
+
+def speculating_configs(requirement: Requirement, base: ServingConfig) -> list[ServingConfig]:
+    """``base`` with each drafter that the requirement allows, as far as pays in every step; none where it allows none."""
+    allowed = requirement.speculation
+    if allowed is None:
+        return []
+    found = []
+    for drafter in allowed.drafters:
+        model = allowed.draft_model if drafter == DRAFT else None
+        found.append(
+            base.model_copy(update={"speculation": SpeculationMode(drafter), "draft_model": model, "draft_tokens": None})
+        )
+    return found
