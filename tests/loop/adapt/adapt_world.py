@@ -243,7 +243,8 @@ class World:
                 samples=tuple(self.samples()),
                 kv_blocks=KV_TOKENS // BLOCK_TOKENS,
                 block_tokens=BLOCK_TOKENS,
-                cpu_s=60.0,
+                cpu_s=600.0,
+                wall_s=600.0,
             )
             answer = self._planner(question)
             self._answer = (now_s + self._planning_s, answer)

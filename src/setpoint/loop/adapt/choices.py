@@ -20,11 +20,12 @@ def choices(present: ServingConfig, bounds: Bounds) -> list[ServingConfig]:
     Each mode with the running limits and token budgets that matter to it: ``immediate`` has no running limit, and ``setpoint``
     sizes its prompts itself, so for it the budget is only that of the present or ``MOST_SETPOINT_BUDGET``.
     """
-    found: list[ServingConfig] = []
-    for mode in (present.mode, *(each for each in bounds.modes if each is not present.mode)):
-        for running in _running(mode, present, bounds):
-            for budget in _budgets(mode, present, bounds):
-                found.append(present.model_copy(update={"mode": mode, "max_running": running, "token_budget": budget}))
+    found = [
+        present.model_copy(update={"mode": mode, "max_running": running, "token_budget": budget})
+        for mode in (present.mode, *(each for each in bounds.modes if each is not present.mode))
+        for running in _running(mode, present, bounds)
+        for budget in _budgets(mode, present, bounds)
+    ]
     allowed = [config for config in dict.fromkeys(found) if bounds.allow(config) and config != present]
     return sorted(allowed, key=lambda config: distance(present, config))[:MOST_CHOICES]
 

@@ -181,12 +181,14 @@ class Controller:
         self._put_off(now_s, answer.cpu_s)
         if answer.problem or not answer.forecasts:
             return Decision(None, answer.problem or "there is nothing else to choose")
+        assert answer.present is not None
+        if answer.present.config != self.config:
+            return Decision(None, "what is served changed while it was planned")
         fitting = [each for each in answer.forecasts if self._tabu.get(live_key(each.config), 0.0) <= now_s]
         if not fitting:
             return Decision(None, "the better ones were tried lately and did not help")
         best = fitting[0]
         refusal = self._refusal(now_s, best)
-        assert answer.present is not None
         prediction = Prediction(answer.present.good, best.good, best.gain, best.uncertainty)
         if refusal:
             return Decision(None, refusal, prediction)

@@ -6,11 +6,11 @@ Two tests, both bounds and not approximations, so that what is stated is an uppe
   ``P(D >= d) <= e * exp(-2 d^2 nm / (n + m))`` (Dvoretzky-Kiefer-Wolfowitz form for two samples; Wei and Dudley, Statistics and
   Probability Letters 82, 2012). Ties only make it more cautious.
 - a change of the rate of arrivals: the ratio r of mean gaps, with ``P(ratio >= r) <= r^n ((n + m) / (rn + m))^(n + m)`` for
-  exponential gaps (Chernoff's bound on a ratio of gamma variables) and for its inverse; for gaps with a coefficient of variation
-  c above 1, n and m count as n/c^2 and m/c^2.
+  exponential gaps (Chernoff's bound on a ratio of gamma variables) and for its inverse; for gaps whose coefficient of variation
+  c is above 1, n and m count as n/c^2 and m/c^2.
 
-Sequential correction: every look at every stream is a test, and each may be false with probability ``a * look_s / 3600 / tests``,
-so by the union bound at most ``a`` false alarms an hour are to be expected, however the looks overlap.
+Sequential correction: every look at every stream is a test, and each may be false with probability
+``a * look_s / 3600 / tests``: by the union bound at most ``a`` false alarms an hour are to be expected, however looks overlap.
 When it is wrong: samples that follow each other (turns of one conversation, a burst) are not independent; then there are more.
 """
 
@@ -43,7 +43,7 @@ def distribution_bound(first: FloatColumn, second: FloatColumn) -> float:
 
 
 def rate_bound(first: FloatColumn, second: FloatColumn) -> float:
-    """As ``distribution_bound`` for the ratio of the means of gaps, by the variation of ``second``, at least that of Poisson."""
+    """As ``distribution_bound`` for the ratio of the means of gaps, by the variation of ``second`` (at least 1)."""
     mean, other = float(first.mean()), float(second.mean())
     if min(mean, other) <= 0:
         return 1.0 if mean == other else 0.0
@@ -100,7 +100,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """``quantity`` changed at about ``since_s``, told at ``at_s``: means of then and now, and how unlikely that is by chance."""
+    """``quantity`` changed at about ``since_s``, told at ``at_s``: means of then and now, how likely that is by chance."""
 
     quantity: str
     since_s: float

@@ -1,8 +1,8 @@
 """Whether a change did what was predicted: the share of good requests before and after it, by requests that came then.
 
 Two shares are compared by the difference of Agresti and Caffo (The American Statistician 54, 2000): one success and one failure
-are added to each. A change *helped* if the difference is above 0 at ``Z``, *harmed* if it is below 0 at ``Z``. One that is neither
-when the time is up did not help if less than half of the predicted gain came and the predicted share was not reached either.
+are added to each. A change *helped* if the difference is above 0 at ``Z``, *harmed* if it is below 0 at ``Z``. One that
+did neither when the time is up did not help if less than half of the predicted gain came and the predicted share was not reached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENOUGH_OF_GAIN = 0.5
 
 
 class Verdict(StrEnum):
-    """What became of a change. ``UNMEASURED``: too little traffic to tell; it stays. ``OVERTAKEN``: the traffic changed again."""
+    """What became of a change. ``UNMEASURED``: too little traffic, it stays. ``OVERTAKEN``: the traffic changed again."""
 
     HELPED = "helped"
     DID_NOT_HELP = "did not help"

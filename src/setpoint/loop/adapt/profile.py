@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Traffic: arrivals a second, how uneven their gaps are (coefficient of variation), and requests as columns of one length."""
+    """Traffic: arrivals a second, the coefficient of variation of their gaps, and requests as columns of one length."""
 
     rate_rps: float
     gap_cv: float
@@ -149,7 +149,7 @@ def asked_in(columns: Mapping[str, Sequence[object]]) -> list[Asked]:
     ):
         if kind not in ("admit", "reject") or code == "too_early":
             continue
-        assert isinstance(operands, Mapping) and isinstance(at_s, float)
+        assert isinstance(operands, Mapping)
         numbers = (int(operands[each]) for each in ("prompt_tokens", "uncached_tokens", "cap_tokens", "request_class"))
-        found.append(Asked(str(name), at_s, *numbers))
+        found.append(Asked(str(name), float(str(at_s)), *numbers))
     return found

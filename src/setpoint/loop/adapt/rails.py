@@ -39,9 +39,10 @@ class Rails:
     dwell_s: least time between two changes. most_changes_per_hour: rollbacks count, but are never held up. least_gain: of the
     share of good requests, below which nothing is changed; a gain must also exceed its own uncertainty. settle_s: after a
     change, before what arrives is counted as its effect. trial_s, most_trial_s, trial_requests: how long and by how many
-    requests an effect is measured. forget_s: how long what was rolled back is not tried again. gather_s, gather_requests: how
-    long after a drift, or until how many answers, the new traffic is watched before it is planned for. replan_s: least time between plans that no drift asked for. periodic_s: a plan
-    though nothing happened. plan_cpu_s: CPU seconds of one plan; cpu_share: of one core, on average, in plans without a drift.
+    requests an effect is measured. forget_s: how long what was rolled back is not tried again. gather_s,
+    gather_requests: how long after a drift, or until how many answers, the new traffic is watched before it is planned for.
+    replan_s: least time between plans that no drift asked for. periodic_s: a plan though nothing happened. plan_cpu_s,
+    plan_wall_s: seconds of one plan; cpu_share: of one core, on average, in plans that no drift asked for.
     """
 
     bounds: Bounds = field(default_factory=Bounds)
@@ -59,7 +60,8 @@ class Rails:
     gather_requests: int = 16
     replan_s: float = 60.0
     periodic_s: float = 900.0
-    plan_cpu_s: float = 10.0
+    plan_cpu_s: float = 8.0
+    plan_wall_s: float = 30.0
     cpu_share: float = 0.05
 
     def __post_init__(self) -> None:

@@ -57,8 +57,8 @@ class Reader:
 
 
 def _works(columns: Mapping[str, Sequence[object]]) -> list[tuple[StepWork, float, float]]:
-    found = []
-    for start_s, end_s, prefill, decode, *rest in zip(*(columns[name] for name in STEP_COLUMNS[:-1]), strict=True):
-        assert isinstance(prefill, int) and isinstance(decode, int) and isinstance(start_s, float) and isinstance(end_s, float)
-        found.append((StepWork(prefill + decode, *(int(str(each)) for each in rest)), start_s, end_s))
-    return found
+    table = [np.array(columns[name], dtype=np.float64).tolist() for name in STEP_COLUMNS[:-1]]
+    return [
+        (StepWork(int(prefill + decode), int(sequences), int(read), int(products)), start_s, end_s)
+        for start_s, end_s, prefill, decode, sequences, read, products in zip(*table, strict=True)
+    ]

@@ -3,8 +3,8 @@
 Every configuration gets the same loads. Load number r stands for one way things may be: requests drawn anew from those that
 were seen, their rate and the speed of the machine off by as much as either is uncertain, and one window's worth of chance. The
 gain of a configuration is the mean over loads of its share of good requests less that of the present one; its uncertainty the
-half width of the 90 % interval of what one more such load would show (Student's t). All configurations meet the first load, those
-that are best there the others; CPU time is bounded, and what it does not suffice for is left out, nearest choices last.
+half width of the 90 % interval of what one more such load would show (Student's t). All configurations meet the first load,
+the best of them the others; time is bounded, and what it does not suffice for is left out, the farthest choices first.
 Runs in a process of its own at the lowest priority. When it is wrong: as ``simulate/calibrated.py`` and ``profile.py`` say.
 """
 
@@ -36,6 +36,7 @@ from setpoint.statistics.student import student_quantile
 
 LOADS = 5
 FINALISTS = 4
+SCREENING_SHARE = 0.6
 REQUESTS = 160
 WARMUP_S, DRAIN_S = 5.0, 20.0
 LEAST_LOAD_S, MOST_LOAD_S = 15.0, 240.0
@@ -51,7 +52,8 @@ NEAR = 0.01
 class Question:
     """All that a plan needs, as plain data. ``steps``: columns of the newest steps; ``samples``: steps of other shapes.
 
-    kv_blocks, block_tokens: the cache. only_restart: choices that may be recommended but not taken.
+    kv_blocks, block_tokens: the cache. only_restart: choices that may be recommended but not taken. cpu_s, wall_s: what may be
+    spent.
     """
 
     requirement: Requirement
@@ -64,6 +66,7 @@ class Question:
     block_tokens: int
     only_restart: tuple[ServingConfig, ...] = ()
     cpu_s: float = 10.0
+    wall_s: float = 60.0
     seed: int = 0
 
 
@@ -119,24 +122,42 @@ class Slower:
         return self.factor * base_s, self.factor * read_s, self.factor * product_s
 
 
-def replan(question: Question, clock: Callable[[], float] = time.process_time) -> Answer:
-    """Answer a question; deterministic but for what ``clock`` (CPU seconds) leaves time for."""
-    began_s = clock()
+class Allowance:
+    """What a plan may spend, from the moment this is made."""
+
+    def __init__(self, question: Question) -> None:
+        self._cpu_s, self._wall_s = question.cpu_s, question.wall_s
+        self._began = time.process_time(), time.monotonic()
+
+    @property
+    def spent_s(self) -> float:
+        """CPU seconds."""
+        return time.process_time() - self._began[0]
+
+    def used(self) -> float:
+        """The share that is gone, above 1 if it is overdrawn."""
+        return max(self.spent_s / self._cpu_s, (time.monotonic() - self._began[1]) / self._wall_s)
+
+
+def replan(question: Question, used: Callable[[], float] | None = None) -> Answer:
+    """Answer a question; deterministic but for what ``used`` (the share of the allowance that is gone) leaves time for."""
+    allowance = Allowance(question)
+    used = used or allowance.used
     try:
         machine = machine_of(question.steps, question.samples)
     except TooFewSteps as error:
-        return Answer(problem=str(error), cpu_s=clock() - began_s)
+        return Answer(problem=str(error), cpu_s=allowance.spent_s)
     worlds = [_World(question, machine, number) for number in range(LOADS)]
     first = {question.present: worlds[0].good(question.present)}
     for config in question.choices:
-        if clock() - began_s > question.cpu_s / 2:
+        if used() > SCREENING_SHARE:
             break
         first[config] = worlds[0].good(config)
     ranked = sorted(list(first)[1:], key=lambda config: -first[config])
     finalists = [question.present, *ranked[:FINALISTS], *question.only_restart]
     scores: dict[ServingConfig, list[float]] = {config: [] for config in finalists}
     for number, world in enumerate(worlds):
-        if number > 1 and clock() - began_s > question.cpu_s:
+        if number > 1 and used() > 1.0:
             break
         for config in finalists:
             known = number == 0 and config in first
@@ -150,7 +171,7 @@ def replan(question: Question, clock: Callable[[], float] = time.process_time) -
         forecasts=tuple(_nearest_of_equals(best, order)),
         screened=len(first) - 1,
         left_out=len(question.choices) - len(first) + 1,
-        cpu_s=clock() - began_s,
+        cpu_s=allowance.spent_s,
         restart=tuple(found[config] for config in question.only_restart),
     )
 

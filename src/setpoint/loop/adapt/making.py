@@ -1,0 +1,31 @@
+"""Puts the loop of one server together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setpoint.engine.reconfiguring import Reconfigurable
+from setpoint.loop.adapt.audit import Audit
+from setpoint.loop.adapt.driver import Adapter
+from setpoint.loop.adapt.planner import ProcessPlanner
+from setpoint.loop.adapt.rails import Rails
+from setpoint.loop.errors import BadInput
+from setpoint.policy.configuration import ServingConfig
+from setpoint.requirement import Requirement
+
+
+def make_adapter(
+    engine: Reconfigurable, requirement: Requirement, rails: Rails, *, log: Path | None = None, dry_run: bool = False
+) -> Adapter:
+    """The loop beside ``engine``, which starts with its server. Raises ``BadInput`` for a log that cannot be written."""
+    try:
+        audit = Audit(log)
+    except OSError as error:
+        raise BadInput(f"--adapt-log: {log} cannot be written: {error.strerror or error}") from None
+    return Adapter(engine, requirement, rails, ProcessPlanner(), audit, dry_run=dry_run)
+
+
+def largest_shapes(config: ServingConfig, rails: Rails) -> ServingConfig:
+    """The steps that may come to be made: what the warm-up runs, so that the first of a kind pays for nothing."""
+    bounds = rails.bounds.around(config)
+    return config.model_copy(update={"max_running": bounds.max_running[1], "token_budget": bounds.token_budget[1]})
