@@ -241,8 +241,6 @@ class World:
                 choices=tuple(choices(controller.config, self._rails.bounds.around(controller.config))),
                 steps=self._reader.newest_steps(),
                 samples=tuple(self.samples()),
-                kv_blocks=KV_TOKENS // BLOCK_TOKENS,
-                block_tokens=BLOCK_TOKENS,
                 cpu_s=600.0,
                 wall_s=600.0,
             )

@@ -182,8 +182,6 @@ class Adapter:
             choices=tuple(choices(config, rails.bounds.around(config))),
             steps=self._reader.newest_steps(),
             samples=tuple(await self._engine.step_samples()),
-            kv_blocks=gauges.kv_blocks,
-            block_tokens=max(1, config.kv_cache_tokens // gauges.kv_blocks),
             only_restart=(larger,) if gauges.preemptions_total else (),
             cpu_s=rails.plan_cpu_s,
             wall_s=rails.plan_wall_s,

@@ -2,7 +2,7 @@
 
 Two shares are compared by the difference of Agresti and Caffo (The American Statistician 54, 2000): one success and one failure
 are added to each. A change *helped* if the difference is above 0 at ``Z``, *harmed* if it is below 0 at ``Z``. One that
-did neither when the time is up did not help if less than half of the predicted gain came and the predicted share was not reached.
+did neither when the time is up did not help if less than half of the predicted gain came nor the predicted share.
 """
 
 from __future__ import annotations

@@ -18,11 +18,15 @@ def make_adapter(
     engine: Reconfigurable, requirement: Requirement, rails: Rails, *, log: Path | None = None, dry_run: bool = False
 ) -> Adapter:
     """The loop beside ``engine``, which starts with its server. Raises ``BadInput`` for a log that cannot be written."""
+    return Adapter(engine, requirement, rails, ProcessPlanner(), open_log(log), dry_run=dry_run)
+
+
+def open_log(file: Path | None) -> Audit:
+    """The log of changes. Raises ``BadInput``."""
     try:
-        audit = Audit(log)
+        return Audit(file)
     except OSError as error:
-        raise BadInput(f"--adapt-log: {log} cannot be written: {error.strerror or error}") from None
-    return Adapter(engine, requirement, rails, ProcessPlanner(), audit, dry_run=dry_run)
+        raise BadInput(f"--adapt-log: {file} cannot be written: {error.strerror or error}") from None
 
 
 def largest_shapes(config: ServingConfig, rails: Rails) -> ServingConfig:

@@ -5,7 +5,7 @@ were seen, their rate and the speed of the machine off by as much as either is u
 gain of a configuration is the mean over loads of its share of good requests less that of the present one; its uncertainty the
 half width of the 90 % interval of what one more such load would show (Student's t). All configurations meet the first load,
 the best of them the others; time is bounded, and what it does not suffice for is left out, the farthest choices first.
-Runs in a process of its own at the lowest priority. When it is wrong: as ``simulate/calibrated.py`` and ``profile.py`` say.
+Runs in a process of its own at the lowest priority. When it is wrong: as ``loop/forecast/machine.py`` and ``profile.py`` say.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import numpy as np
 import pyarrow as pa
 
 from setpoint.loop.adapt.profile import Profile
+from setpoint.loop.forecast.machine import KnownMachine, MeasuredTables, machine_of_runs
 from setpoint.loop.simulation.figures import gap_limits_s, phase_requests
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.step_time import Sample
 from setpoint.record import Phase
 from setpoint.report.figures import severity
 from setpoint.requirement import Requirement
-from setpoint.simulate.calibrated import CalibratedMachine, TooFewSteps, calibrate
+from setpoint.simulate.calibrated import TooFewSteps
 from setpoint.simulate.load import Load, PhaseOfLoad
 from setpoint.simulate.naming import SharedPrefixes
 from setpoint.simulate.offered import limits_of
-from setpoint.simulate.run import SimulatedSystem, simulate
+from setpoint.simulate.run import simulate
 from setpoint.simulate.sequences import Kind
-from setpoint.simulate.timing import StepTimer
 from setpoint.statistics.student import student_quantile
 
 LOADS = 5
@@ -40,8 +40,7 @@ SCREENING_SHARE = 0.6
 REQUESTS = 160
 WARMUP_S, DRAIN_S = 5.0, 20.0
 LEAST_LOAD_S, MOST_LOAD_S = 15.0, 240.0
-LEAST_SPEED_ERROR = 0.04
-SPEED_ERROR_STEPS = 200.0
+MOST_RATE_ERROR = 0.5
 MOST_CV, LEAST_CV = 5.0, 0.05
 CONFIDENCE = 0.95
 NEAR = 0.01
@@ -52,8 +51,7 @@ NEAR = 0.01
 class Question:
     """All that a plan needs, as plain data. ``steps``: columns of the newest steps; ``samples``: steps of other shapes.
 
-    kv_blocks, block_tokens: the cache. only_restart: choices that may be recommended but not taken. cpu_s, wall_s: what may be
-    spent.
+    only_restart: choices that may be recommended but not taken. cpu_s, wall_s: what may be spent.
     """
 
     requirement: Requirement
@@ -62,8 +60,6 @@ class Question:
     choices: tuple[ServingConfig, ...]
     steps: Mapping[str, np.ndarray]
     samples: tuple[Sample, ...]
-    kv_blocks: int
-    block_tokens: int
     only_restart: tuple[ServingConfig, ...] = ()
     cpu_s: float = 10.0
     wall_s: float = 60.0
@@ -97,29 +93,6 @@ class Answer:
     cpu_s: float = 0.0
     problem: str = ""
     restart: tuple[Forecast, ...] = field(default=())
-
-
-@dataclass(frozen=True, slots=True)
-class Slower:
-    """``timer`` on a machine that takes ``factor`` times as long."""
-
-    timer: StepTimer
-    factor: float
-
-    @property
-    def source(self) -> str:
-        """See ``StepTimer``."""
-        return self.timer.source
-
-    @property
-    def relative_error(self) -> float:
-        """See ``StepTimer``."""
-        return self.timer.relative_error
-
-    def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
-        """See ``StepTimer``."""
-        base_s, read_s, product_s = self.timer.affine(tokens, sequences)
-        return self.factor * base_s, self.factor * read_s, self.factor * product_s
 
 
 class Allowance:
@@ -193,36 +166,24 @@ def _forecast(config: ServingConfig, values: Sequence[float], base: Sequence[flo
 
 
 class _World:
-    """One load on one speed of the machine."""
+    """One load on one speed of the machine. The first is the middle one: every configuration is screened on it."""
 
-    def __init__(self, question: Question, machine: CalibratedMachine, number: int) -> None:
+    def __init__(self, question: Question, machine: KnownMachine, number: int) -> None:
         dice = np.random.default_rng(np.random.SeedSequence((question.seed, number)))
         profile, self._question, self._machine = question.profile, question, machine
         self._seed = question.seed * LOADS + number
-        speed = max(LEAST_SPEED_ERROR, machine.timer.relative_error / sqrt(1 + len(machine.seconds) / SPEED_ERROR_STEPS))
-        rate_error = min(0.5, max(1.0, profile.gap_cv) / sqrt(len(profile)))
-        # The first world is the middle one: every configuration is screened on it.
-        self._factor = exp(speed * dice.standard_normal()) if number else 1.0
+        self._deviation = float(dice.standard_normal()) if number else 0.0
+        rate_error = min(MOST_RATE_ERROR, max(1.0, profile.gap_cv) / sqrt(len(profile)))
         rate_rps = profile.rate_rps * (exp(rate_error * dice.standard_normal()) if number else 1.0)
         self._load = load_of(profile, question.requirement, rate_rps, dice)
 
     def good(self, config: ServingConfig) -> float:
         """Share of the requests offered that meet every limit."""
-        question, machine = self._question, self._machine
-        blocks = question.kv_blocks
-        if config.kv_cache_tokens != question.present.kv_cache_tokens:
-            blocks = round(blocks * config.kv_cache_tokens / question.present.kv_cache_tokens)
-        system = SimulatedSystem(
-            timer=Slower(machine.timer, self._factor),
-            kv_blocks=blocks,
-            block_tokens=question.block_tokens,
-            configuration=config,
-            overheads=machine.overheads,
-            noise=machine.noise,
-        )
-        done = simulate(self._load, system, seed=self._seed, gap_limits_s=gap_limits_s(question.requirement))
+        requirement, machine = self._question.requirement, self._machine
+        system = machine.system(config, exp(machine.error_for(config.max_running) * self._deviation))
+        done = simulate(self._load, system, seed=self._seed, gap_limits_s=gap_limits_s(requirement))
         requests = phase_requests(done, Phase.SUSTAINED)
-        return float((severity(requests, question.requirement.slo) <= 1.0).mean()) if len(requests) else 0.0
+        return float((severity(requests, requirement.slo) <= 1.0).mean()) if len(requests) else 0.0
 
 
 def load_of(profile: Profile, requirement: Requirement, rate_rps: float, dice: np.random.Generator) -> Load:
@@ -256,7 +217,7 @@ def _kinds(profile: Profile) -> list[tuple[bool, int]]:
     return sorted({(bool(streaming), int(kind)) for streaming, kind in pairs})
 
 
-def machine_of(steps: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> CalibratedMachine:
+def machine_of(steps: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> KnownMachine:
     """This machine from its newest steps, and from ``samples`` for shapes that are not among them. Raises ``TooFewSteps``.
 
     The engine's own clock is the only one there is: the way to the client and back is not in it.
@@ -277,4 +238,4 @@ def machine_of(steps: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> Ca
     }
     table = pa.table({name: np.asarray(values, dtype=np.float64) for name, values in columns.items()})
     nobody = pa.table({name: np.zeros(0) for name in ("first_token_s", "intended_s", "ended_s")})
-    return calibrate(table, nobody)
+    return machine_of_runs([MeasuredTables(nobody, table)])

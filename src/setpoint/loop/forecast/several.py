@@ -55,9 +55,7 @@ class Forecaster:
     ) -> dict[str, Forecast]:
         """The same summed up; a central world must be among ``worlds``."""
         found = self.outcomes(configs, machine, worlds)
-        return {
-            name: summed_up(config, found[name], machine.error_for(config.max_running)) for name, config in configs.items()
-        }
+        return {name: summed_up(config, found[name], machine.error_for(config.max_running)) for name, config in configs.items()}
 
 
 def _outcomes(
