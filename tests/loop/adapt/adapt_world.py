@@ -17,11 +17,11 @@ from setpoint.engine.step_loop import StepLoop
 from setpoint.loop.adapt.choices import choices
 from setpoint.loop.adapt.controller import Cause, Controller, Decision, Effect, Seen
 from setpoint.loop.adapt.drift import Drift
-from setpoint.loop.adapt.rails import Rails
+from setpoint.loop.adapt.rails import Bounds, Rails
 from setpoint.loop.adapt.reading import Reader
 from setpoint.loop.adapt.replan import Answer, Question, replan
 from setpoint.policy.changing import ChangingPolicy
-from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import Sample, StepTimeModel
 from setpoint.policy.views import RequestLimits
@@ -67,6 +67,7 @@ class Client:
     gaps_s: list[float] = field(default_factory=list)
 
 
+FEW = Bounds(modes=(BatchingMode.CONTINUOUS,), max_running=(8, 16), token_budget=(64, 512))
 Planner = Callable[[Question], Answer]
 
 
@@ -104,7 +105,7 @@ class World:
         self._clients: dict[int, Client] = {}
         self._outcomes: list[tuple[float, bool]] = []
         self.history: list[tuple[float, bool]] = []
-        self._rails = rails or Rails()
+        self._rails = rails or Rails(bounds=FEW)
         self.controller = Controller(config, self._rails)
         self._reader = Reader(self)
         self.controller.machine(self.samples())

@@ -146,6 +146,7 @@ class Adapter:
     async def _drifted(self, drift: Drift) -> None:
         self.metrics.counts.drifts[drift.quantity] += 1
         facts = {name: _round(value) for name, value in asdict(drift).items()}
+        facts |= {"since_s": round(drift.since_s, 3), "at_s": round(drift.at_s, 3)}
         self._audit.event("drift", **facts)
         logger.warning("%s changed from %.4g to %.4g on average", drift.quantity, drift.before, drift.after)
         if drift.quantity == STEP_TIME:
