@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 RESULTS = Path(__file__).parents[1] / "results"
-RATE_RPS, SHIFT_S, LENGTH_S, SEED = 1.5, 180.0, 360.0, 7
+RATE_RPS, SHIFT_S, LENGTH_S, SEED = 2.0, 180.0, 360.0, 7
 CHAT, READING, SPREAD = (48, 120), (400, 16), 0.3
 RECOVERED_S = 60.0
 TAIL_S = 10.0
@@ -43,7 +43,7 @@ model: smollm2-135m
 profile:
   prompt_tokens: 48
   output_tokens: 120
-  arrival: {rate: 1.5/s}
+  arrival: {rate: 2/s}
 slo:
   ttft: {p95: 1500ms}
   itl: {p95: 100ms}
