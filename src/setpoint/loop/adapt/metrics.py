@@ -35,9 +35,9 @@ class AdaptMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """One snapshot."""
         counts, config = self.counts, self.config
-        yield _counter("drifts", "Drifts found, by quantity.", "quantity", counts.drifts)
-        yield _counter("plans", "Plans made, by cause.", "cause", counts.plans)
-        yield _counter("effects", "Changes whose effect was measured, by verdict.", "verdict", counts.effects)
+        yield _counter("setpoint_adapt_drifts", "Drifts found, by quantity.", "quantity", counts.drifts)
+        yield _counter("setpoint_adapt_plans", "Plans made, by cause.", "cause", counts.plans)
+        yield _counter("setpoint_adapt_effects", "Changes whose effect was measured, by verdict.", "verdict", counts.effects)
         rolled_back = sum(counts.effects[each] for each in Verdict if each.rolls_back)
         yield CounterMetricFamily("setpoint_adapt_changes", "Changes of the configuration.", value=counts.changes)
         yield CounterMetricFamily("setpoint_adapt_rollbacks", "Changes taken back.", value=rolled_back)
@@ -51,7 +51,7 @@ class AdaptMetrics(Collector):
 
 
 def _counter(name: str, words: str, label: str, counts: Counter[str]) -> Metric:
-    family = CounterMetricFamily(f"setpoint_adapt_{name}", words, labels=[label])
+    family = CounterMetricFamily(name, words, labels=[label])
     for value, count in counts.items():
         family.add_metric([value], count)
     return family
