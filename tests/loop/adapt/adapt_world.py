@@ -108,7 +108,6 @@ class World:
         self._rails = rails or Rails(bounds=FEW)
         self.controller = Controller(config, self._rails)
         self._reader = Reader(self)
-        self.controller.machine(self.samples())
         self._adapt, self._planner, self._planning_s = adapt, planner, planning_s
         self._answer: tuple[float, Answer] | None = None
         self._next_arrival_s = self._gap(0.0)
@@ -221,6 +220,8 @@ class World:
 
     def _look(self) -> None:
         now_s, controller = self.clock(), self.controller
+        if controller.wants_machine:
+            controller.machine(self.samples())
         asked, ended, steps = self._reader.read()
         outcomes, self._outcomes = self._outcomes, []
         self.drifts += controller.see(now_s, Seen(asked, ended, steps, outcomes))

@@ -34,7 +34,16 @@ REQUIREMENT = parse_requirement(
     "profile: {prompt_tokens: 8, output_tokens: 8, arrival: {rate: 1/s}}\nslo: {e2e: {p95: 60s}}\n",
     "a",
 )
-FAST = Rails(look_s=0.05, dwell_s=0.05, replan_s=0.1, periodic_s=0.2, settle_s=0.05, trial_s=0.1, most_trial_s=0.3, trial_requests=4)
+FAST = Rails(
+    look_s=0.05,
+    dwell_s=0.05,
+    replan_s=0.1,
+    periodic_s=0.2,
+    settle_s=0.05,
+    trial_s=0.1,
+    most_trial_s=0.3,
+    trial_requests=4,
+)
 
 
 def back_and_forth(question: Question) -> Answer:

@@ -106,6 +106,7 @@ class Controller:
         self._next_periodic_s: float | None = None
         self._backoff = 1.0
         self._planning = False
+        self.wants_machine = True
 
     # What happens
 
@@ -123,6 +124,7 @@ class Controller:
             self.outcomes.add(*outcome)
         drifts = self._watch.look(now_s)
         if drifts:
+            self.wants_machine = True
             since_s = min(drift.since_s for drift in drifts)
             if self._drift_since_s is None:
                 self._drift_since_s, self._drift_at_s = since_s, now_s
@@ -131,13 +133,12 @@ class Controller:
         return drifts
 
     def machine(self, samples: list[Sample]) -> None:
-        """The machine's speed is held against these steps from now on."""
-        self._watch.machine(samples)
+        """The machine's speed is held against these steps from now on: asked for by ``wants_machine``.
 
-    @property
-    def watching_step_time(self) -> bool:
-        """Whether it was told of a machine."""
-        return self._watch.has_machine
+        Other traffic and other configurations make steps of other shapes, for which a model is off by something else.
+        """
+        self._watch.machine(samples)
+        self.wants_machine = False
 
     # Plans
 
@@ -235,6 +236,7 @@ class Controller:
     def _changed(self, now_s: float, config: ServingConfig) -> None:
         self.config = config
         self.changes.append(now_s)
+        self.wants_machine = True
 
     def effect(self, now_s: float) -> Effect | None:
         """The end of the trial, once it is reached. ``restored`` must follow if something is to be restored."""

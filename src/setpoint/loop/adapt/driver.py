@@ -20,7 +20,6 @@ from setpoint.loop.adapt.profile import Profile
 from setpoint.loop.adapt.rails import Rails
 from setpoint.loop.adapt.reading import Reader
 from setpoint.loop.adapt.replan import Answer, Forecast, Question
-from setpoint.loop.adapt.watching import STEP_TIME
 from setpoint.policy.configuration import ServingConfig
 from setpoint.requirement import Requirement
 from setpoint.server.context import ServerContext
@@ -116,10 +115,10 @@ class Adapter:
         """One turn of the loop. Raises ``EngineFailed``."""
         now_s = self._engine.gauges().now_s
         controller = self._controller
-        if not controller.watching_step_time:
+        if controller.wants_machine:
             controller.machine(await self._engine.step_samples())
         for drift in controller.see(now_s, self._seen(now_s)):
-            await self._drifted(drift)
+            self._drifted(drift)
         effect = controller.effect(now_s)
         if effect is not None:
             await self._ended(effect)
@@ -143,14 +142,12 @@ class Adapter:
                 outcomes.append((arrived_s + ahead_s, ending is Ending.OK))
         return Seen(asked, ended, steps, outcomes)
 
-    async def _drifted(self, drift: Drift) -> None:
+    def _drifted(self, drift: Drift) -> None:
         self.metrics.counts.drifts[drift.quantity] += 1
         facts = {name: _round(value) for name, value in asdict(drift).items()}
         facts |= {"since_s": round(drift.since_s, 3), "at_s": round(drift.at_s, 3)}
         self._audit.event("drift", **facts)
         logger.warning("%s changed from %.4g to %.4g on average", drift.quantity, drift.before, drift.after)
-        if drift.quantity == STEP_TIME:
-            self._controller.machine(await self._engine.step_samples())
 
     # Planning
 

@@ -96,11 +96,6 @@ class DriftWatch:
             self._streams["output_tokens"].add(stats.ended_s, float(stats.output_tokens))
             self._streams["streaming"].add(stats.ended_s, float(stats.streaming))
 
-    @property
-    def has_machine(self) -> bool:
-        """Whether steps are held against a machine."""
-        return self._speed is not None
-
     def machine(self, samples: list[Sample]) -> None:
         """Hold steps against these from now on."""
         self._speed = StepSpeed(samples)
