@@ -124,9 +124,9 @@ def measured(folder: Path, url: str, name: str, length_s: float, **times: float)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 3):
         raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
-    table = pq.read_table(run / "requests.parquet", columns=["intended_s", "class"])
+    table = pq.read_table(run / "requests.parquet", columns=["intended_s", "request_class"])
     at_s = np.asarray(table["intended_s"])
-    return at_s - at_s.min(), np.asarray(table["class"].to_pylist()) == "ok"
+    return at_s - at_s.min(), np.asarray(table["request_class"].to_pylist()) == "ok"
 
 
 def bins(at_s: np.ndarray, good: np.ndarray, length_s: float) -> list[float | None]:

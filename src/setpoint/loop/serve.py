@@ -9,7 +9,7 @@ from typing import Any, Final
 from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import resolve_model
 from setpoint.engine.threaded import STEP_LIMIT_S
-from setpoint.loop.adapt.making import largest_shapes, make_adapter
+from setpoint.loop.adapt.rails import largest_shapes
 from setpoint.loop.configs import changed, default_config
 from setpoint.loop.console import say
 from setpoint.loop.errors import BadInput
@@ -119,6 +119,8 @@ def serve(
     )
     companion = None
     if rails is not None and requirement is not None:
+        from setpoint.loop.adapt.making import make_adapter  # simulates: much to load for a server that does not
+
         companion = make_adapter(engine, requirement, rails, log=adapting.adapt_log, dry_run=adapting.adapt_dry_run)
     limits = None if requirement is None else request_limits(requirement.slo)
     app = create_app(

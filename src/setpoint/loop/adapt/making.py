@@ -10,7 +10,6 @@ from setpoint.loop.adapt.driver import Adapter
 from setpoint.loop.adapt.planner import ProcessPlanner
 from setpoint.loop.adapt.rails import Rails
 from setpoint.loop.errors import BadInput
-from setpoint.policy.configuration import ServingConfig
 from setpoint.requirement import Requirement
 
 
@@ -27,9 +26,3 @@ def open_log(file: Path | None) -> Audit:
         return Audit(file)
     except OSError as error:
         raise BadInput(f"--adapt-log: {file} cannot be written: {error.strerror or error}") from None
-
-
-def largest_shapes(config: ServingConfig, rails: Rails) -> ServingConfig:
-    """The steps that may come to be made: what the warm-up runs, so that the first of a kind pays for nothing."""
-    bounds = rails.bounds.around(config)
-    return config.model_copy(update={"max_running": bounds.max_running[1], "token_budget": bounds.token_budget[1]})

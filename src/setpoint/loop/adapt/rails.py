@@ -69,3 +69,9 @@ class Rails:
             value = getattr(self, each.name)
             if isinstance(value, int | float) and value <= 0:
                 raise ValueError(f"{each.name} is {value}; it must be above 0")
+
+
+def largest_shapes(config: ServingConfig, rails: Rails) -> ServingConfig:
+    """The steps that may come to be made: what the warm-up runs, so that the first of a kind pays for nothing."""
+    bounds = rails.bounds.around(config)
+    return config.model_copy(update={"max_running": bounds.max_running[1], "token_budget": bounds.token_budget[1]})
