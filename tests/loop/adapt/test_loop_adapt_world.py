@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from adapt_world import Traffic, World
 
 from setpoint.loop.adapt.controller import Cause
@@ -77,9 +79,11 @@ def test_a_plan_is_the_same_whenever_it_is_made_and_stops_when_its_time_is_up() 
     world = World(LARGE, [CHAT, READING])
     world.run_until(200.0)
     _, _, question, answer = world.plans[0]
-    again = replan(question, used=lambda: 0.0)
+    larger = question.present.model_copy(update={"kv_cache_tokens": 2 * question.present.kv_cache_tokens})
+    again = replan(replace(question, only_restart=(larger,)), used=lambda: 0.0)
     assert (again.present, again.forecasts) == (answer.present, answer.forecasts)
     assert again.left_out == 0
+    assert [(each.config, each.sure) for each in again.restart] == [(larger, False)], "the cache is not what is short"
     hurried = replan(question, used=lambda: 2.0)
     assert hurried.screened == 0
     assert hurried.left_out == len(question.choices)
