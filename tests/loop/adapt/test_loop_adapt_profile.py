@@ -7,8 +7,11 @@ import numpy as np
 from setpoint.engine.request import FinishReason, RequestStats
 from setpoint.loop.adapt.profile import Asked, LiveProfile, asked_in
 from setpoint.loop.adapt.replan import REQUESTS, load_of
+from setpoint.policy.configuration import ServingConfig
 from setpoint.record import Phase
 from setpoint.requirement import parse_requirement
+from setpoint.simulate.run import SimulatedSystem, simulate
+from setpoint.simulate.timing import LineTimer
 
 REQUIREMENT = parse_requirement(
     "name: a\nmodel: m\nprofile: {prompt_tokens: 8, output_tokens: 8, arrival: {rate: 1/s}}\nslo: {ttft: {p95: 1s}}\n", "a"
@@ -107,3 +110,17 @@ def test_a_load_drawn_from_a_profile_has_its_rate_its_lengths_and_its_cached_sha
     assert abs(load.prompt_tokens.mean() / profile.prompt_tokens.mean() - 1) < 0.1
     assert all(len(load.named(row, 32)) == 1 for row in range(len(load)))
     assert load.kinds[0].limits.ttft_s == 1.0
+
+
+def test_traffic_that_has_nearly_stopped_is_a_load_too() -> None:
+    live = LiveProfile()
+    for number in range(20):
+        live.asked(asked(number))
+        live.ended(ended(number, 8))
+    profile = live.since(0.0, 1e7)
+    assert profile is not None
+    load = load_of(profile, REQUIREMENT, profile.rate_rps, np.random.default_rng(1))
+    load.check()
+    timer = LineTimer(5e-3, 1e-3)
+    done = simulate(load, SimulatedSystem(timer, 64, 32, ServingConfig()))
+    assert len(done.load) == len(load) < 20
