@@ -154,7 +154,7 @@ def run(folder: Path, part: str, modes: str) -> dict[str, Any]:
     """One part of the benchmark."""
     adapt = ("--adapt", "--adapt-modes", modes, "--adapt-log", str(folder / "adapt.jsonl"))
     if part == "best":
-        found = []
+        found: list[dict[str, Any]] = []
         for config in SET:
             with server(folder, config) as url:
                 name = f"best-{len(found)}"

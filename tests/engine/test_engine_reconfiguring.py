@@ -23,7 +23,7 @@ from setpoint.policy.configuration import BatchingMode, ServingConfig, Speculati
 from setpoint.policy.step_time import StepTimeModel
 
 MODEL_LEN = 40
-configs = st.builds(
+configs: st.SearchStrategy[dict[str, object]] = st.builds(
     dict,
     mode=st.sampled_from(BatchingMode),
     max_running=st.integers(1, 6),

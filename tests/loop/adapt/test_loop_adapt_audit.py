@@ -36,6 +36,7 @@ def test_files_and_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_log_that_cannot_be_written_any_more_does_not_stop_the_loop(tmp_path: Path) -> None:
     audit = Audit(tmp_path / "adapt.jsonl")
     assert audit._lines is not None
+    assert audit._lines.stream is not None
     audit._lines.stream.close()
     audit.event("planned")
     audit.event("planned")

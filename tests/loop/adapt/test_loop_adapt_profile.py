@@ -57,9 +57,9 @@ def test_answers_not_known_yet_are_as_long_as_those_of_the_nearest_prompts() -> 
             live.ended(ended(number, 60 if short else 5))
     profile = live.since(15.0, 20.0)  # only requests without an end
     assert profile is not None
-    short = profile.prompt_tokens < 100
-    assert set(profile.output_tokens[short].tolist()) == {60}
-    assert set(profile.output_tokens[~short].tolist()) == {5}
+    of_short = profile.prompt_tokens < 100
+    assert set(profile.output_tokens[of_short].tolist()) == {60}
+    assert set(profile.output_tokens[~of_short].tolist()) == {5}
 
 
 def test_with_nothing_known_of_answers_they_are_as_long_as_they_may_be_and_a_cut_one_tells_nothing() -> None:
