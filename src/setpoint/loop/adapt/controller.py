@@ -19,7 +19,7 @@ from setpoint.loop.adapt.effect import Outcomes, Prediction, Share, Verdict, ver
 from setpoint.loop.adapt.profile import Asked, LiveProfile, Profile
 from setpoint.loop.adapt.rails import Rails
 from setpoint.loop.adapt.replan import Answer, Forecast
-from setpoint.loop.adapt.watching import DriftWatch
+from setpoint.loop.adapt.watching import ARRIVALS, DriftWatch
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import Sample
@@ -101,7 +101,7 @@ class Controller:
         self._tabu: dict[tuple[object, ...], float] = {}
         self._drift_since_s: float | None = None
         self._drift_at_s = 0.0
-        self._traffic_since_s = float("-inf")
+        self._traffic_since_s = self._rate_since_s = float("-inf")
         self._next_unasked_s: float | None = None
         self._next_periodic_s: float | None = None
         self._backoff = 1.0
@@ -129,6 +129,9 @@ class Controller:
             if self._drift_since_s is None:
                 self._drift_since_s, self._drift_at_s = since_s, now_s
             self._traffic_since_s = max(self._traffic_since_s, since_s)
+            self._rate_since_s = max(
+                (self._rate_since_s, *(drift.since_s for drift in drifts if drift.quantity in ARRIVALS))
+            )
             self._backoff = 1.0
         return drifts
 
@@ -162,7 +165,7 @@ class Controller:
 
     def begin_plan(self, now_s: float) -> Profile | None:
         """The traffic to plan for; ``None`` if there is too little of it. ``planned`` or ``plan_failed`` must follow."""
-        profile = self._profile.since(self._traffic_since_s, now_s)
+        profile = self._profile.since(self._traffic_since_s, now_s, rate_since_s=self._rate_since_s)
         if profile is None:
             if self._drift_since_s is None:
                 self._put_off(now_s, 0.0)

@@ -37,10 +37,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Traffic: arrivals a second, the coefficient of variation of their gaps, and requests as columns of one length."""
+    """Traffic: arrivals a second, the coefficient of variation of their gaps, and requests as columns of one length.
+
+    arrivals: how many the rate comes from.
+    """
 
     rate_rps: float
     gap_cv: float
+    arrivals: int
     prompt_tokens: IntColumn
     cached_tokens: IntColumn
     output_tokens: IntColumn
@@ -98,18 +102,23 @@ class LiveProfile:
         """Requests that came at ``since_s`` or later and have a whole answer."""
         return sum(row.output_tokens is not None and row.asked.at_s >= since_s for row in self._rows.values())
 
-    def since(self, since_s: float, now_s: float) -> Profile | None:
-        """Requests that came at ``since_s`` or later; ``None`` for fewer than ``LEAST_REQUESTS``."""
+    def since(self, since_s: float, now_s: float, *, rate_since_s: float | None = None) -> Profile | None:
+        """Requests that came at ``since_s`` or later; ``None`` for fewer than ``LEAST_REQUESTS``.
+
+        rate_since_s: since when their rate has been what it is, where that is longer.
+        """
         rows = [row for row in self._rows.values() if row.asked.at_s >= since_s]
         if len(rows) < LEAST_REQUESTS:
             return None
-        times_s = np.array([row.asked.at_s for row in rows])
+        earliest_s = since_s if rate_since_s is None else min(since_s, rate_since_s)
+        times_s = np.array([row.asked.at_s for row in self._rows.values() if row.asked.at_s >= earliest_s])
         gaps_s = np.diff(times_s)
         mean_s = float(gaps_s.mean())
         prompts = [row.asked.prompt_tokens for row in rows]
         return Profile(
-            rate_rps=len(rows) / max(now_s - float(times_s[0]), 1e-3),
+            rate_rps=len(times_s) / max(now_s - float(times_s[0]), 1e-3),
             gap_cv=float(gaps_s.std() / mean_s) if mean_s > 0 else 1.0,
+            arrivals=len(times_s),
             prompt_tokens=np.array(prompts, dtype=np.int64),
             cached_tokens=np.array([row.asked.prompt_tokens - row.asked.uncached_tokens for row in rows], dtype=np.int64),
             output_tokens=self._outputs(rows),

@@ -3,8 +3,9 @@
 Every configuration gets the same loads. Load number r stands for one way things may be: requests drawn anew from those that
 were seen, their rate and the speed of the machine off by as much as either is uncertain, and one window's worth of chance. The
 gain of a configuration is the mean over loads of its share of good requests less that of the present one; its uncertainty the
-half width of the 90 % interval of what one more such load would show (Student's t). All configurations meet the first load,
-the best of them the others; time is bounded, and what it does not suffice for is left out, the farthest choices first.
+half width of the 90 % interval of that mean (Student's t). The first load is the middle of what may be: all configurations meet
+it, the best of them the others, and only the others count, for whoever is chosen by a load looks better on it than it is.
+Time is bounded, and what it does not suffice for is left out, the farthest choices first.
 Runs in a process of its own at the lowest priority. When it is wrong: as ``loop/forecast/machine.py`` and ``profile.py`` say.
 """
 
@@ -34,7 +35,7 @@ from setpoint.simulate.run import simulate
 from setpoint.simulate.sequences import Kind
 from setpoint.statistics.student import student_quantile
 
-LOADS = 5
+LOADS = 7
 FINALISTS = 4
 SCREENING_SHARE = 0.6
 REQUESTS = 160
@@ -129,12 +130,11 @@ def replan(question: Question, used: Callable[[], float] | None = None) -> Answe
     ranked = sorted(list(first)[1:], key=lambda config: -first[config])
     finalists = [question.present, *ranked[:FINALISTS], *question.only_restart]
     scores: dict[ServingConfig, list[float]] = {config: [] for config in finalists}
-    for number, world in enumerate(worlds):
+    for number, world in enumerate(worlds[1:]):
         if number > 1 and used() > 1.0:
             break
         for config in finalists:
-            known = number == 0 and config in first
-            scores[config].append(first[config] if known else world.good(config))
+            scores[config].append(world.good(config))
     base = scores[question.present]
     found = {config: _forecast(config, values, base) for config, values in scores.items()}
     order = {config: place for place, config in enumerate(question.choices)}
@@ -161,7 +161,7 @@ def _forecast(config: ServingConfig, values: Sequence[float], base: Sequence[flo
     loads = len(gains)
     half = float("inf")
     if loads > 1:
-        half = student_quantile(CONFIDENCE, loads - 1) * float(gains.std(ddof=1)) * sqrt(1 + 1 / loads)
+        half = student_quantile(CONFIDENCE, loads - 1) * float(gains.std(ddof=1)) / sqrt(loads)
     return Forecast(config, float(np.mean(values)), float(gains.mean()), half, loads)
 
 
@@ -173,7 +173,7 @@ class _World:
         profile, self._question, self._machine = question.profile, question, machine
         self._seed = question.seed * LOADS + number
         self._deviation = float(dice.standard_normal()) if number else 0.0
-        rate_error = min(MOST_RATE_ERROR, max(1.0, profile.gap_cv) / sqrt(len(profile)))
+        rate_error = min(MOST_RATE_ERROR, max(1.0, profile.gap_cv) / sqrt(profile.arrivals))
         rate_rps = profile.rate_rps * (exp(rate_error * dice.standard_normal()) if number else 1.0)
         self._load = load_of(profile, question.requirement, rate_rps, dice)
 

@@ -22,6 +22,7 @@ LEAST_BLOCK_STEPS = 8
 LEAST_SLOWDOWN = 0.15
 """A change of step time below this decides nothing, however sure it is."""
 STEP_TIME = "step_time"
+ARRIVALS = ("arrival_gaps", "arrival_rate")
 TESTS: dict[str, tuple[str, Bound]] = {
     "prompt_tokens": ("prompt_tokens", distribution_bound),
     "uncached_tokens": ("uncached_tokens", distribution_bound),
