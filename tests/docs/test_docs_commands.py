@@ -116,7 +116,8 @@ def test_files_named_exist(page: Path) -> None:
 
 
 def test_metrics_named_are_the_servers() -> None:
-    source = "".join((ROOT / f"src/setpoint/server/{name}.py").read_text() for name in ("metrics", "process_metrics"))
+    files = ("server/metrics", "server/process_metrics", "loop/adapt/metrics")
+    source = "".join((ROOT / f"src/setpoint/{name}.py").read_text() for name in files)
     named = {name for page in PAGES for name in METRIC.findall(page.read_text(encoding="utf-8"))}
     absent = [name for name in sorted(named) if not re.search(rf'"(setpoint_)?{name.removesuffix("_total")}"', source)]
     assert absent == []

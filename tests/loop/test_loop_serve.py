@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
 import pytest
 from loop_world import requirement_file, setpoint
 
+from setpoint.loop.adapt.making import open_log
+from setpoint.loop.adapt.rails import Bounds
 from setpoint.loop.errors import BadInput
 from setpoint.loop.serve import objectives, read_chat_template, read_subject, request_limits
+from setpoint.loop.serve_flags import AdaptFlags
 from setpoint.loop.subject import is_requirement
+from setpoint.policy.configuration import BatchingMode
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos, example_names, example_text, parse_requirement
 from setpoint.server.live.book import BUCKETS_S
 
@@ -76,3 +81,36 @@ def test_a_chat_template_must_be_one_that_can_be_read(tmp_path: Path) -> None:
     for file in (empty, binary, tmp_path, tmp_path / "absent"):
         with pytest.raises(BadInput, match="--chat-template"):
             read_chat_template(file)
+
+
+def test_adapting_is_read_from_options_and_off_by_default() -> None:
+    assert AdaptFlags().rails() is None
+    rails = AdaptFlags(
+        adapt=True, adapt_modes="static, setpoint", adapt_running="4-16", adapt_budget="64", adapt_dwell_s=9.0
+    ).rails()
+    assert rails is not None
+    assert rails.bounds == Bounds((BatchingMode.STATIC, BatchingMode.SETPOINT), (4, 16), (64, 64))
+    assert rails.dwell_s == 9.0
+    assert AdaptFlags(adapt_dry_run=True).rails() is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (AdaptFlags(adapt=True, adapt_modes="fast"), "--adapt-modes: found 'fast'; give some of immediate, static"),
+        (AdaptFlags(adapt=True, adapt_running="0-4"), "--adapt-running: found '0-4'; give two whole numbers from 1 to 1024"),
+        (AdaptFlags(adapt=True, adapt_budget="9-4"), "--adapt-budget: found '9-4'"),
+        (AdaptFlags(adapt_log=Path("x")), "--adapt-log: found without --adapt"),
+    ],
+)
+def test_what_is_wrong_with_the_options_of_adapting_is_told(flags: AdaptFlags, sentence: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(sentence)):
+        flags.rails()
+
+
+def test_adapting_needs_a_requirement_and_a_log_that_can_be_written(tmp_path: Path) -> None:
+    done = setpoint("serve", "smollm2-135m", "--adapt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("setpoint: --adapt: found the model smollm2-135m")
+    with pytest.raises(BadInput, match=r"--adapt-log: .* cannot be written: Is a directory"):
+        open_log(tmp_path)

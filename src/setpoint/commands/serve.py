@@ -10,16 +10,18 @@ import typer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import CONFIG_KINDS, option
 from setpoint.loop.lifeline import end_with_stdin
-from setpoint.loop.serve_flags import LIMITS, SPECULATION, SafetyFlags, SpeculationFlags
+from setpoint.loop.serve_flags import ADAPTING, LIMITS, SPECULATION, AdaptFlags, SafetyFlags, SpeculationFlags
 from setpoint.policy.configuration import BatchingMode
 
 LISTEN, BATCHING = "Listening", "Batching"
-PANELS = (LISTEN, BATCHING, SPECULATION, LIMITS)
+PANELS = (LISTEN, BATCHING, SPECULATION, ADAPTING, LIMITS)
 SERVE_EXAMPLES = """Examples:
 
 - `setpoint serve my.yaml --config runs/my` : the configuration that `tune` chose
 
 - `setpoint serve smollm2-135m --port 8080 --mode continuous --max-running 32`
+
+- `setpoint serve my.yaml --adapt --adapt-log adapt.jsonl` : change the configuration as the traffic changes
 
 - `setpoint serve ./model.gguf --served-model-name my-model --api-key secret`
 """
@@ -48,6 +50,7 @@ def serve(
     kv_cache_tokens: Annotated[int | None, option("N", "Size of the KV cache in tokens.", BATCHING, min=64)] = None,
     threads: Annotated[int | None, option("N", "Compute threads; default: every core.", BATCHING, min=1)] = None,
     guessing: SpeculationFlags = SpeculationFlags(),  # noqa: B008 (frozen; its fields are the options)
+    adapting: AdaptFlags = AdaptFlags(),  # noqa: B008 (frozen; its fields are the options)
     until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
     safety: SafetyFlags = SafetyFlags(),  # noqa: B008 (frozen; its fields are the options)
 ) -> int:
@@ -82,4 +85,5 @@ def serve(
         server_limits=safety.server_limits(),
         step_limit_s=safety.step_limit_s,
         drain_s=safety.drain_s,
+        adapting=adapting,
     )

@@ -33,6 +33,9 @@ class EndedRequests:
             output_tokens=output_tokens,
             preemptions=sequence.preemptions,
             finish_reason=reason,
+            streaming=sequence.request.streaming,
+            cap_tokens=sequence.max_tokens,
+            request_class=sequence.request.request_class,
         )
         # Number and record go in together: a reader on the other thread sees both or neither.
         self._ring.append((self._ring[-1][0] + 1 if self._ring else 0, stats))

@@ -121,7 +121,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class RequestStats:
-    """What the engine knows of an ended request; times on the engine's clock, ``None`` where it never came so far."""
+    """What the engine knows of an ended request; times on the engine's clock, ``None`` where it never came so far.
+
+    cap_tokens: the most that it might have emitted.
+    """
 
     name: str
     arrived_s: float
@@ -133,6 +136,9 @@ class RequestStats:
     output_tokens: int
     preemptions: int
     finish_reason: FinishReason
+    streaming: bool = True
+    cap_tokens: int = 0
+    request_class: int = INTERACTIVE
 
 
 class Rejected(Exception):

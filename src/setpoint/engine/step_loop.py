@@ -126,6 +126,12 @@ class StepLoop:
         else:
             self._finish(sequence, reason)
 
+    def decide_by(self, policy: Policy) -> None:
+        """``policy`` decides from the next call on; nobody in the queues notices. Not while a step is in flight."""
+        assert self._in_flight is None, "the step in flight was decided by the policy that is to learn from it"
+        self._policy = policy
+        self.wake_at_s = None
+
     @property
     def step_time(self) -> StepTimeModel | None:
         """The model behind the recorded predictions."""

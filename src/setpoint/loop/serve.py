@@ -9,10 +9,12 @@ from typing import Any, Final
 from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import resolve_model
 from setpoint.engine.threaded import STEP_LIMIT_S
+from setpoint.loop.adapt.rails import largest_shapes
 from setpoint.loop.configs import changed, default_config
 from setpoint.loop.console import say
 from setpoint.loop.errors import BadInput
 from setpoint.loop.open_files import with_room_for_files
+from setpoint.loop.serve_flags import AdaptFlags
 from setpoint.loop.subject import is_requirement
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.views import RequestLimits
@@ -23,6 +25,7 @@ from setpoint.server.live.checks import LatencyCheck, Objectives, SpreadCheck
 from setpoint.server.serve import DEFAULT_DRAIN_S, run_server
 
 MAX_TEMPLATE_BYTES: Final = 1 << 20
+NOT_ADAPTING: Final = AdaptFlags()
 
 
 def request_limits(slos: Slos) -> RequestLimits:
@@ -84,17 +87,21 @@ def serve(
     server_limits: ServerLimits | None = None,
     step_limit_s: float = STEP_LIMIT_S,
     drain_s: float = DEFAULT_DRAIN_S,
+    adapting: AdaptFlags = NOT_ADAPTING,
 ) -> int:
     """Serve until a signal; gives the exit code.
 
     config: ``None`` takes the default for the requirement, or for a model alone; ``changes`` are put into it.
-    chat_template: a file with a Jinja template to use in place of the model's own. Raises
-    ``BadInput``, ``RequirementError`` or ``EngineFailed`` for a user's mistake.
+    chat_template: a file with a Jinja template to use in place of the model's own. adapting: whether the server changes its own
+    configuration. Raises ``BadInput``, ``RequirementError`` or ``EngineFailed`` for a user's mistake.
     """
     source, requirement = read_subject(subject)
     if config is None:
         config = ServingConfig() if requirement is None else default_config(requirement)
     config = changed(config, changes or {})
+    rails = adapting.rails()
+    if rails is not None and requirement is None:
+        raise BadInput(f"--adapt: found the model {subject}, which says nothing of limits; give a requirement file")
     template = None if chat_template is None else read_chat_template(chat_template)
     model = resolve_model(source.source, revision=source.revision, say=say)
     if max_model_len is not None and max_model_len > model.context_tokens:
@@ -102,8 +109,19 @@ def serve(
     say(f"loading {model.name}")
     name = served_name or source.served_name
     engine = embedded_engine(
-        model, config, served_name=name, max_model_len=max_model_len, chat_template=template, step_limit_s=step_limit_s
+        model,
+        config,
+        served_name=name,
+        max_model_len=max_model_len,
+        chat_template=template,
+        step_limit_s=step_limit_s,
+        warm_for=None if rails is None else largest_shapes(config, rails),
     )
+    companion = None
+    if rails is not None and requirement is not None:
+        from setpoint.loop.adapt.making import make_adapter  # simulates: much to load for a server that does not
+
+        companion = make_adapter(engine, requirement, rails, log=adapting.adapt_log, dry_run=adapting.adapt_dry_run)
     limits = None if requirement is None else request_limits(requirement.slo)
     app = create_app(
         engine,
@@ -112,5 +130,6 @@ def serve(
         server_limits=with_room_for_files(server_limits or ServerLimits()),
         objectives=None if requirement is None else objectives(requirement),
         about={"model": model.name, "max_model_len": engine.max_model_len, **config.model_dump(mode="json")},
+        companion=companion,
     )
     return run_server(app, host, port, drain_s=drain_s)

@@ -1,15 +1,18 @@
-"""The options of ``setpoint serve`` that bound what clients and failures may do: as typed, and what they become."""
+"""The options of ``setpoint serve`` that bound what clients, failures and the loop may do: as typed, and what they become."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated
 
+from setpoint.loop.adapt.rails import Bounds, Rails
+from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import option
-from setpoint.policy.configuration import SpeculationMode
+from setpoint.policy.configuration import BatchingMode, SpeculationMode
 from setpoint.server.limits import ServerLimits
 
-LIMITS, SPECULATION = "Limits and safety", "Speculation"
+LIMITS, SPECULATION, ADAPTING = "Limits and safety", "Speculation", "Adapting"
 MB = 1024 * 1024
 
 
@@ -27,6 +30,49 @@ class SpeculationFlags:
     def changes(self) -> dict[str, object]:
         """As fields of ``ServingConfig``."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptFlags:
+    """Whether the server changes its own configuration, and how far it may go (docs/adapting.md)."""
+
+    adapt: Annotated[bool, option(None, "Change the configuration as traffic or machine change.", ADAPTING, name="--adapt")] = (
+        False
+    )
+    adapt_dry_run: Annotated[
+        bool, option(None, "The same, but only tell what would be changed.", ADAPTING, name="--adapt-dry-run")
+    ] = False
+    adapt_log: Annotated[Path | None, option("FILE", "Every change and why, as JSON lines.", ADAPTING)] = None
+    adapt_modes: Annotated[str, option("LIST", "Modes that may be served.", ADAPTING)] = "continuous,setpoint"
+    adapt_running: Annotated[str, option("LEAST-MOST", "Running limits that may be served.", ADAPTING)] = "1-64"
+    adapt_budget: Annotated[str, option("LEAST-MOST", "Token budgets that may be served.", ADAPTING)] = "32-2048"
+    adapt_dwell_s: Annotated[float, option("S", "Least seconds between two changes.", ADAPTING, min=1)] = 20.0
+    adapt_changes_per_hour: Annotated[int, option("N", "Most changes in an hour.", ADAPTING, min=1, max=1000)] = 12
+
+    def rails(self) -> Rails | None:
+        """What the loop may do; ``None`` where there is none. Raises ``BadInput`` naming the option."""
+        if not (self.adapt or self.adapt_dry_run):
+            if self.adapt_log is not None:
+                raise BadInput("--adapt-log: found without --adapt; give --adapt or --adapt-dry-run as well")
+            return None
+        names = [name.strip() for name in self.adapt_modes.split(",") if name.strip()]
+        unknown = [name for name in names if name not in tuple(BatchingMode)]
+        if unknown or not names:
+            raise BadInput(f"--adapt-modes: found '{self.adapt_modes}'; give some of {', '.join(BatchingMode)}")
+        bounds = Bounds(
+            modes=tuple(BatchingMode(name) for name in names),
+            max_running=_span("--adapt-running", self.adapt_running, 1024),
+            token_budget=_span("--adapt-budget", self.adapt_budget, 65536),
+        )
+        return Rails(bounds=bounds, dwell_s=self.adapt_dwell_s, most_changes_per_hour=self.adapt_changes_per_hour)
+
+
+def _span(name: str, text: str, most: int) -> tuple[int, int]:
+    least, _, largest = text.partition("-")
+    largest = largest or least
+    if not (least.isdecimal() and largest.isdecimal() and 1 <= int(least) <= int(largest) <= most):
+        raise BadInput(f"{name}: found '{text}'; give two whole numbers from 1 to {most}, such as 4-64")
+    return int(least), int(largest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,10 @@ class Outlooks:
         self._fresh = 0
         self._mean_decodes = 0.0
 
+    def resize(self, limits: StepLimits) -> None:
+        """Other bounds of a step."""
+        self._limits = limits
+
     def of(self, request: RequestView, system: SystemView, promised: list[Prompt]) -> Outlook:
         """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token."""
         running, waiting = system.running_columns, system.waiting_columns

@@ -91,6 +91,12 @@ class SetpointPolicy:
         self._left_over = LeftOver()
         self._refused_s = -inf
 
+    def resize(self, *, max_running: int, token_budget: int, prefill_floor_tokens: int, max_waiting: int) -> None:
+        """Other bounds from the next call on; all that was learned stays."""
+        self._limits = StepLimits(max_running, token_budget, min(prefill_floor_tokens, token_budget))
+        self._outlooks.resize(self._limits)
+        self._max_waiting = max_waiting
+
     # Admission
 
     def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:

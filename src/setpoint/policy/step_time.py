@@ -53,6 +53,7 @@ LEAST_STEP_S = 1e-9
 CPU_PRIOR_S = (7e-3, 3e-4, 3e-4, 2e-7, 2e-8)
 
 Coefficients = npt.NDArray[np.float64]
+Sample = tuple[StepWork, float]
 
 
 def features(work: StepWork) -> tuple[float, float, float, float, float]:
@@ -179,6 +180,11 @@ class StepTimeModel:
             self._refit()
         elif self.observations >= TRACKED_AFTER:
             self._track(expected_s, seconds)
+
+    def samples(self) -> list[Sample]:
+        """The steps it learns from at present, each with its seconds: spread over shapes, a bounded number."""
+        every = [sample for bucket in self._buckets.values() for sample in bucket]
+        return [(StepWork(*(int(each) for each in row[1:FEATURES])), seconds) for row, seconds, _ in every]
 
     def _track(self, expected_s: float, seconds: float) -> None:
         error = log(seconds / max(expected_s, LEAST_STEP_S))

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from setpoint.engine.service import EngineService
 from setpoint.policy.views import RequestLimits
+from setpoint.server.companion import Companion, CompanionEndpoint
 from setpoint.server.connection import Guard
 from setpoint.server.context import ServerContext
 from setpoint.server.dashboard import Dashboard
@@ -31,9 +32,10 @@ from setpoint.server.quota import KeyQuotas
 from setpoint.server.refused import refusals
 
 
-def _routes(context: ServerContext, *, key_needed: bool) -> list[Route]:
+def _routes(context: ServerContext, companion: Companion | None, *, key_needed: bool) -> list[Route]:
     about = Introspection(context)
     dashboard = Dashboard(context, key_needed=key_needed)
+    beside = [] if companion is None else [Route(companion.path, CompanionEndpoint(companion).state)]
     return [
         Route("/v1/chat/completions", Accounted(ChatCompletions(context), context), methods=["POST"], name="chat"),
         Route("/v1/completions", Accounted(TextCompletions(context), context), methods=["POST"], name="text"),
@@ -49,6 +51,7 @@ def _routes(context: ServerContext, *, key_needed: bool) -> list[Route]:
         Route("/setpoint/live", dashboard.live),
         Route("/setpoint/tokenize", about.tokenize, methods=["POST"]),
         Route("/tokenize", about.tokenize, methods=["POST"]),
+        *beside,
         *refusals(),
     ]
 
@@ -79,6 +82,7 @@ def create_app(
     server_limits: ServerLimits | None = None,
     objectives: Objectives | None = None,
     about: Mapping[str, object] | None = None,
+    companion: Companion | None = None,
 ) -> Starlette:
     """The OpenAI-compatible application over ``engine``, which it starts and stops with its own life.
 
@@ -86,7 +90,7 @@ def create_app(
     model_names: names a request may ask for, the first of them the one that answers carry (default: the engine's).
     default_limits: the SLO of an interactive request without ``x-slo-*`` headers. server_limits: what one client may take.
     objectives: the requirement that the live view holds the server against. about: the serving configuration as the
-    dashboard shows it. ``app.state.context`` is the ``ServerContext``.
+    dashboard shows it. companion: lives beside the server. ``app.state.context`` is the ``ServerContext``.
     """
     context = ServerContext(
         engine,
@@ -96,15 +100,21 @@ def create_app(
         objectives=objectives,
         about=about,
     )
-    routes = _routes(context, key_needed=bool(api_keys))
+    routes = _routes(context, companion, key_needed=bool(api_keys))
+    if companion is not None:
+        context.metrics.registry.register(companion.metrics)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await context.start()
         try:
             with ticking(context.metrics.tick):
+                if companion is not None:
+                    await companion.start(context)
                 yield
         finally:
+            if companion is not None:
+                await companion.stop()
             await context.stop()
 
     paths = [route.path for route in routes]

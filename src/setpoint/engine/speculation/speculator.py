@@ -80,6 +80,11 @@ class Speculator:
         self._idle = self._last_running = 0
         self.counters = SpeculationCounters()
 
+    def bound(self, *, most_tokens: int, most_running: int) -> None:
+        """Other bounds from the next step on; with ``most_running`` 0 nobody drafts. The drafter itself stays as it is."""
+        self._most_tokens = most_tokens
+        self._most_running = most_running
+
     def view(self, running: Collection[Sequence]) -> DraftView | None:
         """What could be drafted for each of ``running``, in their order; ``None`` if nothing at all.
 

@@ -166,6 +166,7 @@ class RequestAccount:
         self._offered()
         ending = self._ending(draining)
         self._book.ended[ending] += 1
+        self._book.outcomes.append((self._arrived_s or now_s, ending))
         if ending is Ending.SHED and error is not None:
             self._book.shed(_refusal(error, self._name, now_s))
         if ending is Ending.FAILED:

@@ -14,6 +14,7 @@ from setpoint.server.live.histogram import Bins, DurationCounts, fine_bounds
 REASONS_MAX: Final = 32
 OTHER: Final = "other"
 REFUSALS_KEPT: Final = 32
+OUTCOMES_KEPT: Final = 4096
 
 # Seconds. Token gaps are resolved from 1 ms, whole requests up to ten minutes.
 TOKEN_BUCKETS_S: Final = tuple(
@@ -93,7 +94,10 @@ def _latency(metric: str, objectives: Objectives) -> Latency:
 
 @dataclass(slots=True)
 class LiveBook:
-    """Totals since the start. ``offered`` = the sum of ``ended`` + ``unfinished``; ``invalid`` requests were not offered."""
+    """Totals since the start. ``offered`` = the sum of ``ended`` + ``unfinished``; ``invalid`` requests were not offered.
+
+    outcomes: of the newest that ended, when each had arrived and how it ended; whoever reads them takes them out.
+    """
 
     objectives: Objectives = field(default_factory=Objectives)
     offered: int = 0
@@ -104,6 +108,7 @@ class LiveBook:
     retry_after: DurationCounts = field(default_factory=lambda: DurationCounts(fine_bounds((), WAIT_BUCKETS_S)))
     step: DurationCounts = field(default_factory=lambda: DurationCounts(fine_bounds((), TOKEN_BUCKETS_S)))
     latencies: dict[str, Latency] = field(default_factory=dict)
+    outcomes: deque[tuple[float, Ending]] = field(default_factory=lambda: deque(maxlen=OUTCOMES_KEPT))
 
     def __post_init__(self) -> None:
         self.latencies = {metric: _latency(metric, self.objectives) for metric in BUCKETS_S}
