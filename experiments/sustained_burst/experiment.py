@@ -34,7 +34,7 @@ slo_burst:
 
 def run(size: Size, seed: int) -> Outcome:
     """Sustained phase and burst at each rate."""
-    rates, requests, repeats = (RATES, 2000, 3) if size is Size.FULL else (QUICK, 500, 1)
+    rates, requests, repeats = (RATES, 1200, 3) if size is Size.FULL else (QUICK, 500, 1)
     found: dict[float, tuple[PhaseMeasures, list[PhaseMeasures]]] = {}
     for rate in rates:
         asked = requirement_of(ASKED, rate=rate, times=TIMES, burst_s=BURST_S)
