@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +64,7 @@ LOADS = (
     ("coding-assistant", "overload"),
     ("recommendation", "overload"),
 )
+TOGETHER = 2  # Loads of which every turn is measured before the next ones begin.
 SWEPT_LOADS = (("coding-assistant", "at"), ("recommendation", "at"))
 
 
@@ -132,21 +134,21 @@ class Book:
         return max(scores, key=lambda number: scores[number]) if scores else None
 
 
-def planned(given: argparse.Namespace, sides: Sequence[str], book: Book) -> list[Cell]:
+def planned(given: argparse.Namespace, programs: Programs, sides: Sequence[str], book: Book) -> list[Cell]:
     """The cells that are wanted and not there yet, in the order in which they are measured."""
     cells: list[Cell] = []
     if given.sweep:
         for number in range(max(len(each) for each in SWEPT.values())):
             for side in sides:
-                if side in SWEPT and number < len(SWEPT[side]):
+                if side in SWEPT and number < len(SWEPT[side]) and programs.has(SWEPT[side][number]):
                     cells += [Cell(example, load, side, f"sweep {number}", 0) for example, load in SWEPT_LOADS]
     else:
-        for turn in range(given.rounds):
-            for example, load in LOADS:
-                taking = [(side, variant) for side in sides for variant in ((DEFAULT, BEST) if side in SWEPT else (DEFAULT,))]
-                if load == PILE and GENAI in given.sides:
-                    taking.append((GENAI, DEFAULT))
-                cells += [Cell(example, load, side, variant, turn) for side, variant in (taking[::-1] if turn % 2 else taking)]
+        loads = [(turn, *each) for turn in range(given.rounds) for each in LOADS]
+        for turn, example, load in sorted(loads, key=lambda each: (LOADS.index(each[1:]) // TOGETHER, each[0])):
+            taking = [(side, variant) for side in sides for variant in ((DEFAULT, BEST) if side in SWEPT else (DEFAULT,))]
+            if load == PILE and GENAI in given.sides:
+                taking.append((GENAI, DEFAULT))
+            cells += [Cell(example, load, side, variant, turn) for side, variant in (taking[::-1] if turn % 2 else taking)]
     cells = [each for each in cells if given.only in (None, each.example) and given.load in (None, each.load)]
     cells = [each for each in cells if each.variant != BEST or book.best(each.side, each.example) is not None]
     slow = sorted((each for each in cells if each.side == "vLLM"), key=lambda each: each.variant)
@@ -194,9 +196,36 @@ class Sitting:
             self._target = self._stack.enter_context(running(self._programs, cell.side, cell.example, flags))
             self._held = (cell.side, flags.words)
         learn(self._target, cell.example, self._lengths, seed + 1000)
+        before = CpuSeconds.now()
         if cell.load == PILE:
-            return put_pile(self._target, requests, PILE_CLIENTS, seed)
-        return open_loop(self._target, cell.example, cell.load, self._lengths, seed, self._knees)
+            found = put_pile(self._target, requests, PILE_CLIENTS, seed)
+        else:
+            found = open_loop(self._target, cell.example, cell.load, self._lengths, seed, self._knees)
+        return {**found, "others_cpu_share": before.others_share(CpuSeconds.now())}
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSeconds:
+    """CPU seconds so far: of the whole machine, and of this script with the server it started."""
+
+    at_s: float
+    machine: float
+    own: float
+
+    @classmethod
+    def now(cls) -> CpuSeconds:
+        """As counted this moment."""
+        times = psutil.cpu_times()
+        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        this = psutil.Process()
+        own = sum(sum(each.cpu_times()[:2]) for each in (this, *this.children(recursive=True)))
+        return cls(time.monotonic(), busy, own)
+
+    def others_share(self, later: CpuSeconds) -> float:
+        """The share of the machine that others used meanwhile: a cell beside which much ran is not to be believed."""
+        cores = psutil.cpu_count() or 1
+        used = (later.machine - self.machine) - (later.own - self.own)
+        return max(0.0, used / (cores * (later.at_s - self.at_s)))
 
 
 def genai(requests: int, clients: int, seed: int) -> dict[str, Any]:
@@ -231,6 +260,9 @@ def words_of(found: dict[str, Any]) -> str:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-server", type=Path, help="llama.cpp's server (benchmarks/peers/build_llamacpp.sh)")
+    parser.add_argument(
+        "--llama-model", type=Path, help="the same model in Q4_0 (benchmarks/peers/requantise.py), for llama.cpp's best"
+    )
     parser.add_argument("--vllm-python", type=Path, help="Python with vLLM (benchmarks/real/install_vllm_cpu.sh)")
     parser.add_argument("--vllm-model", type=Path, help="folder with the demo model converted (benchmarks/real/gguf_to_hf.py)")
     parser.add_argument(
@@ -264,13 +296,15 @@ def read_knees(values: Iterable[str]) -> dict[str, float]:
 
 
 def main() -> None:
+    # A server that outlives its script would run beside everything that is measured later.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal; what was measured is kept"))
     given = options()
     began_s = time.monotonic()
-    programs = Programs(given.llama_server, given.vllm_python, given.vllm_model)
+    programs = Programs(given.llama_server, given.llama_model, given.vllm_python, given.vllm_model)
     sides = [each for each in programs.sides() if each in given.sides]
     lengths = QUICK if given.quick else SWEEP if given.sweep else FULL
     book = Book(given.output or (None if given.quick else RESULT), given)
-    cells = planned(given, sides, book)
+    cells = planned(given, programs, sides, book)
     say(f"{len(cells)} cells to measure, at most {sum(each.seconds(lengths) for each in cells) / 60:.0f} minutes in all")
     sitting = Sitting(programs, lengths, read_knees(given.knee))
     try:

@@ -34,22 +34,25 @@ VLLM_ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """One static configuration of a peer: its own options and environment."""
+    """One static configuration of a peer: its own options and environment. other_model: on the Q4_0 file (llama.cpp alone)."""
 
     options: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    other_model: bool = False
 
     @property
     def words(self) -> str:
         """As typed."""
-        return " ".join([*(f"{name}={value}" for name, value in self.env.items()), *self.options]) or "(none)"
+        model = ["(Q4_0 file)"] if self.other_model else []
+        return " ".join([*(f"{name}={value}" for name, value in self.env.items()), *self.options, *model]) or "(none)"
 
 
 SWEPT: dict[str, tuple[Flags, ...]] = {
     "llama.cpp": (
         Flags(("-np", "16", "-c", "16384", "-t", "2"), PASSIVE),
         Flags(("-np", "16", "-c", "16384", "-t", "1")),
-        Flags(("-np", "32", "-c", "16384", "-t", "2", "-ub", "128"), PASSIVE),
+        Flags(("-np", "16", "-c", "16384", "-t", "2"), PASSIVE, other_model=True),
+        Flags(("-np", "32", "-c", "16384", "-t", "2", "-ub", "128"), PASSIVE, other_model=True),
         Flags(("-np", "8", "-c", "8192", "-t", "2"), PASSIVE),
         Flags(("-np", "32", "-c", "32768", "-t", "2", "-no-kvu"), PASSIVE),
     ),
@@ -62,7 +65,8 @@ SWEPT: dict[str, tuple[Flags, ...]] = {
 READY_WITHIN_S = {"setpoint": 60.0, "llama.cpp": 60.0, "vLLM": 280.0}
 PRECISION = {
     "setpoint": "Q4_1 weights as in the file, 8-bit activations and KV cache",
-    "llama.cpp": "Q4_1 weights of the same file, f16 KV cache",
+    "llama.cpp": "Q4_1 weights of the same file, f16 KV cache; where its flags say so the same weights requantised to"
+    " Q4_0, for which it has faster kernels",
     "vLLM": "the same weights as bf16 (converted from the file by benchmarks/real/gguf_to_hf.py)",
     "OpenVINO GenAI": "Q4_1 weights as in the file, 8-bit activations and KV cache",
 }
@@ -73,6 +77,7 @@ class Programs:
     """Where the peers are; ``None``: left out."""
 
     llama: Path | None = None
+    llama_model: Path | None = None
     vllm_python: Path | None = None
     vllm_model: Path | None = None
 
@@ -85,6 +90,10 @@ class Programs:
             found.append("vLLM")
         return found
 
+    def has(self, flags: Flags) -> bool:
+        """Whether the model file that the flags want is there."""
+        return not flags.other_model or self.llama_model is not None
+
     def command(self, side: str, example: str, flags: Flags, port: int) -> list[str]:
         """What is started. setpoint serves the example's requirement as it is; the others know nothing of it."""
         at = ["--host", "127.0.0.1", "--port", str(port)]
@@ -92,7 +101,8 @@ class Programs:
             with as_file(files("setpoint") / "examples" / f"{example}.yaml") as file:
                 return [sys.executable, "-P", "-m", "setpoint", "serve", str(file), *at, *flags.options]
         if side == "llama.cpp":
-            return [str(self.llama), "--model", str(demo_file()), *at, *flags.options]
+            model = self.llama_model if flags.other_model else demo_file()
+            return [str(self.llama), "--model", str(model), *at, *flags.options]
         served = ["--model", str(self.vllm_model), "--served-model-name", "smol", "--max-model-len", "1024"]
         return [str(self.vllm_python), "-m", "vllm.entrypoints.openai.api_server", *served, *at, *flags.options]
 

@@ -23,6 +23,7 @@ ORDER = (
     "kv_pressure",
     "hardware_bounds",
     "tuned_on_a100",
+    "speculation_here",
     "loop_converges",
 )
 

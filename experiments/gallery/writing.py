@@ -132,13 +132,15 @@ def readme(experiment: Experiment, result: dict[str, Any]) -> str:
 
 
 def page() -> str:
-    """All experiments, from their result files; those without one are left out."""
+    """All experiments, from their result files; those without one are only named."""
     parts = [PAGE_HEAD]
     found = [name for name in names() if (ROOT / name / RESULT).is_file()]
+    missing = [name for name in names() if name not in found]
     summary = [
         (f"[{load(name).claim}](#{_anchor(load(name).claim)})", kept(name)["kind"], "yes" if kept(name)["holds"] else "**no**")
         for name in found
     ]
+    summary += [(load(name).claim, str(load(name).kind), f"not run yet: `{command_of(name)}`") for name in missing]
     parts.append(table(("claim", "how", "shape seen"), summary) + "\n")
     for name in found:
         experiment = load(name)
