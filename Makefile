@@ -6,7 +6,7 @@ DEMO_RUN := runs/coding-assistant
 DEMO_REQUIREMENT := src/setpoint/examples/coding-assistant.yaml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo docs test test-real test-real-vllm simulate-nightly lint unit serve clean help
+.PHONY: demo docs test test-real test-real-vllm simulate-nightly experiments lint unit serve clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,13 @@ test-real-vllm: $(VENV)/.installed-dev ## Measure vLLM on CPU (benchmarks/real/i
 
 simulate-nightly: $(VENV)/.installed-dev ## 50 million simulated steps of worlds that no test has run: an hour or two
 	@SETPOINT_SIMULATION_STEPS=50000000 SETPOINT_SIMULATION_SEED=$$(date +%s) $(BIN)/pytest tests/engine/simulation -k million
+
+experiments: $(VENV)/.installed ## Every claim put to the test, one after the other: about half an hour, on an idle machine
+	@$(BIN)/python experiments/run.py --all
+
+# One of them: make experiment-utilisation. Ends with an error if the expected shape is not seen.
+experiment-%: $(VENV)/.installed
+	@$(BIN)/python experiments/run.py $*
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build

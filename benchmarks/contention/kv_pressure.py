@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from driving import put_closed, serving
 from figures import quantile
-from picture import Series, Strip, write_picture
 from script import IMAGES, Script
 
 from setpoint.measure.result import LoadResult
 from setpoint.measure.target import Target
 from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.report.charts.picture import Series, Strip, write_picture
 from setpoint.report.format import round_percent, round_seconds
 
 EXAMPLE = "coding-assistant"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from driving import CONFIGS, Load, Run, put, requirement_of, serving
 from figures import client_account, load_figures, rows_of
-from picture import Series, Strip, write_picture
 from script import IMAGES, Criterion, Script
 
 from setpoint.measure.target import Target
+from setpoint.report.charts.picture import Series, Strip, write_picture
 from setpoint.requirement import LatencyMetric, Slos
 from setpoint.requirement.slos import LatencySlo
 from setpoint.requirement.tokens import LognormalTokens

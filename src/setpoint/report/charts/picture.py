@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from setpoint.report.charts.frame import LEFT, RIGHT, Format, Panel
-from setpoint.report.charts.scales import Scale, linear_scale
+from setpoint.report.charts.scales import Scale, linear_scale, log_scale
 from setpoint.report.charts.svg import drawing, line, marker_path, polyline_path, tag, text
 from setpoint.report.format import round_number
 from setpoint.statistics import FloatArray
 
 WIDTH, PANEL_HEIGHT, HEAD, GAP, FOOT = 720.0, 130.0, 66.0, 46.0, 46.0
-KEY_PX = 130.0
+KEY_PX, KEY_CHARACTER_PX = 44.0, 6.6
 STYLE = """
 svg { background: #ffffff; font-family: "Inter", "Segoe UI", Helvetica, Arial, sans-serif; }
 text { font-size: 12px; fill: #565c66; } .heading { font-size: 16px; font-weight: 650; fill: #1a1c20; }
 .grid { stroke: #ecece9; } .base { stroke: #565c66; opacity: 0.55; }
 .limit { stroke: #b3261e; stroke-dasharray: 5 4; } .limit-text { fill: #b3261e; } .over { fill: #b3261e; opacity: 0.05; }
 .line { stroke-width: 1.8; fill: none; } .marked { stroke: #3a45c4; stroke-dasharray: 2 3; } .marked-text { fill: #3a45c4; }
-.one { stroke: #3a45c4; } .two { stroke: #b05a08; } .three { stroke: #0c7a70; }
-.mark.one { fill: #3a45c4; } .mark.two { fill: #b05a08; } .mark.three { fill: #0c7a70; }
+.one { stroke: #3a45c4; } .two { stroke: #b05a08; } .three { stroke: #0c7a70; } .four { stroke: #8a2f7d; }
+.mark.one { fill: #3a45c4; } .mark.two { fill: #b05a08; } .mark.three { fill: #0c7a70; } .mark.four { fill: #8a2f7d; }
 """
-LOOKS = ("one", "two", "three")
+LOOKS = ("one", "two", "three", "four")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,17 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One panel: the name of its axis, its lines (at most three, in the order of ``LOOKS``), a limit if there is one."""
+    """One panel: the name of its axis, its lines (at most four, in the order of ``LOOKS``), a limit if there is one.
+
+    log: equal ratios are equally far apart on its axis.
+    """
 
     name: str
     series: Sequence[Series]
     form: Format = round_number
     limit: float | None = None
     limit_words: str = ""
+    log: bool = False
 
 
 def write_picture(
@@ -58,10 +62,14 @@ def write_picture(
     mark_x: float | None = None,
     mark_words: str = "",
     x_form: Format = round_number,
+    log_x: bool = False,
 ) -> None:
-    """Write the figure. ``mark_x``: a place on the axis that is marked through all panels."""
+    """Write the figure. ``mark_x``: a place on the axis that is marked through all panels. ``log_x``: a logarithmic axis."""
     every = np.concatenate([each.xs for strip in strips for each in strip.series])
-    x = linear_scale(every, LEFT, WIDTH - RIGHT, from_zero=bool(every.min() < 0.5 * every.max()))
+    if log_x:
+        x = log_scale(every, LEFT, WIDTH - RIGHT)
+    else:
+        x = linear_scale(every, LEFT, WIDTH - RIGHT, from_zero=bool(every.min() < 0.5 * every.max()))
     height = HEAD + len(strips) * (PANEL_HEIGHT + GAP) - GAP + FOOT
     parts = [tag("style", STYLE), tag("rect", x=0.0, y=0.0, width=WIDTH, height=height, fill="#ffffff")]
     parts += [text(LEFT, 24, title, "heading"), *_keys(strips)]
@@ -83,19 +91,20 @@ def _keys(strips: Sequence[Strip]) -> list[str]:
     for strip in strips:
         for look, each in zip(LOOKS, strip.series, strict=False):
             names.setdefault(each.name, look)
-    parts = []
-    for number, (name, look) in enumerate(names.items()):
-        left = LEFT + number * KEY_PX
+    parts, left = [], LEFT
+    for name, look in names.items():
         parts += [line(left, 40, left + 22, 40, f"line {look}"), text(left + 28, 44, name)]
+        left += KEY_PX + KEY_CHARACTER_PX * len(name)
     return parts if len(names) > 1 else []
 
 
 def _panel(strip: Strip, x: Scale, top: float, *, last: bool, x_name: str, x_form: Format) -> list[str]:
     values = np.concatenate([each.ys for each in strip.series])
     reach = values if strip.limit is None else np.append(values, strip.limit)
-    y = linear_scale(reach, top + PANEL_HEIGHT, top)
+    y = (log_scale if strip.log else linear_scale)(reach, top + PANEL_HEIGHT, top)
     panel = Panel(x, y)
-    parts = [panel.y_axis(strip.form, strip.name, 4), panel.x_axis(x_form if last else lambda _: "", x_name if last else "")]
+    x_axis = panel.x_axis(x_form if last else lambda _: "", x_name if last else "", 10)
+    parts = [panel.y_axis(strip.form, strip.name, 4), x_axis]
     if strip.limit is not None:
         parts.append(panel.limit_y(strip.limit, strip.limit_words))
     for look, each in zip(LOOKS, strip.series, strict=False):
