@@ -46,6 +46,7 @@ def test_defaults_depend_on_the_card() -> None:
     assert (default_max_running(80e9, "h100-sxm"), default_token_budget(80e9, "h100-sxm")) == (1024, 8192)
     assert (default_max_running(80e9, "a100-80"), default_token_budget(80e9, "a100-80")) == (256, 2048)
     assert (default_max_running(24e9, "l4"), default_token_budget(24e9, "l4")) == (256, 2048)
+    assert (default_max_running(180e9, "b200"), default_token_budget(180e9, "b200")) == (1024, 16384)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from setpoint.plan.errors import PlanError
 
 MOST_WORDS = 400
 LARGE_MEMORY_BYTES = 70 * 2**30
+LARGEST_MEMORY_BYTES = 160 * 2**30
 EXAMPLE = "'vllm serve meta-llama/Llama-3.1-8B-Instruct --tensor-parallel-size 1'"
 
 ALIASES = {
@@ -89,7 +90,12 @@ def default_max_running(memory_bytes: float, hardware: str) -> int:
 
 
 def default_token_budget(memory_bytes: float, hardware: str) -> int:
-    """vLLM's own ``--max-num-batched-tokens`` for a server: 8,192 on a large card other than an A100, else 2,048."""
+    """vLLM's own ``--max-num-batched-tokens`` for a server.
+
+    16,384 on cards of 160 GiB and more (since vLLM 0.28), 8,192 on other large ones but the A100, else 2,048.
+    """
+    if memory_bytes >= LARGEST_MEMORY_BYTES:
+        return 16384
     return 8192 if _is_large(memory_bytes, hardware) else 2048
 
 

@@ -15,6 +15,7 @@ from setpoint.loop.shorthand import seconds
 from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
 from setpoint.loop.simulation.guessing import Guessing, guessing_of
 from setpoint.loop.traces import TraceChoice
+from setpoint.plan.vllm_command import default_max_running, default_token_budget
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Candidate, Phase, Predicted, Report, Validity, Verdict
 from setpoint.report.figures import request_slos
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 BLOCK_TOKENS = {Flavour.SETPOINT: 32, Flavour.VLLM: 16}
 UNBOUNDED = 1 << 31
-LARGE_MEMORY_BYTES = 70e9
 DRAIN_S = 3600.0
 """How long those under way at the end are followed; nobody waits for it."""
 
@@ -92,15 +92,13 @@ def system_of(
 def configuration_for(deployment: Deployment, requirement: Requirement, flags: SystemFlags, kv_tokens: int) -> ServingConfig:
     """The engine's defaults on this hardware with the options put in.
 
-    vLLM's: the API server's own (8192 tokens and 1024 requests a step on devices of 70 GB and more but the A100, else 2048 and
-    256; no bound of the queue). setpoint's on an accelerator: the same numbers, its own mode where there are limits, and its
-    bounded queue; on this machine what ``setpoint serve`` would take.
+    vLLM's: the API server's own (``plan/vllm_command.py``; no bound of the queue). setpoint's on an accelerator: the same
+    numbers, its own mode where there are limits, and its bounded queue; on this machine what ``setpoint serve`` would take.
     """
     name, memory = deployment.accelerator.name, deployment.accelerator.memory_bytes
-    large = memory >= LARGE_MEMORY_BYTES and not name.startswith("a100")
     base = default_config(requirement)
     if flags.engine == Flavour.VLLM or name != "this-machine":
-        numbers = {"max_running": 1024 if large else 256, "token_budget": 8192 if large else 2048}
+        numbers = {"max_running": default_max_running(memory, name), "token_budget": default_token_budget(memory, name)}
         base = base.model_copy(update=numbers)
     if flags.engine == Flavour.VLLM:
         base = base.model_copy(update={"mode": BatchingMode.CONTINUOUS, "max_waiting": UNBOUNDED})
