@@ -1,4 +1,4 @@
-"""The share kept free for long requests: it grows while they are shut out, shrinks while they are not, and stays within bounds."""
+"""The share kept free for long requests: it grows while they are shut out, shrinks while they are not, within its bounds."""
 
 from __future__ import annotations
 

@@ -129,9 +129,7 @@ class Controller:
             if self._drift_since_s is None:
                 self._drift_since_s, self._drift_at_s = since_s, now_s
             self._traffic_since_s = max(self._traffic_since_s, since_s)
-            self._rate_since_s = max(
-                (self._rate_since_s, *(drift.since_s for drift in drifts if drift.quantity in ARRIVALS))
-            )
+            self._rate_since_s = max((self._rate_since_s, *(drift.since_s for drift in drifts if drift.quantity in ARRIVALS)))
             self._backoff = 1.0
         return drifts
 
