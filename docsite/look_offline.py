@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.chromium.webdriver import ChromiumDriver
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -35,11 +35,11 @@ def main(site: Path) -> int:
     return 0 if pages and found and not remote and not errors else 1
 
 
-def search(driver: WebDriver, page: Path) -> int:
+def search(driver: ChromiumDriver, page: Path) -> int:
     """How many pages the site's search shows for ``SEARCHED``."""
     driver.get(page.as_uri())
     field = driver.find_element(By.CSS_SELECTOR, "input.md-search__input")
-    driver.execute_script("arguments[0].focus()", field)  # type: ignore[no-untyped-call]
+    driver.execute_script("arguments[0].focus()", field)
     field.send_keys(SEARCHED)
     until_s = time.monotonic() + LONGEST_S
     while time.monotonic() < until_s:
@@ -50,7 +50,7 @@ def search(driver: WebDriver, page: Path) -> int:
     return 0
 
 
-def requested(driver: WebDriver) -> list[str]:
+def requested(driver: ChromiumDriver) -> list[str]:
     """Every address that was asked for."""
     entries = [json.loads(each["message"])["message"] for each in driver.get_log("performance")]  # type: ignore[no-untyped-call]
     return [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]

@@ -168,7 +168,8 @@ def _step_s(coefficients: Mapping[str, float]) -> float | None:
 
 
 def _compared(each: Mapping[str, Any]) -> ComparisonRow:
-    low, high = each.get("stated") or (None, None)
+    stated = each.get("stated")
+    interval = None if stated is None else (float(stated[0]), float(stated[1]))
     share = each.get("metric") == GOODPUT
     return ComparisonRow(
         name=_name(each),
@@ -176,7 +177,7 @@ def _compared(each: Mapping[str, Any]) -> ComparisonRow:
         predicted=_value(each, "predicted"),
         measured=_value(each, "measured"),
         error=f"{100 * float(each.get('error', 0.0)):+.1f}{' points' if share else ' %'}",
-        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(None if low is None else (low, high)),
+        stated=f"{percent(interval[0])} to {percent(interval[1])}" if share and interval else interval_s(interval),
         agrees="yes" if each.get("agrees") else "no",
     )
 
