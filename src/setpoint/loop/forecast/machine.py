@@ -36,6 +36,9 @@ LEAST_ERROR = 0.05
 UNSEEN_ERROR = 0.15
 """Relative error of steps of more requests than any that was measured."""
 
+ONE_RUN_ERROR = 0.08
+"""How far another run may differ in speed where only one was measured."""
+
 WINDOW_S = 8.0
 LEAST_WINDOW_STEPS = 30
 BETWEEN_RUNS_S = 60.0
@@ -222,7 +225,7 @@ def _speeds(runs: Sequence[MeasuredTables], timer: StepTimer, change_s: float) -
             for place in np.unique(places)
             if (here := places == place).sum() >= LEAST_WINDOW_STEPS
         ]
-    between = float(np.std(speeds, ddof=1)) if len(speeds) > 1 else 0.0
+    between = float(np.std(speeds, ddof=1)) if len(speeds) > 1 else ONE_RUN_ERROR
     within = float(np.std(windows)) if windows else 0.0
     return speeds, max(LEAST_ERROR, float(np.hypot(between, within)))
 
