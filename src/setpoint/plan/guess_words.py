@@ -48,7 +48,7 @@ def _outlook(each: Outlook) -> str:
         words = f"{each.shape.name}: {guesses} pay up to batch {most}, {alone.gain:.2g}x alone with {alone.draft_tokens} tokens"
     at = "lose" if not here.draft_tokens else f"gain {here.gain:.2g}x with {here.draft_tokens} tokens"
     needed = "" if here.break_even is None else f", breaking even at an acceptance of {here.break_even:.0%}"
-    return f"{words}; at the {here.batch} requests at once of this load they {at}{needed}. Costs: {costs}.".replace("%", " %")
+    return f"{words}; at batch {here.batch}, where this load runs, they {at}{needed}. Costs: {costs}.".replace("%", " %")
 
 
 def _verdict(plan: Plan) -> str:

@@ -150,6 +150,8 @@ def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple
             timer = step_timer(shape.deployment)
             error = timer.relative_error
             found = too_slow(shape, timer, error, load, limits)
+            if found is not None and _may_be_guessed(asked, found):
+                found = None
             if found is None:
                 widest = max(
                     servings_for(shape, deadlines=False, schedulers=asked.schedulers),
@@ -167,6 +169,13 @@ def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple
         costly += dearest(kept, load, limits, {each.shape.name for each in costly})
     left_out = {each.shape.name for each in costly}
     return [each for each in kept if each[0].name not in left_out], pruned + costly
+
+
+def _may_be_guessed(asked: Asked, pruned: Pruned) -> bool:
+    """Whether guesses could make up for it, were they free: of the means over several tokens, not of single gaps."""
+    if asked.allowed is None or pruned.limit is None or pruned.limit.metric not in ("tpot", "e2e"):
+        return False
+    return pruned.excess < 1.0 + sum(asked.allowed.survival)
 
 
 def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: int, load_rps: float) -> Ranked:
