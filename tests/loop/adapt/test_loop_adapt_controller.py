@@ -152,6 +152,22 @@ def test_missed_limits_ask_for_a_plan_but_less_and_less_often() -> None:
     assert len(planned) <= 10
 
 
+def test_after_a_drift_a_gain_that_is_not_sure_yet_is_looked_at_again_soon_but_not_for_ever() -> None:
+    controller = Controller(START, RAILS)
+    for number in range(120):
+        far = 500 if number >= 96 else 50
+        controller.see(0.5 * number, Seen([Asked(f"a{number}", 0.5 * number, far, far, 9)]))
+    planned: list[float] = []
+    for now_s in range(60, 300, 2):
+        told(controller, float(now_s), good=1, bad=9, over_s=1.0)
+        if controller.due(float(now_s)) is not None and controller.begin_plan(float(now_s)) is not None:
+            planned.append(now_s)
+            controller.planned(float(now_s), answer(gain=0.3, uncertainty=0.4))
+    gaps = [later - earlier for earlier, later in pairwise(planned)]
+    assert gaps[:3] == [10.0, 10.0, 10.0]
+    assert all(gap >= RAILS.replan_s for gap in gaps[3:])
+
+
 @given(
     st.sampled_from(BatchingMode),
     st.integers(1, 200),

@@ -30,6 +30,8 @@ LEAST_JUDGED = 20
 MOST_BACKOFF = 16.0
 MOST_TABU = 64
 LEAST_AIM = 0.95
+AGAIN_S, MOST_AGAIN = 10.0, 3
+"""A large gain that is not sure yet is looked at again so soon, so often after a drift, if limits are missed meanwhile."""
 
 
 class Cause(StrEnum):
@@ -105,6 +107,7 @@ class Controller:
         self._next_unasked_s: float | None = None
         self._next_periodic_s: float | None = None
         self._backoff = 1.0
+        self._again = 0
         self._planning = False
         self.wants_machine = True
 
@@ -131,6 +134,7 @@ class Controller:
             self._traffic_since_s = max(self._traffic_since_s, since_s)
             self._rate_since_s = max((self._rate_since_s, *(drift.since_s for drift in drifts if drift.quantity in ARRIVALS)))
             self._backoff = 1.0
+            self._again = MOST_AGAIN
         return drifts
 
     def machine(self, samples: list[Sample]) -> None:
@@ -192,6 +196,9 @@ class Controller:
         best = fitting[0]
         refusal = self._refusal(now_s, best)
         prediction = Prediction(answer.present.good, best.good, best.gain, best.uncertainty)
+        if refusal and best.gain >= self.rails.least_gain and not best.sure and self._again:
+            self._again -= 1
+            self._next_unasked_s = now_s + AGAIN_S
         if refusal:
             return Decision(None, refusal, prediction)
         return Decision(
