@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from selenium.webdriver.common.by import By
 from selenium.webdriver.chromium.webdriver import ChromiumDriver
+from selenium.webdriver.common.by import By
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
