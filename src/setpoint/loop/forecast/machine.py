@@ -3,7 +3,7 @@
 Three sources, the best last: physics or a kept calibration (``hardware/``), and measured runs (``simulate/calibrated.py``). An
 error that all steps of a run share is what a forecast is unsure by: errors of single steps are in the noise. From runs it is
 the deviation between the runs' speeds, and between parts of ``WINDOW_S`` of each (a neighbour that takes a core for
-seconds), at least ``LEAST_ERROR``.
+seconds), at least ``LEAST_ERROR``. Of several runs the steps of all say what a shape costs, and the last how fast it is now.
 
 When it is wrong: a machine whose speed drifts over hours drifts further than its minutes did.
 """
@@ -35,6 +35,9 @@ BLOCK_TOKENS = 32
 LEAST_ERROR = 0.05
 UNSEEN_ERROR = 0.15
 """Relative error of steps of more requests than any that was measured."""
+
+ONE_RUN_ERROR = 0.08
+"""How far another run may differ in speed where only one was measured."""
 
 WINDOW_S = 8.0
 LEAST_WINDOW_STEPS = 30
@@ -158,16 +161,20 @@ def machine_of_timer(timer: StepTimer, words: str, error: float) -> KnownMachine
 
 
 def machine_of_runs(runs: Sequence[MeasuredTables]) -> KnownMachine:
-    """The machine that ``runs`` were measured on. Raises ``TooFewSteps``, and ``ValueError`` without a run."""
+    """The machine that ``runs``, in order of time, were measured on, as fast as it was in the last of them.
+
+    Raises ``TooFewSteps``, and ``ValueError`` without a run.
+    """
     if not runs:
         raise ValueError("a machine cannot be learned from no run")
     joined = runs[0] if len(runs) == 1 else _end_to_end(runs)
     found = calibrate(joined.steps, joined.requests, joined.decisions)
     names = ("base_s", "token_s", "sequence_s", "kv_token_s", "product_s")
-    return KnownMachine(
+    speeds, error = _speeds(runs, found.timer, found.overheads.change_s)
+    known = KnownMachine(
         timer=found.timer,
         source="measured",
-        error=_shared_error(runs, found.timer, found.overheads.change_s),
+        error=error,
         words=f"{joined.steps.num_rows} steps of {len(runs)} measured run{'s' if len(runs) > 1 else ''}",
         overheads=found.overheads,
         noise=found.noise,
@@ -176,6 +183,7 @@ def machine_of_runs(runs: Sequence[MeasuredTables]) -> KnownMachine:
         works=found.works[-MOST_LEARNED:],
         seconds=found.seconds[-MOST_LEARNED:],
     )
+    return known if len(runs) == 1 else known.times(float(np.exp(speeds[-1] - np.mean(speeds))))
 
 
 def _learned_model(works: tuple[StepWork, ...], seconds: FloatColumn) -> StepTimeModel:
@@ -198,8 +206,11 @@ def step_ratios(steps: pa.Table, timer: StepTimer, change_s: float = 0.0) -> Any
     return (end_s - start_s) / np.maximum(predicted_s, 1e-9)
 
 
-def _shared_error(runs: Sequence[MeasuredTables], timer: StepTimer, change_s: float) -> float:
-    """See the module. Steps count by their time: a slow second has fewer of them."""
+def _speeds(runs: Sequence[MeasuredTables], timer: StepTimer, change_s: float) -> tuple[list[float], float]:
+    """Logarithm of how slow each run was against ``timer``, and the error that follows (see the module).
+
+    Steps count by their time: a slow second has fewer of them.
+    """
     windows: list[float] = []
     speeds: list[float] = []
     for run in runs:
@@ -214,9 +225,9 @@ def _shared_error(runs: Sequence[MeasuredTables], timer: StepTimer, change_s: fl
             for place in np.unique(places)
             if (here := places == place).sum() >= LEAST_WINDOW_STEPS
         ]
-    between = float(np.std(speeds, ddof=1)) if len(speeds) > 1 else 0.0
+    between = float(np.std(speeds, ddof=1)) if len(speeds) > 1 else ONE_RUN_ERROR
     within = float(np.std(windows)) if windows else 0.0
-    return max(LEAST_ERROR, float(np.hypot(between, within)))
+    return speeds, max(LEAST_ERROR, float(np.hypot(between, within)))
 
 
 def _end_to_end(runs: Sequence[MeasuredTables]) -> MeasuredTables:

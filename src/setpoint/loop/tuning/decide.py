@@ -86,7 +86,8 @@ def _wanted(
         )
     nobody = f"No other configuration is better than {best.name} with more than {WORTH_MEASURING:.0%} probability"
     if best.slo.verdict is not Verdict.MET:
-        return Decision(Action.STOP, best.name, f"{nobody}, and {best.name} does not meet the requirement.", settled=True)
+        words = "does not meet" if best.slo.verdict is Verdict.MISSED else "is not shown to meet"
+        return Decision(Action.STOP, best.name, f"{nobody}, and {best.name} {words} the requirement.", settled=True)
     own = [each for each in comparisons if each.name == best.name]
     if own and own[-1].agrees:
         return Decision(
