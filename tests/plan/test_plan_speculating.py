@@ -80,6 +80,17 @@ def test_guesses_that_never_come_true_get_no_variant() -> None:
     assert "do not pay even alone" in spoken(plan)["speculation"][0]
 
 
+def test_a_limit_on_means_that_guesses_could_meet_does_not_prune() -> None:
+    tight = requirement(CHAT.replace("itl: {p95: 50ms}", "tpot: {p95: 8ms}"), **CALM)
+    plain, _ = planned(tight, hardware=("h100-sxm",), parallel=(4,))
+    assert [each.bound for each in plain.pruned] == ["latency"]
+    guessing, _ = planned(tight.model_copy(update={"speculation": PAIRED}), hardware=("h100-sxm",), parallel=(4,))
+    assert guessing.pruned == ()
+    gap = tight.model_copy(update={"slo": requirement(CHAT.replace("50ms", "8ms")).slo, "speculation": PAIRED})
+    single, _ = planned(gap, hardware=("h100-sxm",), parallel=(4,))
+    assert [each.bound for each in single.pruned] == ["latency"], "a gap between two steps is none the shorter for guesses"
+
+
 def test_a_gain_is_the_closed_form_over_the_two_timers() -> None:
     target = Deployment(model_facts("llama-3.1-70b"), accelerator("h100-sxm"), 4, "vllm", "bf16")
     costs = Costs(step_timer(target), pass_timer(draft_deployment(target, model_facts("llama-3.1-8b"))), 700)
