@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gallery.catalogue import ROOT, load, names
 from gallery.description import Size
-from gallery.writing import PAGE, keep, page, readme, result_of
+from gallery.writing import keep, publish, readme, result_of
 
 SEED = 1
 
@@ -48,7 +48,7 @@ def rewrite() -> None:
         if file.is_file():
             text = readme(load(name), json.loads(file.read_text(encoding="utf-8")))
             (ROOT / name / "README.md").write_text(text, encoding="utf-8")
-    PAGE.write_text(page(), encoding="utf-8")
+    publish()
 
 
 def main() -> int:
@@ -77,7 +77,7 @@ def main() -> int:
     size = Size.QUICK if given.quick else Size.FULL
     seen = [run_one(name, size, given.seed, given.output) for name in asked]
     if size is Size.FULL and given.output is None:
-        PAGE.write_text(page(), encoding="utf-8")
+        publish()
     return 0 if all(seen) else 1
 
 

@@ -15,6 +15,7 @@ from setpoint.report.machine import machine_facts
 
 RESULT, FIGURE, README = "result.json", "figure.svg", "README.md"
 PAGE = ROOT.parent / "docs" / "experiments.md"
+IMAGES = PAGE.parent / "images" / "experiments"
 
 PAGE_HEAD = """\
 # Experiments
@@ -144,8 +145,17 @@ def page() -> str:
     parts.append(table(("claim", "how", "shape seen"), summary) + "\n")
     for name in found:
         experiment = load(name)
-        parts.append(f"## {experiment.claim}\n\n{body(experiment, kept(name), f'../experiments/{name}/{FIGURE}')}")
+        parts.append(f"## {experiment.claim}\n\n{body(experiment, kept(name), f'images/experiments/{name}.svg')}")
     return "\n".join(parts)
+
+
+def publish() -> None:
+    """Write the page; the figures go beside the other images of the docs, which a site is built from alone."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    for name in names():
+        if (ROOT / name / RESULT).is_file():
+            (IMAGES / f"{name}.svg").write_bytes((ROOT / name / FIGURE).read_bytes())
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 def _anchor(title: str) -> str:

@@ -72,7 +72,8 @@ def run(size: Size, seed: int) -> Outcome:
     requirement = at_rate(requirement_of(CHAT), RATE_RPS)
     wrong = tuple(WRONG * each for each in line_of(truth.timer))
     model = Remembering(wrong)
-    believed: StepTimer = LineTimer(wrong[0], wrong[1], wrong[2], wrong[3], wrong[4], source="physics")
+    base_s, token_s, sequence_s, read_s, product_s = wrong
+    believed: StepTimer = LineTimer(base_s, token_s, sequence_s, read_s, product_s, source="physics")
     measured = statistics(put(requirement, truth, requests=judged, seed=seed).figures())
     found, learned = [], 0
     for number, requests in enumerate(RUNS if size is Size.FULL else RUNS[:4]):

@@ -136,8 +136,9 @@ EXPERIMENT = Experiment(
     shape="No pair is within 2 % of the best for all four; for at least two of them their own best gives some other "
     "profile less than "
     "80 % of what it could have; the best compromise loses at least 5 % somewhere.",
-    reading="Small steps keep gaps short and cost throughput; large ones take a prompt whole. The same holds on this "
-    "project's own "
-    "engine, measured (`benchmarks/profiles/cross_table.py`).",
+    reading="Small steps keep gaps short and cost throughput; large ones take a prompt whole. A compromise can come "
+    "near on all four, but only "
+    "somebody who measured all four would find it; taking one profile's best for another costs up to three quarters. On this "
+    "project's own engine the same is measured by `benchmarks/profiles/cross_table.py`.",
     run=run,
 )

@@ -12,7 +12,7 @@ import pytest
 
 from gallery.catalogue import ROOT, load, names
 from gallery.description import Kind
-from gallery.writing import FIGURE, PAGE, README, RESULT, kept, page, readme
+from gallery.writing import FIGURE, IMAGES, PAGE, README, RESULT, kept, page, readme
 
 RUNNER = ROOT / "run.py"
 KEPT = [name for name in names() if (ROOT / name / RESULT).is_file()]
@@ -29,6 +29,11 @@ def test_a_readme_is_what_its_result_says(name: str) -> None:
 
 def test_the_page_is_what_the_results_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python experiments/run.py --page"
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_figure_of_the_page_is_the_experiments(name: str) -> None:
+    assert (IMAGES / f"{name}.svg").read_bytes() == (ROOT / name / FIGURE).read_bytes()
 
 
 @pytest.mark.parametrize("name", KEPT)
