@@ -43,8 +43,8 @@ KINDS = (STEP, WHOLE, AROUND, LOCAL)
 SPREADS = {
     "memory": 0.25, "experts": 0.35, "compute": 0.35, "expert_compute": 0.45, "pad": 0.7, "kv": 0.4, "attention": 0.4,
     "link": 0.6, "activations": 0.6, "reduction_s": 0.6, "layer_s": 0.5, "moe_layer_s": 0.7, "sequence_s": 0.7,
-    "step_s": 0.6, "scale": 0.25, "burst": 0.6, "front_s": 1.0, "queue": 0.8, "cap": 0.25, "limit": 1.5, "output_s": 2.5,
-    "slot": 2.5, "length": 0.06, "lag": 0.8, "first": 0.35,
+    "step_s": 0.6, "scale": 0.25, "burst": 0.6, "front_s": 1.0, "queue": 0.8, "cap": 0.25, "limit": 1.5, "output_s": 1.0,
+    "slot": 1.0, "length": 0.06, "lag": 0.8, "first": 0.35,
 }  # fmt: skip
 # How much of it shows between the members of a level, by kind of coefficient.
 LEVEL_SPREADS: Mapping[str, dict[str, float]] = {
