@@ -96,8 +96,7 @@ EXPERIMENT = Experiment(
     name="tuned_on_a100",
     claim="A schedule tuned on an A100 wastes an H100; one that knows its hardware does not",
     kind=Kind.SIMULATED,
-    where="llama-3.1-8b in bf16 with vLLM's kernels on one A100-80 (coefficients `transferred`) and on one H100 "
-    "(`measured`).",
+    where="llama-3.1-8b in bf16 with vLLM's kernels on one A100-80 (coefficients `transferred`) and on one H100 (`measured`).",
     method="Chat requests with TTFT P95 within 1 s and ITL P99 within 60 ms. The most new tokens a step is tuned on "
     "each card by the load "
     "it carries within the limits; the A100's is then used on the H100. Beside them setpoint's policy, the same "

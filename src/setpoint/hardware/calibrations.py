@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from setpoint.hardware.accelerator import THIS_MACHINE
+from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.effects import Effects
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.provenance import Provenance, provenance_from
@@ -41,13 +42,17 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class EffectsCalibration:
-    """Effects, the names of the rows they were fitted on, and held-out errors by source."""
+    """Effects, the names of the rows they were fitted on, and held-out errors by source.
+
+    deviations: of ln(predicted / true) of TPOT by group (``group_name``), shrunk to that of the source.
+    """
 
     name: str
     note: str
     effects: Effects
     rows: frozenset[str]
     errors: Mapping[str, HeldOut]
+    deviations: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,7 @@ def parsed(document: Any, *, where: str) -> Calibration:
                 Effects(document["effects"]),
                 frozenset(document["rows"]),
                 {source: HeldOut(**errors) for source, errors in document["errors"].items()},
+                {str(name): float(value) for name, value in document.get("deviations", {}).items()},
             )
         return StepsCalibration(
             name=str(document["name"]),
@@ -161,6 +167,19 @@ def source_of(effects: Effects, levels: Mapping[str, str]) -> str:
     if effects.knows("engine accelerator", levels["engine accelerator"]):
         return MEASURED
     return TRANSFERRED if effects.knows("engine", levels["engine"]) else PHYSICS
+
+
+def group_name(deployment: Deployment) -> str:
+    """Engine, accelerator and model: what held-out errors are kept for."""
+    return f"{deployment.kernels} {deployment.accelerator.name} {deployment.model.shape}"
+
+
+def relative_error(calibration: EffectsCalibration, deployment: Deployment, levels: Mapping[str, str]) -> float | None:
+    """One standard deviation of ln(predicted / true): of its group where that was fitted, else of its kind."""
+    kind = error_kind(calibration.effects, levels)
+    group = calibration.deviations.get(group_name(deployment)) if kind == MEASURED else None
+    errors = calibration.errors.get(kind)
+    return group or (errors.tpot_deviation if errors else None)
 
 
 def error_kind(effects: Effects, levels: Mapping[str, str]) -> str:

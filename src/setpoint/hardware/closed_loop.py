@@ -7,9 +7,10 @@ each of the others is replaced once, and its prompt of L tokens lengthens steps 
     TTFT = front end + steps until it is handed out + own prompt's steps + queue of other prompts + waits below
 
 A benchmark starts with all clients at once: with ``burst`` = first requests / all requests, that share waits for half of all
-prompts (and their decodes are held up by half of the others only). If the cache holds fewer than ``concurrency`` sequences,
-the rest wait by Little's law: (concurrency / n - 1) x time of service. A front end that can hand out so many tokens a second
-stretches the loop to ``n O output_s``. A client that takes ``slot`` of a cycle to come back adds its share.
+prompts (and their decodes are held up by half of the others only). If the cache or the engine's bound holds fewer than
+``concurrency`` sequences, the rest wait by Little's law: (concurrency / n - 1) x time of service. A front end that can hand out
+so many tokens a second stretches the loop to ``n O output_s``. A client that takes ``slot`` of a cycle to come back adds its
+share.
 
 Used only to calibrate from, and to score against, tables of closed-loop measurements; the simulator has no part of it. When it
 is wrong: short runs, prefix caches, speculative decoding, schedulers that hold prompts back on purpose.
@@ -40,16 +41,18 @@ class Harness:
     """How a benchmark was run and what surrounds the engine's steps.
 
     burst: share of requests sent in the opening burst. front_s: network, tokenizing, first hand-over. queue: multiple of the
-    mean wait for other prompts. cap: multiple of the cache's size. output_s: the front end's seconds a token handed out. slot:
-    share of a cycle before a freed place is taken. lag: steps until a first token is handed out (streaming every so many).
-    length: true / nominal lengths (many clients draw lengths from 0.8 to 1 of them). first: of the time to a first token
-    apart from waits for a place, what remains between formula and measurement.
+    mean wait for other prompts. cap: multiple of the cache's size. limit: most requests at once for each attention rank, as the
+    engine was started. output_s: the front end's seconds a token handed out. slot: share of a cycle before a freed place is
+    taken. lag: steps until a first token is handed out (streaming every so many). length: true / nominal lengths (many clients
+    draw lengths from 0.8 to 1 of them). first: of the time to a first token apart from waits for a place, what remains between
+    formula and measurement.
     """
 
     burst: Any = 0.13
     front_s: Any = 0.06
     queue: Any = 0.4
-    cap: Any = 1.5
+    cap: Any = 0.9
+    limit: Any = 1024.0
     output_s: Any = 8e-6
     slot: Any = 0.005
     length: Any = 0.95
@@ -73,7 +76,8 @@ def closed_loop_s(
     """Mean seconds to the first token, and mean seconds a further token."""
     c, h = coefficients, harness
     prompt, output = load.prompt_tokens * h.length, load.output_tokens * h.length
-    running = _least(load.concurrency, np.maximum(load.capacity * h.cap / h.length, 0.7), sharpness)
+    most = _least(np.maximum(load.capacity * h.cap / h.length, 0.7), h.limit * terms.ranks, sharpness)
+    running = _least(load.concurrency, most, sharpness)
     kv, product = per_kv_token_s(terms, c), per_product_s(terms, c)
     chunk = np.minimum(prompt, BUDGET_TOKENS)
     chunks = prompt / chunk

@@ -25,8 +25,10 @@ HARNESS_NAMES = tuple(field.name for field in fields(Harness))
 # Of everything a step takes: what a version of an engine gains or loses as a whole.
 SCALE = "scale"
 ALL_NAMES = (*NAMES, SCALE, *HARNESS_NAMES)
-STEP, WHOLE, AROUND = "step", "whole", "around"
-KIND_OF = {**dict.fromkeys(NAMES, STEP), SCALE: WHOLE, **dict.fromkeys(HARNESS_NAMES, AROUND)}
+STEP, WHOLE, AROUND, LOCAL = "step", "whole", "around", "local"
+KIND_OF = {
+    **dict.fromkeys(NAMES, STEP), SCALE: WHOLE, **dict.fromkeys(HARNESS_NAMES, AROUND), "limit": LOCAL,
+}  # fmt: skip
 # Levels that a deployment has by itself; the others need to know how it was measured.
 OWN_LEVELS = (
     "all", "engine", "accelerator", "engine accelerator", "family", "engine family", "engine model", "engine parallel",
@@ -62,7 +64,7 @@ def all_levels_of(setting: Setting) -> dict[str, str]:
     return {
         **own,
         "protocol": f"{setting.deployment.engine} {setting.protocol}",
-        "version": f"{own['model']} {setting.version} {setting.protocol}",
+        "version": f"{own['model']} {setting.version} {setting.protocol} {setting.label}",
         "engine lengths": f"{setting.deployment.engine} {setting.protocol} {lengths}",
         "model lengths": f"{own['model']} {lengths}",
         "engine clients": f"{setting.deployment.engine} {setting.protocol} {clients}",

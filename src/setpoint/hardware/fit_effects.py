@@ -25,6 +25,7 @@ from setpoint.hardware.effects import (
     ALL_NAMES,
     AROUND,
     KIND_OF,
+    LOCAL,
     STEP,
     WHOLE,
     Array,
@@ -37,13 +38,13 @@ from setpoint.hardware.effects import (
 from setpoint.hardware.measurements import Setting
 from setpoint.hardware.terms import Terms, stacked, terms_of
 
-KINDS = (STEP, WHOLE, AROUND)
+KINDS = (STEP, WHOLE, AROUND, LOCAL)
 # One standard deviation of a coefficient's logarithm about its prior mean.
 SPREADS = {
     "memory": 0.25, "experts": 0.35, "compute": 0.35, "expert_compute": 0.45, "pad": 0.7, "kv": 0.4, "attention": 0.4,
     "link": 0.6, "activations": 0.6, "reduction_s": 0.6, "layer_s": 0.5, "moe_layer_s": 0.7, "sequence_s": 0.7,
-    "step_s": 0.6, "scale": 0.25, "burst": 1.0, "front_s": 1.0, "queue": 0.8, "cap": 0.2, "output_s": 2.5, "slot": 2.5,
-    "length": 0.06, "lag": 0.8, "first": 0.35,
+    "step_s": 0.6, "scale": 0.25, "burst": 0.6, "front_s": 1.0, "queue": 0.8, "cap": 0.25, "limit": 1.5, "output_s": 1.0,
+    "slot": 1.0, "length": 0.06, "lag": 0.8, "first": 0.35,
 }  # fmt: skip
 # How much of it shows between the members of a level, by kind of coefficient.
 LEVEL_SPREADS: Mapping[str, dict[str, float]] = {
@@ -58,14 +59,15 @@ LEVEL_SPREADS: Mapping[str, dict[str, float]] = {
         "version": 2.5, "protocol": 0.2,
     },
     AROUND: {
-        "all": 0.5, "engine": 0.5, "accelerator": 0.3, "engine accelerator": 0.4, "family": 0.3, "engine family": 0.5,
-        "engine model": 0.3, "family accelerator": 0.2, "model": 0.35, "parallel": 0.25, "version": 0.35, "protocol": 0.6,
-        "engine lengths": 0.4, "model lengths": 0.25, "engine clients": 0.2, "model clients": 0.15,
+        "all": 0.35, "engine": 0.35, "accelerator": 0.2, "engine accelerator": 0.28, "family": 0.2, "engine family": 0.35,
+        "engine model": 0.2, "family accelerator": 0.15, "model": 0.25, "parallel": 0.18, "version": 0.25, "protocol": 0.42,
+        "engine lengths": 0.28, "model lengths": 0.18, "engine clients": 0.14, "model clients": 0.1,
     },
+    LOCAL: {"model": 0.3, "version": 1.5},
 }  # fmt: skip
 # Standard deviations of ln TTFT and ln TPOT between repeats of one benchmark and what the formula leaves out.
-NOISE = (0.3, 0.05)
-TAILS = 3.0
+NOISE = (0.2, 0.05)
+TAILS = 2.0
 # The first rounds have lighter tails and more noise: what several rows of one version agree on is not taken for an outlier.
 FIRST_TAILS, FIRST_ROUNDS = 200.0, 8
 ROUNDS = 16

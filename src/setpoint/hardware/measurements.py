@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from setpoint.hardware.accelerator import accelerator
+from setpoint.hardware.accelerator import GPU, accelerator
 from setpoint.hardware.deployment import ENGINES, Deployment, device_weight_bytes, kv_capacity_sequences
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import ModelFacts, model_facts, precision_name
@@ -31,13 +31,21 @@ MOST_TENSOR_PARALLEL = 16
 MOST_DEVICES = 64
 # Of the device's memory, in engines set up for a benchmark.
 MEMORY_SHARE = 0.95
+# What a card calls a gigabyte of its memory is 2^30 bytes.
+BINARY = 1.0737
+# Of a request's output, which share its place in the cache is reserved for: TensorRT-LLM takes a request only when all of it
+# fits, SGLang expects a part of it, vLLM takes what is free (half of the output on average) and preempts.
+RESERVED_OUTPUT = {"trtllm": 1.0, "sglang": 0.6, "vllm": 0.5, "setpoint": 0.5}
 # Of the device's memory: what weights may fill at most, and what is left for the cache at least.
 FULL, LEAST_CACHE = 0.98, 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a row says was run. version: of the engine. protocol: which columns the row has, a hint at who measured it."""
+    """What a row says was run.
+
+    version: of the engine. protocol: which columns the row has, a hint at who measured it. label: what the row calls the model.
+    """
 
     deployment: Deployment
     prompt_tokens: float
@@ -45,14 +53,16 @@ class Setting:
     concurrency: float
     version: str
     protocol: str
+    label: str = ""
 
     @property
     def capacity(self) -> float:
-        """How many sequences of these lengths, half decoded on average, the cache holds: as it ran, some memory was left."""
-        context = self.prompt_tokens + 0.5 * self.output_tokens
+        """How many sequences of these lengths the cache holds, as the engine reserves it: as it ran, some memory was left."""
+        share = MEMORY_SHARE * (BINARY if self.deployment.accelerator.kind == GPU else 1.0)
+        context = self.prompt_tokens + RESERVED_OUTPUT[self.deployment.kernels] * self.output_tokens
         one = self.deployment.model.kv_bytes(context, self.deployment.kv_precision) / self.deployment.kv_shards
         least = LEAST_CACHE * self.deployment.accelerator.memory_bytes * self.deployment.data_parallel / max(one, 1e-9)
-        return max(kv_capacity_sequences(self.deployment, context, memory_share=MEMORY_SHARE), least, 1.0)
+        return max(kv_capacity_sequences(self.deployment, context, memory_share=share), least, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ def setting_of(row: Mapping[str, str]) -> Setting:
     while device_weight_bytes(deployment) > FULL * device.memory_bytes and deployment.devices < MOST_DEVICES:
         deployment = replace(deployment, tensor_parallel=2 * deployment.tensor_parallel)
     protocol = "ranks" if row.get("attention_dp_size") else "plain"
-    return Setting(deployment, prompt, output, batch * copies, row.get("backend_version", ""), protocol)
+    return Setting(deployment, prompt, output, batch * copies, row.get("backend_version", ""), protocol, row["model_path"])
 
 
 def weight_precision(row: Mapping[str, str], model: ModelFacts) -> str:

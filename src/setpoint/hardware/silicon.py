@@ -12,7 +12,7 @@ from setpoint.hardware.measurements import Measurement, Setting
 
 SHARE = 0.2
 # Of those furthest from the rows chosen so far, which share is drawn from.
-LOOSENESS = 0.25
+LOOSENESS = 0.1
 # How much a doubling (or, of precision and version, a difference) counts in the distance between two settings.
 WEIGHTS = {
     "concurrency": 0.5,

@@ -20,7 +20,7 @@ from setpoint.hardware.calibrations import (
     StepsCalibration,
     calibrations,
     effects_calibration,
-    error_kind,
+    relative_error,
     source_of,
 )
 from setpoint.hardware.coefficients import (
@@ -166,8 +166,7 @@ def physical_timer(deployment: Deployment) -> PhysicalTimer:
         return prior
     levels = levels_of(deployment)
     source = source_of(calibration.effects, levels)
-    errors = calibration.errors.get(error_kind(calibration.effects, levels))
-    error = errors.tpot_deviation if errors else PHYSICS_ERROR
+    error = relative_error(calibration, deployment, levels) or PHYSICS_ERROR
     coefficients = prior.coefficients if source == PHYSICS else deployment_coefficients(calibration.effects, deployment)
     return PhysicalTimer(prior.terms, coefficients, source, error)
 

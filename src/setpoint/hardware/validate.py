@@ -13,6 +13,7 @@ from setpoint.hardware.calibrations import PHYSICS, EffectsCalibration, source_o
 from setpoint.hardware.effects import Effects
 from setpoint.hardware.fit_effects import logarithms_of, rows_of
 from setpoint.hardware.measurements import Measurement
+from setpoint.hardware.stated import stated_logs
 
 SOURCES = ("physics", "transferred", "measured")
 
@@ -35,7 +36,7 @@ def predictions(measurements: Sequence[Measurement], effects: Effects) -> list[P
     settings = [setting for place in places if (setting := measurements[place].setting) is not None]
     unknown = [float("nan")] * len(settings)
     rows = rows_of(settings, unknown, unknown)
-    seconds = np.exp(rows.predicted(logarithms_of(effects, rows)))
+    seconds = np.exp(stated_logs(rows, logarithms_of(effects, rows)))
     for place, levels, (ttft_s, tpot_s) in zip(places, rows.levels, seconds, strict=True):
         if np.isfinite(ttft_s) and np.isfinite(tpot_s):
             found[place] = Prediction(float(ttft_s), float(tpot_s), source_of(effects, levels))

@@ -1,0 +1,67 @@
+"""What a prediction of a benchmark states: no queue that is not nearly certain; and the error a timer carries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from setpoint.hardware.calibrations import EffectsCalibration, HeldOut, group_name, relative_error
+from setpoint.hardware.effects import Effects, levels_of
+from setpoint.hardware.fit_effects import Rows, logarithms_of, rows_of
+from setpoint.hardware.measurements import Setting, setting_of
+from setpoint.hardware.stated import stated_logs
+
+NONE = Effects({})
+
+
+def setting(engine: str = "vllm", system: str = "h100_sxm", clients: float = 16, output: int = 1024) -> Setting:
+    row = {"backend": engine, "system": system, "model_path": "meta-llama/Llama-3.1-8B-Instruct", "precision": "fp8"}
+    return setting_of({**row, "tp_size": "1", "isl": "1024", "osl": str(output), "batch_size": str(clients)})
+
+
+def rows(*asked: Setting) -> Rows:
+    return rows_of(asked, [1.0] * len(asked), [1.0] * len(asked))
+
+
+@settings(max_examples=25, deadline=None)
+@given(clients=st.integers(1, 4096), engine=st.sampled_from(["vllm", "sglang", "trtllm"]))
+def test_no_more_waiting_is_stated_than_is_most_probable(clients: int, engine: str) -> None:
+    table = rows(setting(engine, clients=clients))
+    probable = table.predicted(logarithms_of(NONE, table))
+    stated = stated_logs(table, logarithms_of(NONE, table))
+    assert stated[0, 0] <= probable[0, 0] + 1e-9
+    assert stated[0, 1] == probable[0, 1]
+
+
+def test_a_queue_is_stated_only_where_it_is_nearly_certain() -> None:
+    places = 0.9 * setting().capacity
+    asked = [setting(clients=factor * places) for factor in (0.5, 1.5, 6.0)]
+    table = rows(*asked)
+    probable, stated = table.predicted(logarithms_of(NONE, table))[:, 0], stated_logs(table, logarithms_of(NONE, table))[:, 0]
+    assert stated[0] == pytest.approx(probable[0], abs=0.02)
+    assert np.exp(probable[1] - stated[1]) > 2
+    assert stated[2] - stated[1] > np.log(4)
+
+
+def test_an_engine_that_reserves_the_whole_answer_holds_fewer_long_ones() -> None:
+    long, short = (setting("trtllm", output=each).capacity / setting("vllm", output=each).capacity for each in (8192, 16))
+    assert long < 0.65
+    assert short == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_timer_carries_the_error_of_its_group() -> None:
+    errors = HeldOut(100, 0.1, 0.2, 0.11, 0.3)
+    here, there = setting().deployment, setting(system="mi300x").deployment
+    measured = {"vllm h100-sxm": {"memory": 0.1}}
+    effects = Effects(
+        {"engine accelerator": measured, "engine": {"vllm": {}}, "engine family": {levels_of(here)["engine family"]: {}}}
+    )
+    kinds = {"measured": errors, "transferred": HeldOut(100, 0.1, 0.2, 0.22, 0.3)}
+    calibration = EffectsCalibration("n", "", effects, frozenset(), kinds, {group_name(here): 0.05, group_name(there): 0.01})
+    assert relative_error(calibration, here, levels_of(here)) == 0.05
+    assert relative_error(calibration, there, levels_of(there)) == 0.22
+    other = setting("vllm", output=64).deployment
+    assert relative_error(EffectsCalibration("n", "", effects, frozenset(), kinds), other, levels_of(other)) == 0.11
+    assert relative_error(EffectsCalibration("n", "", effects, frozenset(), {}), other, levels_of(other)) is None
