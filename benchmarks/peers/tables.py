@@ -22,6 +22,7 @@ PAGE = ROOT / "docs" / "peers.md"
 PLACE = re.compile(r"(<!-- ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOTHING = "Not measured yet.\n"
 AT_LEAST_DEFAULTS, AT_LEAST_BEST, AT_LEAST_PILE = 1.5, 1.0, 1.0
+MOST_OF_OTHERS = 0.1
 BARRED = ("coding-assistant", "recommendation")
 Cells = list[dict[str, Any]]
 Document = dict[str, Any]
@@ -172,6 +173,13 @@ def _bar(what: str, least: float, found: float | None) -> tuple[str, str, str, s
     return what, f"{least:g}x", "neither has any" if found is None else times(found), "yes" if holds else "**no**"
 
 
+def doubt(cell: dict[str, Any]) -> str:
+    """Why a cell is not to be believed; empty if it is."""
+    share = cell.get("others_cpu_share", 0.0)
+    reasons = [f"others used {share:.0%} of the machine meanwhile"] if share > MOST_OF_OTHERS else []
+    return "; ".join([*reasons, *([] if cell["valid"] else cell.get("reasons", ["the load generator says so"]))])
+
+
 def conditions(document: Document) -> str:
     """The machine, the sittings, the precisions."""
     machine = document["machine"]
@@ -179,13 +187,9 @@ def conditions(document: Document) -> str:
     lines += [f"- {side}: {words}." for side, words in document["precision"].items()]
     lines += ["", f"{len(document['sittings'])} sittings; CPU use before each: "]
     lines[-1] += ", ".join(f"{each['cpu_percent_before']:g} %" for each in document["sittings"]) + "."
-    doubtful = [
-        f"{key.replace('|', ', ')}: {'; '.join(cell.get('reasons', []))}"
-        for key, cell in document["cells"].items()
-        if not cell["valid"]
-    ]
+    doubtful = [f"{key.replace('|', ', ')}: {why}" for key, cell in document["cells"].items() if (why := doubt(cell))]
     if doubtful:
-        lines += ["", f"Of {len(document['cells'])} cells the load generator calls {len(doubtful)} doubtful:", ""]
+        lines += ["", f"Of {len(document['cells'])} cells {len(doubtful)} are doubtful:", ""]
         lines += [f"- {each}" for each in doubtful]
     return "\n".join(lines) + "\n"
 
