@@ -34,8 +34,11 @@ NOT_RUN = {
     "init my.yaml --from-metrics": "needs a server; tests/loop/test_loop_init_from_metrics.py has its metrics",
     "hardware calibrate": "runs a model for a minute, or needs a run of it; tests/loop/test_loop_calibrating.py",
     "simulate --model llama-3.1-8b --hardware h100-sxm --engine vllm --rate 10/s --requests 10000": "ten thousand requests",
+    "simulate my.yaml --model llama-3.1-8b --hardware h100-sxm --engine vllm --speculation prompt-lookup": "needs the"
+    " output of profile-speculation; tests/loop/simulation reads one",
 }
 PYTHON_NOT_RUN = {
+    "experiments/run.py": "seconds to minutes each; tests/experiments runs every simulated one at its small size",
     "benchmarks/": "measures for minutes, or needs files that are not in the repository",
     "tests/engine/simulation/simulation_replay.py": "thousands of steps; the same worlds run in tests/engine/simulation",
     "-m setpoint.report.files --write-schema": "writes into the sources; tests/report/test_report_files.py compares",
@@ -48,6 +51,7 @@ MAKE_NOT_RUN = {
     "lint": "a part of make test",
     "unit": "this is it",
     "simulate-nightly": "an hour or two",
+    "experiments": "half an hour",
 }
 MEASURED = """id,backend,backend_version,model_path,system,precision,isl,osl,batch_size,tp_size,silicon_ttft_ms,silicon_tpot_ms
 a,vllm,1,meta-llama/Llama-3.1-8B-Instruct,h100_sxm,fp8,1024,1024,16,1,150,8
