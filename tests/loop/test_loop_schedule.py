@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from setpoint.loop.schedule import schedule_for
+from setpoint.loop.schedule import MOST_SUSTAINED_S, Schedule, lengthened, schedule_for
 from setpoint.requirement import parse_requirement
 
 FILE = "name: x\nprofile: {{prompt_tokens: 9, output_tokens: 9, arrival: {}}}\nslo: {{ttft: {{p99: 1s}}}}\n"
@@ -31,3 +31,18 @@ def test_without_limits_the_batch_is_full_before_and_comes_to_its_end_after() ->
     text = FILE.format("{rate: 10/s}").split("slo:")[0]
     schedule = schedule_for(parse_requirement(text, "req.yaml"))
     assert (schedule.warmup_s, schedule.drain_s) == (8.0, 20.0)
+
+
+def test_a_budget_lengthens_the_sustained_phase_so_that_three_measurements_fit() -> None:
+    requirement = parse_requirement(FILE.format("{rate: 10/s}"), "req.yaml")
+    longer = lengthened(Schedule(sustained_s=40.0), requirement, 300.0)
+    assert 40.0 < longer.sustained_s < 100.0
+    assert longer.warmup_s + longer.sustained_s + longer.drain_s < 100.0
+    assert lengthened(Schedule(sustained_s=40.0), requirement, 30.0).sustained_s == 40.0
+    assert lengthened(Schedule(sustained_s=40.0), requirement, 1e6).sustained_s == MOST_SUSTAINED_S
+    assert lengthened(Schedule(sustained_s=400.0), requirement, 1e6).sustained_s == 400.0
+
+
+def test_whole_patterns_of_the_arrival_rate_stay_whole() -> None:
+    requirement = parse_requirement(FILE.format("{process: on_off, rate: 40/s, on: 5s, off: 15s}"), "req.yaml")
+    assert lengthened(Schedule(sustained_s=60.0), requirement, 900.0).sustained_s == 60.0

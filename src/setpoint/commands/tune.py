@@ -49,7 +49,7 @@ def tune(
     """The loop: forecast, serve, measure, calibrate, until nothing better is left; the report shows why."""
     from setpoint.loop.candidates import candidates_for
     from setpoint.loop.folder import default_folder
-    from setpoint.loop.schedule import schedule_for
+    from setpoint.loop.schedule import lengthened, schedule_for
     from setpoint.loop.shorthand import minutes_or_seconds, seconds
     from setpoint.loop.tune import TuneOptions
     from setpoint.loop.tune import tune as run_tune
@@ -66,12 +66,16 @@ def tune(
     chosen = {name: config for name, config in space.items() if not only or name in only}
     folder = output or default_folder(needed.name)
     sustained_s = seconds("duration", duration, positive=True) if duration is not None else None
+    budget_s = minutes_or_seconds("budget", budget) if budget is not None else None
+    schedule = schedule_for(needed, sustained_s=sustained_s)
+    if budget_s is not None and sustained_s is None and not grid and not only:
+        schedule = lengthened(schedule, needed, budget_s)
     options = TuneOptions(
         output=folder,
-        schedule=schedule_for(needed, sustained_s=sustained_s),
+        schedule=schedule,
         seed=seed,
         fixed=grid or bool(only),
-        budget_s=minutes_or_seconds("budget", budget) if budget is not None else None,
+        budget_s=budget_s,
         resume=resume,
         calibration=calibration,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from setpoint.requirement import Requirement, Slos
@@ -17,6 +17,9 @@ DEFAULT_WARMUP_S = 5.0
 # it ends must come to its end, or its tokens are not seen.
 THROUGHPUT_WARMUP_S = 8.0
 THROUGHPUT_DRAIN_S = 20.0
+MEASUREMENTS_IN_BUDGET = 3
+BESIDE_MEASUREMENT_S = 20.0
+"""Rough seconds to forecast, and to start a server, before each measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,17 @@ def schedule_for(requirement: Requirement, *, sustained_s: float | None = None) 
     if not requirement.slo.declared():
         return Schedule(THROUGHPUT_WARMUP_S, sustained_s or chosen_s, drain_s=THROUGHPUT_DRAIN_S)
     return Schedule(sustained_s=sustained_s or chosen_s)
+
+
+def lengthened(schedule: Schedule, requirement: Requirement, budget_s: float) -> Schedule:
+    """``schedule`` with the sustained phase as long as lets ``MEASUREMENTS_IN_BUDGET`` fit into ``budget_s``, never shorter.
+
+    More samples settle what a short phase leaves open. One that is made of whole patterns of the arrival rate stays as it is.
+    """
+    if requirement.profile.arrival.pattern_s is not None:
+        return schedule
+    burst = requirement.profile.burst
+    bursts_s = schedule.bursts * (burst.duration_s + schedule.recovery_s) if burst is not None else 0.0
+    beside_s = BESIDE_MEASUREMENT_S + schedule.warmup_s + bursts_s + schedule.drain_s
+    room_s = budget_s / MEASUREMENTS_IN_BUDGET - beside_s
+    return replace(schedule, sustained_s=max(schedule.sustained_s, min(MOST_SUSTAINED_S, room_s)))
