@@ -176,7 +176,7 @@ def _compared(each: Mapping[str, Any]) -> ComparisonRow:
         predicted=_value(each, "predicted"),
         measured=_value(each, "measured"),
         error=f"{100 * float(each.get('error', 0.0)):+.1f}{' points' if share else ' %'}",
-        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(None if low is None else (low, high)),
+        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(None if low is None or high is None else (low, high)),
         agrees="yes" if each.get("agrees") else "no",
     )
 
