@@ -169,6 +169,7 @@ def _step_s(coefficients: Mapping[str, float]) -> float | None:
 
 def _compared(each: Mapping[str, Any]) -> ComparisonRow:
     low, high = each.get("stated") or (None, None)
+    stated = None if low is None or high is None else (low, high)
     share = each.get("metric") == GOODPUT
     return ComparisonRow(
         name=_name(each),
@@ -176,7 +177,7 @@ def _compared(each: Mapping[str, Any]) -> ComparisonRow:
         predicted=_value(each, "predicted"),
         measured=_value(each, "measured"),
         error=f"{100 * float(each.get('error', 0.0)):+.1f}{' points' if share else ' %'}",
-        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(None if low is None or high is None else (low, high)),
+        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(stated),
         agrees="yes" if each.get("agrees") else "no",
     )
 
