@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from loop_world import IMPOSSIBLE, TINY, all_gone, requirement_file, running, se
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.request import EngineFailed
 from setpoint.loop import own_server
+from setpoint.loop.candidates import candidates_for
 from setpoint.loop.measuring import plan_requests
 from setpoint.loop.own_server import READY_WORDS
 from setpoint.loop.schedule import Schedule
@@ -22,7 +24,7 @@ from setpoint.loop.tune import TuneOptions, _prompts, tune
 from setpoint.policy.configuration import ServingConfig
 from setpoint.record import EXIT_INCONCLUSIVE, EXIT_MET, EXIT_MISSED, Report, Verdict
 from setpoint.report.files import read_run
-from setpoint.requirement import parse_requirement
+from setpoint.requirement import load_requirement, parse_requirement
 
 PAIR = ("--only", "continuous-8", "--only", "static-8")
 READY = READY_WORDS.decode()
@@ -100,31 +102,22 @@ def test_an_interrupt_keeps_what_is_complete_and_leaves_no_process(tmp_path: Pat
 
 @pytest.mark.model
 def test_the_loop_forecasts_measures_learns_and_resumes(tmp_path: Path) -> None:
-    requirement_file(tmp_path)
-    arguments = ("tune", "requirement.yaml", "--duration", "5", "--output", "run")
-    done = setpoint(*arguments, "--budget", "1s", cwd=tmp_path)
-    assert done.returncode in (EXIT_MET, EXIT_INCONCLUSIVE), done.stderr
-    report = read_run(tmp_path / "run").report
-    tuning = report.tuning
-    assert tuning is not None
-    assert tuning["mode"] == "loop"
-    assert tuning["measurements"] == 1
-    assert tuning["configurations"] > 20
-    (iteration,) = tuning["iterations"]
+    file = requirement_file(tmp_path)
+    space = {name: config for name, config in candidates_for(load_requirement(file)).items() if name != "immediate"}
+    options = TuneOptions(tmp_path / "run", Schedule(warmup_s=0.5, sustained_s=5), quiet=True, budget_s=1.0)
+    tuned = tune(file, space, options)
+    assert tuned.report.tuning is not None
+    assert tuned.report.tuning["configurations"] == len(space)
+    (iteration,) = tuned.report.tuning["iterations"]
     assert iteration["learned"]["after"]["source"] == "measured"
-    assert "budget" in tuning["ended"]["why"]
-    (candidate,) = report.candidates
+    (candidate,) = tuned.report.candidates
     assert candidate.predicted is not None
-    again = setpoint(*arguments, "--resume", cwd=tmp_path)
-    assert "1 measurements are taken up" in again.stderr
-    resumed = read_run(tmp_path / "run").report
-    assert resumed.tuning is not None
-    assert resumed.tuning["iterations"][0]["why"] == "Kept from an earlier go."
-    assert len(resumed.tuning["iterations"]) > 1
-    assert resumed.tuning["comparison"]["independent"]
-    html = (tmp_path / "run" / "report.html").read_text()
-    assert "Predicted and measured" in html
-    assert "Predicted and measured" in again.stdout
+    again = tune(file, space, replace(options, resume=True, budget_s=None)).report
+    assert again.tuning is not None
+    assert again.tuning["iterations"][0]["why"] == "Kept from an earlier go."
+    assert again.tuning["comparison"] is not None
+    assert again.tuning["ended"]["why"]
+    assert "What it did, and why" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.fixture

@@ -168,8 +168,8 @@ def _step_s(coefficients: Mapping[str, float]) -> float | None:
 
 
 def _compared(each: Mapping[str, Any]) -> ComparisonRow:
-    stated = each.get("stated")
-    interval = None if stated is None else (float(stated[0]), float(stated[1]))
+    low, high = each.get("stated") or (None, None)
+    stated = None if low is None or high is None else (low, high)
     share = each.get("metric") == GOODPUT
     return ComparisonRow(
         name=_name(each),
@@ -177,7 +177,7 @@ def _compared(each: Mapping[str, Any]) -> ComparisonRow:
         predicted=_value(each, "predicted"),
         measured=_value(each, "measured"),
         error=f"{100 * float(each.get('error', 0.0)):+.1f}{' points' if share else ' %'}",
-        stated=f"{percent(interval[0])} to {percent(interval[1])}" if share and interval else interval_s(interval),
+        stated=f"{percent(low)} to {percent(high)}" if share else interval_s(stated),
         agrees="yes" if each.get("agrees") else "no",
     )
 
