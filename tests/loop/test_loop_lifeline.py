@@ -39,7 +39,7 @@ def test_a_killed_tune_leaves_no_server(tmp_path: Path) -> None:
     requirement_file(tmp_path)
     with running("tune", "requirement.yaml", "--only", "static-8", cwd=tmp_path) as process:
         assert process.stderr is not None
-        wait_for_words(process.stderr, "starting the server")
+        wait_for_words(process.stderr, "[1] static-8")
         parent = psutil.Process(process.pid)
         deadline_s = time.monotonic() + 20
         while not (children := [child for child in parent.children() if LIFELINE_OPTION in child.cmdline()]):
