@@ -49,7 +49,7 @@ profile:
   arrival: {rate: 2/s}
 slo:
   ttft: {p95: 1s}
-  itl: {p99: 80ms}
+  itl: {p99: 50ms}
 """
 
 LARGE = """\
