@@ -11,13 +11,13 @@ from setpoint.policy.length_share import LEAST, MOST, START, TARGET, LengthShare
 
 
 def rest(room_for_long: float, *, decisions: int = 6000, seed: int = 0) -> tuple[float, float]:
-    """Where the share settles in a world in which it helps long requests and costs short ones; and what it made of admission.
+    """The share on average in a world in which it helps long requests and costs short ones; and what it made of admission.
 
     Short ones get in with probability 0.5 less half the share, long ones with ``room_for_long`` times the share, at most 1.
     """
     dice = np.random.default_rng(seed)
     length = LengthShare()
-    longs, all_ = [], []
+    longs, all_, shares = [], [], []
     for number in range(decisions):
         long = bool(dice.random() < 0.25)
         chance = min(1.0, room_for_long * length.share) if long else 0.5 - 0.5 * length.share
@@ -25,9 +25,10 @@ def rest(room_for_long: float, *, decisions: int = 6000, seed: int = 0) -> tuple
         length.decided(10.0 + dice.random() if long else 1.0 + dice.random(), admitted=admitted)
         if number > decisions / 2:
             all_.append(admitted)
+            shares.append(length.share)
             if long:
                 longs.append(admitted)
-    return length.share, float(np.mean(longs) / np.mean(all_))
+    return float(np.mean(shares)), float(np.mean(longs) / np.mean(all_))
 
 
 @pytest.mark.parametrize("room_for_long", [0.5, 1.0])
