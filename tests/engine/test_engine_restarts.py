@@ -150,8 +150,8 @@ async def test_after_too_many_failures_it_stays_down() -> None:
         rig.engine.gauges()
     with pytest.raises(EngineFailed, match="failure 2"):
         await rig.ask(1)
-    assert [executor.closed for executor in executors.made] == [True] * 3
     await rig.engine.stop()
+    assert [executor.closed for executor in executors.made] == [True] * 3
 
 
 @in_event_loop
