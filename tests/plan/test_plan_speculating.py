@@ -19,16 +19,16 @@ from setpoint.hardware.model_facts import model_facts
 from setpoint.hardware.step_time import step_timer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.planned import PlanOptions, wishes_of
-from setpoint.loop.speculation.wished import speculating_configs
+from setpoint.loop.speculation.candidates import speculating_configs
 from setpoint.plan.exports.commands import sglang_command, vllm_command
 from setpoint.plan.exports.deployable import Deployable
 from setpoint.plan.exports.ray_serve import ray_serve_config
 from setpoint.plan.exports.serve_config import serve_config
-from setpoint.plan.guess_words import speculates
 from setpoint.plan.limits import limits_of
 from setpoint.plan.report import plan_document, spoken
 from setpoint.plan.simulated_trial import run_trial
 from setpoint.plan.speculating import Costs
+from setpoint.plan.speculation_words import speculates
 from setpoint.plan.topology import Guesses, Scheduler, Serving, Topology
 from setpoint.plan.trial import Job
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode

@@ -19,7 +19,7 @@ from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LoadFlags
 from setpoint.loop.folder import claim
-from setpoint.loop.speculation.wished import OFF, speculation_wished
+from setpoint.loop.speculation.candidates import OFF, speculation_wished
 from setpoint.plan.asked import Wishes, asked_of
 from setpoint.plan.economy import Goal
 from setpoint.plan.improve import Improvement, improvement_document, make_improvement, shape_of

@@ -14,12 +14,12 @@ from setpoint.plan.context import ContextCurve
 from setpoint.plan.exports.deployable import Deployable
 from setpoint.plan.exports.files import export_files
 from setpoint.plan.exports.serve_config import serve_config
-from setpoint.plan.guess_words import outlook_document, speculation_answers
 from setpoint.plan.identity import requirement_id
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import BLOCK_TOKENS
+from setpoint.plan.speculation_words import outlook_document, speculation_answers
 from setpoint.record import EXIT_INCONCLUSIVE, EXIT_MET, EXIT_MISSED, Candidate, Report, Validity
 from setpoint.report.machine import machine_facts
 

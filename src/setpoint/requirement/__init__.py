@@ -6,7 +6,6 @@ them from YAML in human units; ``render_requirement`` writes a commented file fo
 
 from setpoint.requirement.arrival import Arrival, ArrivalProcess, Burst, Step
 from setpoint.requirement.examples import example_names, example_text
-from setpoint.requirement.guessing import Speculation
 from setpoint.requirement.loader import load_requirement, parse_requirement
 from setpoint.requirement.part import Fault, Part
 from setpoint.requirement.problems import Problem, RequirementError
@@ -20,6 +19,7 @@ from setpoint.requirement.sessions import (
     UniformSeconds,
 )
 from setpoint.requirement.slos import LatencyMetric, LatencySlo, Slos, SpreadSlo
+from setpoint.requirement.speculation import Speculation
 from setpoint.requirement.tokens import (
     ChoiceTokens,
     ConstantTokens,

@@ -12,11 +12,11 @@ from typing import Any
 
 from setpoint.requirement.document import MAX_CHARS, parse_document
 from setpoint.requirement.examples import example_names
-from setpoint.requirement.guessing import read_speculation
 from setpoint.requirement.problems import Problem, Problems, RequirementError
 from setpoint.requirement.profile_reader import read_profile
 from setpoint.requirement.reading import Value
 from setpoint.requirement.slos_reader import read_slos
+from setpoint.requirement.speculation import read_speculation
 from setpoint.requirement.types import ModelSource, Objective, Price, Requirement
 from setpoint.requirement.units import PRICES, parse_usd_per_hour
 from setpoint.requirement.wishes_reader import read_wishes

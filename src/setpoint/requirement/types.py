@@ -7,10 +7,10 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from setpoint.requirement.guessing import Speculation
 from setpoint.requirement.part import Fault, Part
 from setpoint.requirement.profile import RequestProfile
 from setpoint.requirement.slos import GAP_METRICS, TOKEN_METRICS, Slos
+from setpoint.requirement.speculation import Speculation
 from setpoint.requirement.wishes import PlanWishes
 
 

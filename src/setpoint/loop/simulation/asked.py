@@ -13,7 +13,7 @@ from setpoint.loop.flags import LengthFlags, LoadFlags, OutputFlags, TraceFlags
 from setpoint.loop.schedule import DEFAULT_WARMUP_S, Schedule, schedule_for
 from setpoint.loop.shorthand import seconds
 from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
-from setpoint.loop.simulation.guessing import Guessing, guessing_of
+from setpoint.loop.simulation.speculation import Guessing, guessing_of
 from setpoint.loop.traces import TraceChoice
 from setpoint.plan.vllm_command import default_max_running, default_token_budget
 from setpoint.policy.configuration import BatchingMode, ServingConfig

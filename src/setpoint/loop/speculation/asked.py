@@ -14,7 +14,7 @@ from typing import Any, Final
 from setpoint.loop.errors import BadInput
 from setpoint.loop.speculation.outcome import Acceptance
 from setpoint.policy.survival import SurvivalProfile, profile_of_shares
-from setpoint.requirement.guessing import MOST_POSITIONS
+from setpoint.requirement.speculation import MOST_POSITIONS
 from setpoint.requirement.units import UnitError, parse_fraction
 
 ALLOWED: Final = "a chance such as 75%, shares by position such as 0.9,0.7,0.5, or a profile's FILE.json or FILE.json#WORK"

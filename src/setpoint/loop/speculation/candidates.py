@@ -10,7 +10,7 @@ from setpoint.loop.errors import BadInput
 from setpoint.loop.speculation.asked import ALLOWED, acceptance_of
 from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.requirement import Requirement, Speculation
-from setpoint.requirement.guessing import DRAFT, DRAFTERS
+from setpoint.requirement.speculation import DRAFT, DRAFTERS
 
 LONGEST = 15
 OFF = "off"
