@@ -16,7 +16,7 @@ from typing import Any
 
 from driving import CONFIGS, UNBOUNDED, Load, Run, llama_server, put, requirement_of, serving
 from figures import client_account, load_figures, rows_of
-from script import Criterion, Script
+from script import Criterion, Script, named_rates
 
 from setpoint.measure.event_loop import run as run_coroutine
 from setpoint.measure.target import Target
@@ -131,18 +131,6 @@ def criteria_of(example: str, loads: list[dict[str, Any]]) -> list[Criterion]:
     return found
 
 
-def given_knees(values: list[str]) -> dict[str, float]:
-    """``NAME=RATE`` of each example. Ends the script with one sentence if one cannot be read."""
-    found = {}
-    for value in values:
-        name, _, rate = value.partition("=")
-        try:
-            found[name] = float(rate)
-        except ValueError:
-            raise SystemExit(f"--knee: found {value!r}; write it as recommendation=30") from None
-    return found
-
-
 def main() -> None:
     script = Script("overload", __doc__ or "", knee=False)
     script.parser.add_argument(
@@ -153,7 +141,7 @@ def main() -> None:
     given = script.options()
     if given.llama_server is not None and not given.llama_server.is_file():
         raise SystemExit(f"--llama-server: {given.llama_server} is no file; build it with benchmarks/peers/build_llamacpp.sh")
-    knees = given_knees(given.knee)
+    knees = named_rates(given.knee)
     given.knee = None
     names = [given.only] if given.only else list(SECONDS)[: 1 if given.quick else None]
     parts = {name: Overload(script, name, knees.get(name) or script.knee_rps(name), given.llama_server) for name in names}

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,3 +133,15 @@ class Script:
 
 def _short(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.4g}"
+
+
+def named_rates(values: Iterable[str]) -> dict[str, float]:
+    """``NAME=RATE`` of each example, as ``--knee`` takes them. Ends the script with one sentence if one cannot be read."""
+    found = {}
+    for value in values:
+        name, _, rate = value.partition("=")
+        try:
+            found[name] = float(rate)
+        except ValueError:
+            raise SystemExit(f"--knee: found {value!r}; write it as recommendation=30") from None
+    return found

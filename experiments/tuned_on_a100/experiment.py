@@ -6,6 +6,7 @@ import numpy as np
 
 from gallery.description import Expected, Experiment, Kind, Outcome, Picture, Size
 from gallery.simulated import BISECTIONS, at_rate, most_carried_rps, put, requirement_of, system, vllm_like
+from setpoint.plan.facts import CHAT
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.charts.picture import Series, Strip
 
@@ -14,17 +15,7 @@ BUDGETS = (256, 512, 1024, 1536, 2048, 4096)
 FIRST_RPS = {OLD: 8.0, NEW: 24.0}
 QUICK = (512, 1024)
 RUNNING, QUICK_REQUESTS = 256, 250
-ASKED = """\
-name: chat
-model: llama-3.1-8b
-profile:
-  prompt_tokens: {median: 800, p95: 3200, max: 6000}
-  output_tokens: {median: 150, p95: 400, max: 800}
-  arrival: {rate: 2/s}
-slo:
-  ttft: {p95: 1s}
-  itl: {p99: 60ms}
-"""
+ASKED = CHAT.replace("itl: {p99: 50ms}", "itl: {p99: 60ms}")
 TTFT_LIMIT_S, ITL_LIMIT_S = 1.0, 0.06
 ADAPTS = ServingConfig(mode=BatchingMode.SETPOINT, max_running=RUNNING, token_budget=8192)
 MOST_SHED = 0.05
