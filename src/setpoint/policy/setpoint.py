@@ -119,12 +119,13 @@ class SetpointPolicy:
             return self._refuse(request, outlook, now_s, Reason("queue_full", counts), after_s)
         if request.limits == RequestLimits():
             return self._admit(request, outlook, now_s, "queue_has_room", promise)
-        verdict = self._judge(request, outlook, now_s, careful=promise is None)
+        room = self.tenant_room.of(request.tenant, now_s) if promise is None else 0.0
+        verdict = self._judge(request, outlook, now_s, careful=promise is None, room=room)
         if verdict.code == "fits" and promise is None:
             due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
             if due:
                 behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
-                verdict = self._judge(request, behind, now_s, careful=True)
+                verdict = self._judge(request, behind, now_s, careful=True, room=room)
         if promise is None and request.request_class == INTERACTIVE:
             self.length_share.decided(outlook.work_s, admitted=verdict.code == "fits")
         if verdict.code == "fits":
@@ -132,12 +133,14 @@ class SetpointPolicy:
         operands = {"over_s": verdict.over_s, **verdict.operands}
         return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
 
-    def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
-        """Against each limit; ``careful``: with the learned margin and room for long ones, else only what is impossible."""
+    def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool, room: float) -> Verdict:
+        """Against each limit; ``careful``: with the learned margin and room for long ones, else only what is impossible.
+
+        room: the part of every limit that is left to other tenants.
+        """
         waited_s = now_s - request.sent_s
         limits = request.limits
         gap_s = outlook.gap_s
-        room = self.tenant_room.of(request.tenant, now_s) if careful else 0.0
         allowed_gap_s = outlook.allowed_gap_s * (1.0 - room)
         seen: dict[str, float] = {"others_room": room} if room else {}
         if allowed_gap_s < inf:
