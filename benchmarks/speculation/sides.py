@@ -20,7 +20,7 @@ import psutil
 from setpoint.engine.models import DEMO_MODEL, resolve_model
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.request import GenerationRequest, SamplingParams
-from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.building import build_speculator
 from setpoint.engine.speculation.draft_model import DraftModel
 from setpoint.engine.speculation.draft_source import draft_source
 from setpoint.engine.speculation.speculator import Speculator
@@ -101,7 +101,7 @@ class Bench:
         def draft_model() -> DraftModel:
             assert draft is not None
             own = OpenVinoExecutor(draft.folder, self.options, time.perf_counter)
-            return DraftModel(own, vocabulary=self.executor.vocabulary, most_tokens=longest_draft(config))
+            return DraftModel(own, vocabulary=self.executor.vocabulary, most_tokens=config.longest_draft_tokens)
 
         speculator = build_speculator(config, time.perf_counter, draft_model=draft_model)
         if isinstance(policy, SpeculatingPolicy) and speculator is not None:

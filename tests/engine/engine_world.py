@@ -12,7 +12,7 @@ from setpoint.engine.emission import Emission
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock, counting_tokens
-from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.building import build_speculator
 from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.step_record import StepRecord
@@ -158,7 +158,7 @@ class Driver:
         model = StepTimeModel((2e-3, 1e-4, 0.0, 0.0, 0.0))
         self.policy = WatchedPolicy(build_policy(world.config, model))
         foretells = world.config.max_draft_tokens == 2
-        self.drafter = PartlyRight(counting_tokens, longest_draft(world.config), foretells=foretells)
+        self.drafter = PartlyRight(counting_tokens, world.config.longest_draft_tokens, foretells=foretells)
         speculator = build_speculator(world.config, self.clock, draft_model=lambda: self.drafter)
         self.loop = StepLoop(
             self.policy,

@@ -13,7 +13,7 @@ from setpoint.engine.emission import Emission
 from setpoint.engine.request import FinishReason, GenerationRequest, Rejected, SamplingParams
 from setpoint.engine.sequence import Sequence as EngineSequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
-from setpoint.engine.speculation.building import longest_draft, most_drafting
+from setpoint.engine.speculation.building import most_drafting
 from setpoint.engine.speculation.draft import Draft
 from setpoint.engine.speculation.speculator import Speculator
 from setpoint.engine.step_loop import StepLoop
@@ -135,8 +135,8 @@ class _Engine:
     def speculator(self, drafting: Drafting) -> Speculator:
         """The engine's own, with a drafter that knows which of its tokens will stand."""
         config = self.world.configuration
-        drafter = TokenDrafter(drafting, self.clock, seed=0, most_tokens=longest_draft(config))
-        return Speculator(drafter, self.clock, most_tokens=longest_draft(config), most_running=most_drafting(config))
+        drafter = TokenDrafter(drafting, self.clock, seed=0, most_tokens=config.longest_draft_tokens)
+        return Speculator(drafter, self.clock, most_tokens=config.longest_draft_tokens, most_running=most_drafting(config))
 
     def run(self) -> tuple[list[Told], StepLoop]:
         coming, sent_s = 0, self.load.sent_s.tolist()

@@ -10,7 +10,7 @@ from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.reconfiguring import Built, ReconfigurableEngine
 from setpoint.engine.restarts import RestartLimits
-from setpoint.engine.speculation.building import WithDrafter, build_speculator, longest_draft
+from setpoint.engine.speculation.building import WithDrafter, build_speculator
 from setpoint.engine.speculation.draft_model import DraftModel
 from setpoint.engine.speculation.draft_source import draft_source
 from setpoint.engine.step_loop import StepLoop
@@ -92,4 +92,4 @@ def _draft_model(
     """The draft model, compiled like ``target`` and with as many tokens of KV cache."""
     assert source is not None
     executor = OpenVinoExecutor(source.folder, options, clock)
-    return DraftModel(executor, vocabulary=target.vocabulary, most_tokens=longest_draft(config))
+    return DraftModel(executor, vocabulary=target.vocabulary, most_tokens=config.longest_draft_tokens)

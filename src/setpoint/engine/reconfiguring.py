@@ -18,7 +18,7 @@ from setpoint.engine.handing_over import refuse, resolve
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.restarts import NO_RESTARTS, RestartLimits
 from setpoint.engine.service import EngineService
-from setpoint.engine.speculation.building import MOST_RUNNING, longest_draft
+from setpoint.engine.speculation.building import most_drafting
 from setpoint.engine.step_loop import StepLoop
 from setpoint.engine.threaded import STEP_LIMIT_S, ThreadedEngine
 from setpoint.engine.tokenizer import ModelTokenizer
@@ -60,8 +60,7 @@ def apply_config(steps: StepLoop, changing: ChangingPolicy, config: ServingConfi
     steps.decide_by(changing.change(config))
     if steps.speculator is not None:
         off = config.speculation is SpeculationMode.OFF
-        most_running = MOST_RUNNING if config.draft_tokens is None else config.max_running
-        steps.speculator.bound(most_tokens=longest_draft(config), most_running=0 if off else most_running)
+        steps.speculator.bound(most_tokens=config.longest_draft_tokens, most_running=0 if off else most_drafting(config))
 
 
 class ReconfigurableEngine(ThreadedEngine):

@@ -11,7 +11,6 @@ from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.executor import Executor
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.speculation.building import longest_draft
 from setpoint.engine.speculation.draft import Draft, Drafter
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.decisions import StepWork
@@ -37,7 +36,7 @@ def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> 
 
 def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
     """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
-    longest = longest_draft(config)
+    longest = config.longest_draft_tokens
     for decodes in drafting_counts(config):
         for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
             for seconds in time_verification(executor, decodes, drafted, DRAFT_REPEATS)[1:]:
@@ -57,7 +56,7 @@ def time_verification(executor: Executor, decodes: int, drafted: int, repeats: i
 
 def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[int, int, int, float], None]) -> None:
     """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
-    length = min(4, longest_draft(config))
+    length = min(4, config.longest_draft_tokens)
     for count in drafting_counts(config):
         # Of the text behind the first guess that did not come true, three tokens are read anew.
         for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:

@@ -42,13 +42,9 @@ def needs_restart(started: ServingConfig, wanted: ServingConfig) -> tuple[str, .
     ]
     if wanted.speculation not in (SpeculationMode.OFF, started.speculation):
         fixed.append("speculation")
-    if wanted.speculation is not SpeculationMode.OFF and _longest(wanted) > _longest(started):
+    if wanted.speculation is not SpeculationMode.OFF and wanted.longest_draft_tokens > started.longest_draft_tokens:
         fixed.append("max_draft_tokens")
     return tuple(fixed)
-
-
-def _longest(config: ServingConfig) -> int:
-    return config.max_draft_tokens if config.draft_tokens is None else max(1, config.draft_tokens)
 
 
 class ChangingPolicy:

@@ -48,3 +48,8 @@ class ServingConfig(BaseModel):
     draft_model: str | None = None
     max_draft_tokens: int = Field(default=15, ge=1, le=64)
     draft_tokens: int | None = Field(default=None, ge=0, le=64)
+
+    @property
+    def longest_draft_tokens(self) -> int:
+        """Most draft tokens of a request."""
+        return self.max_draft_tokens if self.draft_tokens is None else max(1, self.draft_tokens)

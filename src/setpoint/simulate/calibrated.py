@@ -16,6 +16,7 @@ not in it, and the model extrapolates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +73,15 @@ class CalibratedMachine:
 
     def model(self) -> StepTimeModel:
         """What the policies of an engine have learned that made these steps; it goes on learning."""
-        model = StepTimeModel()
-        for work, seconds in zip(self.works, self.seconds.tolist(), strict=True):
-            model.observe(work, seconds)
-        return model
+        return learned_model(self.works, self.seconds)
+
+
+def learned_model(works: Sequence[StepWork], seconds: FloatColumn) -> StepTimeModel:
+    """What an engine that made these steps knows of the machine; it goes on learning. ``seconds`` has shape (steps,)."""
+    model = StepTimeModel()
+    for work, took_s in zip(works, seconds.tolist(), strict=True):
+        model.observe(work, took_s)
+    return model
 
 
 def calibrate(steps: pa.Table, requests: pa.Table, decisions: pa.Table | None = None) -> CalibratedMachine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from setpoint.engine.simulated import VirtualClock
-from setpoint.engine.speculation.building import longest_draft, most_drafting
+from setpoint.engine.speculation.building import most_drafting
 from setpoint.engine.warm_up import CONTEXT_TOKENS, DRAFT_LENGTHS, drafting_counts
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.decisions import Policy, StepWork
@@ -15,15 +15,15 @@ from setpoint.simulate.timing import Overheads, StepTimer
 
 def speculator_of(drafting: Drafting, config: ServingConfig, clock: VirtualClock, *, seed: int) -> CountingSpeculator:
     """As ``engine/speculation/building.py`` bounds it."""
-    drafter = ProfiledDrafter(drafting, clock, seed=seed, most_tokens=longest_draft(config))
-    return CountingSpeculator(drafter, clock, most_tokens=longest_draft(config), most_running=most_drafting(config))
+    drafter = ProfiledDrafter(drafting, clock, seed=seed, most_tokens=config.longest_draft_tokens)
+    return CountingSpeculator(drafter, clock, most_tokens=config.longest_draft_tokens, most_running=most_drafting(config))
 
 
 def teach_drafts(policy: Policy, drafting: Drafting, config: ServingConfig, timer: StepTimer, overheads: Overheads) -> None:
     """What the engine's warm-up shows a policy (``engine/warm_up.py``): steps with drafts, and drafting, of the usual sizes."""
     if not isinstance(policy, SpeculatingPolicy):
         return
-    longest = longest_draft(config)
+    longest = config.longest_draft_tokens
     last = -1
     for decodes in drafting_counts(config):
         for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):

@@ -28,7 +28,7 @@ from simulation_recipe import Recipe, draw
 from setpoint.engine.emission import Emission
 from setpoint.engine.request import EngineFailed, FinishReason, Rejected
 from setpoint.engine.simulated import VirtualClock
-from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.building import build_speculator
 from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.step_loop import StepLoop
 from setpoint.policy.configuration import BatchingMode
@@ -141,7 +141,9 @@ class Run:
             speculator=build_speculator(
                 recipe.config,
                 self._clock,
-                draft_model=lambda: PartlyRight(next_token, longest_draft(recipe.config), foretells=bool(recipe.seed % 3)),
+                draft_model=lambda: PartlyRight(
+                    next_token, recipe.config.longest_draft_tokens, foretells=bool(recipe.seed % 3)
+                ),
             ),
         )
         self.policy.loop = self.loop

@@ -38,11 +38,6 @@ class WithDrafter:
         self._executor.close()
 
 
-def longest_draft(config: ServingConfig) -> int:
-    """Most draft tokens of a request."""
-    return config.max_draft_tokens if config.draft_tokens is None else max(1, config.draft_tokens)
-
-
 def most_drafting(config: ServingConfig) -> int:
     """Most running requests with which drafts are looked for."""
     return MOST_RUNNING if config.draft_tokens is None else config.max_running
@@ -56,8 +51,8 @@ def build_speculator(
         return None
     drafter: Drafter
     if config.speculation is SpeculationMode.PROMPT_LOOKUP:
-        drafter = PromptLookup(most_tokens=longest_draft(config))
+        drafter = PromptLookup(most_tokens=config.longest_draft_tokens)
     else:
         assert draft_model is not None, "a draft model is built by whoever has one"
         drafter = draft_model()
-    return Speculator(drafter, clock, most_tokens=longest_draft(config), most_running=most_drafting(config))
+    return Speculator(drafter, clock, most_tokens=config.longest_draft_tokens, most_running=most_drafting(config))

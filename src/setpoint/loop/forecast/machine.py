@@ -19,10 +19,9 @@ import numpy as np
 
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import StepWork
-from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import FloatColumn
 from setpoint.requirement import Requirement
-from setpoint.simulate.calibrated import calibrate
+from setpoint.simulate.calibrated import calibrate, learned_model
 from setpoint.simulate.run import SimulatedSystem
 from setpoint.simulate.timing import Noise, Overheads, StepTimer
 
@@ -101,7 +100,7 @@ class KnownMachine:
             configuration=config,
             overheads=Overheads(**changed),
             noise=self.noise,
-            model=partial(_learned_model, self.works, stretch * self.seconds) if learns else None,
+            model=partial(learned_model, self.works, stretch * self.seconds) if learns else None,
         )
 
     def error_for(self, sequences: int) -> float:
@@ -184,14 +183,6 @@ def machine_of_runs(runs: Sequence[MeasuredTables]) -> KnownMachine:
         seconds=found.seconds[-MOST_LEARNED:],
     )
     return known if len(runs) == 1 else known.times(float(np.exp(speeds[-1] - np.mean(speeds))))
-
-
-def _learned_model(works: tuple[StepWork, ...], seconds: FloatColumn) -> StepTimeModel:
-    """What an engine knows that made these steps; it goes on learning."""
-    model = StepTimeModel()
-    for work, took_s in zip(works, seconds.tolist(), strict=True):
-        model.observe(work, took_s)
-    return model
 
 
 def step_ratios(steps: pa.Table, timer: StepTimer, change_s: float = 0.0) -> Any:

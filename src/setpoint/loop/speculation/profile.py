@@ -16,7 +16,7 @@ from typing import Final
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.request import GenerationRequest
-from setpoint.engine.speculation.building import build_speculator, longest_draft
+from setpoint.engine.speculation.building import build_speculator
 from setpoint.engine.speculation.draft_model import DraftModel
 from setpoint.engine.speculation.draft_source import draft_source
 from setpoint.engine.speculation.speculator import Speculator
@@ -55,7 +55,7 @@ class Profiler:
         def draft_model() -> DraftModel:
             assert draft is not None
             own = OpenVinoExecutor(draft.folder, executor_options, time.perf_counter)
-            return DraftModel(own, vocabulary=self._executor.vocabulary, most_tokens=longest_draft(config))
+            return DraftModel(own, vocabulary=self._executor.vocabulary, most_tokens=config.longest_draft_tokens)
 
         fixed = config.model_copy(update={"draft_tokens": config.max_draft_tokens, "max_running": TOGETHER})
         speculator = build_speculator(fixed, time.perf_counter, draft_model=draft_model)
@@ -99,7 +99,7 @@ class Profiler:
             stop_token_ids=self.tokenizer.eos_ids,
             speculator=self._speculator,
         )
-        longest = longest_draft(self._fixed)
+        longest = self._fixed.longest_draft_tokens
         accepted, drafted = [0] * longest, [0] * longest
         left = list(reversed(requests))
         decodes = drafts = 0
@@ -125,7 +125,7 @@ class Profiler:
         return Acceptance(name, survival_of(accepted, drafted_at_least), drafts / max(1, decodes), drafts)
 
     def _costs(self, batch: int) -> StepCosts:
-        lengths = [length for length in LENGTHS if length <= longest_draft(self._fixed)]
+        lengths = [length for length in LENGTHS if length <= self._fixed.longest_draft_tokens]
         verify_s, draft_s = {}, {}
         for length in lengths:
             times = time_verification(self._executor, batch, length, REPEATS + 1)
