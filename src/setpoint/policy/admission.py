@@ -7,7 +7,7 @@ fill only half of it. An idle engine admits whatever it can serve.
 
 So that overload does not filter by length, the wait a request may find is judged with the work of a long one of late
 (``RESERVE_QUANTILE``), at most a learned share of its limit (``policy/length_share.py``): a short prompt does not slip in where
-a long one could not.
+a long one could not. Where a long one would be late with nobody ahead of it, no room helps it and none is kept.
 
 While an answer is under way, the number of others moves from what it is now towards its mean of late: half of either is
 taken, with the prompts that come in while so many answers end.
@@ -53,14 +53,16 @@ MEAN_RATE = 0.02
 class Outlook:
     """What awaits a request: seconds from now to its first token and its end (``inf`` unknown), and the longest step.
 
-    reserve_first_s, reserve_end_s: what a long request would need beyond this one. gap_s: a step with this answer more and
-    the least prefill. allowed_gap_s: what everybody's limits allow. work_s: machine seconds the request adds.
+    reserve_first_s, reserve_end_s: what a long request would need beyond this one; 0 where ``room_helps`` not: one with nobody
+    ahead would not make these limits either. gap_s: a step with this answer more and the least prefill. allowed_gap_s: what
+    everybody's limits allow. work_s: machine seconds the request adds.
     """
 
     first_s: float
     end_s: float
     reserve_first_s: float
     reserve_end_s: float
+    room_helps: bool
     gap_s: float
     allowed_gap_s: float
     gap_frees_s: float
@@ -116,13 +118,19 @@ class Outlooks:
             self._remember_size(request.uncached_tokens, long_output)
         reserve_tokens, reserve_output = self._reserve
         budget = machine.budget(decodes)
-        more_s = max(0, reserve_tokens - request.uncached_tokens) * machine.step_s(decodes, budget) / budget
+        token_s = machine.step_s(decodes, budget) / budget
+        more_s = max(0, reserve_tokens - request.uncached_tokens) * token_s
+        more_output_s = max(0, reserve_output - long_output) * step_s
+        first_alone_s = max(reserve_tokens, request.uncached_tokens) * token_s
+        end_alone_s = first_alone_s + max(reserve_output, long_output) * step_s
+        helps = _within(request, first_s=first_alone_s, end_s=end_alone_s)
         kept_gap_s = gap_s * (1 - ITL_MARGIN - (margin - MARGIN))
         return Outlook(
             first_s=first_s,
             end_s=first_s + (long_output - 1) * step_s,
-            reserve_first_s=more_s,
-            reserve_end_s=more_s + max(0, reserve_output - long_output) * step_s,
+            reserve_first_s=more_s if helps else 0.0,
+            reserve_end_s=more_s + more_output_s if helps else 0.0,
+            room_helps=helps,
             gap_s=machine.step_s(decodes, machine.floor_tokens),
             allowed_gap_s=kept_gap_s,
             gap_frees_s=_frees_s(machine, decoding, kept_gap_s),
@@ -201,6 +209,13 @@ def own_row(request: RequestView) -> Columns:
         gap_s=np.array([gap_limit_s(request.limits, streaming=request.streaming)]),
         tenant=whole(request.tenant),
     )
+
+
+def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:
+    """Whether such a first token and end make the limits of ``request``."""
+    limits = request.limits
+    in_time = not request.streaming or limits.ttft_s is None or first_s <= limits.ttft_s
+    return in_time and (limits.e2e_s is None or end_s <= limits.e2e_s)
 
 
 def _frees_s(machine: Machine, decoding: Decoding, allowed_s: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from setpoint.policy.forecast import Decoding, Machine, Prompt
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
-from setpoint.policy.slack import MARGIN, decode_work, longest_step_s
+from setpoint.policy.slack import MARGIN, decode_work, longest_step_s, prefill_floor
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, FloatColumn, IntColumn, KvView
 
@@ -61,12 +61,13 @@ def machine_of(
     decoding = running.prefill_tokens == 0
     context = _mean(running.context_tokens[decoding]) if decoding.any() else _mean(waiting.prefill_tokens)
     chunk_context = _mean(waiting.context_tokens + waiting.prefill_tokens / 2)
+    token_s = per_token + per_product * chunk_context
     return Machine(
         base_s=c0 + per_sequence + model.change_s,
-        token_s=per_token + per_product * chunk_context,
+        token_s=token_s,
         sequence_s=per_token + per_sequence + (per_read + per_product) * context,
         allowed_s=allowed_s * (1 - margin),
-        floor_tokens=limits.floor_tokens,
+        floor_tokens=prefill_floor(limits.floor_tokens, gap_s=tightest_gap_s(running, waiting), token_s=token_s),
         budget_tokens=limits.token_budget,
     )
 

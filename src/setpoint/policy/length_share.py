@@ -4,10 +4,11 @@ A request is judged with the work of a long one of late beside its own, up to a 
 (``policy/admission.py``). While requests are being refused, every decision on a long one (work over the ``LONG_QUANTILE`` of
 the last ``SAMPLES``) moves r by ``RATE x (TARGET - admitted / a)``, a the mean admission of all: an integral controller
 (Robbins and Monro, 1951) that comes to rest where long requests are admitted ``TARGET`` times as often as all are: not as
-often, for room that is kept is capacity that is not sold. Without refusals r stays what it is.
+often, for room that is kept is capacity that is not sold. Without refusals r stays what it is, and so it does where a long
+request would be late even with nobody ahead of it.
 
-Defaults: r from 0.3, never under 0.05 nor over 0.7. When it is wrong: where the limit is too short for a long request even on
-an idle machine no room helps it, and the room that is kept costs the others; ``MOST`` bounds how much.
+Defaults: r from 0.3, never under 0.05 nor over 0.7. When it is wrong: where the mix of lengths changes, for as many
+refusals as it takes to learn anew; ``MOST`` bounds what the room that is kept costs the others.
 """
 
 from __future__ import annotations

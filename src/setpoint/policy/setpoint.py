@@ -30,7 +30,7 @@ from setpoint.policy.order import aged_batch, most_urgent, order_rule, urgency_k
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
-from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
+from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import TenantRoom
 from setpoint.policy.tenants import TenantCounters
@@ -126,7 +126,7 @@ class SetpointPolicy:
             if due:
                 behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
                 verdict = self._judge(request, behind, now_s, careful=True, room=room)
-        if promise is None and request.request_class == INTERACTIVE:
+        if promise is None and request.request_class == INTERACTIVE and outlook.room_helps:
             self.length_share.decided(outlook.work_s, admitted=verdict.code == "fits")
         if verdict.code == "fits":
             return self._admit(request, outlook, now_s, "fits", promise, verdict.operands)
@@ -298,14 +298,16 @@ class SetpointPolicy:
 
     def _budget(self, step: StepView) -> tuple[int, Reason]:
         decodes = decode_work(step.running)
-        floor = self._limits.floor_tokens
-        most = max(floor, self._limits.token_budget - decodes.tokens)
+        most = max(self._limits.floor_tokens, self._limits.token_budget - decodes.tokens)
         if _nobody_asks(step):
             return most, Reason("no_prompts", {"decodes": decodes.tokens})
         slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
         context_tokens, margin = chunk_context_tokens(step), self.step_margin.share
+        _, per_token, _, _, per_product = self.model.coefficients
+        gap_s, token_s = tightest_gap_s(step.running, step.waiting), per_token + per_product * context_tokens
+        floor = prefill_floor(self._limits.floor_tokens, gap_s=gap_s, token_s=token_s)
         fits = prefill_budget(slack_s, decodes, self.model, context_tokens=context_tokens, margin=margin)
         budget = max(floor, min(most, fits))
         code = "floor" if fits < floor else "slack" if fits < most else "slack_ample"

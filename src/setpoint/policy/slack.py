@@ -3,12 +3,14 @@
 Formula: DESIGN.md section 4. A request that does not stream must emit several tokens by its deadline: its steps need
 not be alike, so one of them may take ``SPEND`` of the time that its other steps do not need. A share of the slack is kept
 back for the error of the prediction: ``MARGIN``, more where steps are seen to last longer (``policy/margin.py``).
+Where nothing fits, a floor goes on: the configured tokens, but on a slow machine no more than ``FLOOR_SHARE`` of the tightest
+gap pays for, or the floor alone would take all the gap and nobody could be let in beside a reader.
 When it is wrong: the step-time model is a line; where a kernel has tiers the last tokens may cost more than predicted.
 """
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isinf
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from setpoint.policy.views import Columns, FloatColumn, IntColumn, StepView
 
 MARGIN = 0.25
 SPEND = 0.5
+FLOOR_SHARE = 0.1
 
 
 def longest_step_s(left_s: FloatColumn, owed: FloatColumn | IntColumn, decode_s: float) -> FloatColumn:
@@ -57,6 +60,13 @@ def chunk_context_tokens(step: StepView) -> float:
     if under_way.any():
         return float((step.running.context_tokens + step.running.prefill_tokens / 2)[under_way].mean())
     return float((step.waiting.context_tokens + step.waiting.prefill_tokens / 2).mean()) if len(step.waiting) else 0.0
+
+
+def prefill_floor(configured_tokens: int, *, gap_s: float, token_s: float) -> int:
+    """The least prefill of a step that has any: at least 1; ``gap_s`` (``inf`` for none): the tightest limit between tokens."""
+    if isinf(gap_s):
+        return configured_tokens
+    return max(1, min(configured_tokens, int(FLOOR_SHARE * gap_s / max(token_s, 1e-9))))
 
 
 def prefill_budget(
