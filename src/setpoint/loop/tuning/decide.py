@@ -87,7 +87,7 @@ def _wanted(
     nobody = f"No other configuration is better than {best.name} with more than {WORTH_MEASURING:.0%} probability"
     if best.slo.verdict is not Verdict.MET:
         words = "does not meet" if best.slo.verdict is Verdict.MISSED else "is not shown to meet"
-        return Decision(Action.STOP, best.name, f"{nobody}, and {best.name} {words} the requirement.", settled=True)
+        nobody += f", and {best.name} {words} the requirement"
     own = [each for each in comparisons if each.name == best.name]
     if own and own[-1].agrees:
         return Decision(
