@@ -41,7 +41,7 @@ def measure(bench: Bench, sides: list[Side], kind: WorkloadKind, batch: int, rou
     # Unseen requests in every round: what is learned of a workload counts, what is learned of a request does not.
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
     runs: dict[str, list[Timed]] = {side.name: [] for side in sides}
-    count = max(LEAST_REQUESTS, batch)
+    count = LEAST_REQUESTS * batch
     for number, turn in enumerate(rounds_of(sides, rounds + 1)):
         jobs = [Job(request, batch - 1) for request in bench.requests(kind, count, first=number * count)]
         for side in turn:

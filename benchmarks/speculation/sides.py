@@ -131,16 +131,26 @@ class Bench:
         return Timed(seconds, list(answers.values()), int(drafts), int(drafted), int(accepted), draft_s)
 
     def requests(self, kind: WorkloadKind, count: int, *, first: int = 0) -> list[GenerationRequest]:
-        """``count`` requests of a kind, seeded, all running to their cap."""
+        """``count`` requests of a kind, seeded, all running to their cap: half to one and a half times the kind's length.
+
+        Were all of one length, a side without drafts would go through its batch in step, and read the next prompts together.
+        """
         work = KINDS[kind]
         return [
             GenerationRequest(
                 tuple(self.tokenizer.encode(work.prompt(number))),
-                SamplingParams(max_tokens=work.output_tokens, temperature=work.temperature, seed=number, ignore_eos=True),
+                SamplingParams(
+                    max_tokens=_cap(work.output_tokens, number), temperature=work.temperature, seed=number, ignore_eos=True
+                ),
                 f"{kind.value}-{number}",
             )
             for number in range(first, first + count)
         ]
+
+
+def _cap(tokens: int, number: int) -> int:
+    """Spread evenly over half to one and a half times ``tokens`` (golden ratio: any stretch of numbers is even)."""
+    return max(1, round(tokens * (0.5 + number * 0.6180339887 % 1.0)))
 
 
 def _counts(speculator: Speculator | None) -> tuple[float, float, float, float]:

@@ -240,3 +240,37 @@ def test_drafting_time_is_told_from_rounds_tokens_and_reading() -> None:
         rounds, each, read = (int(n) for n in dice.integers((1, 1, 0), (8, 9, 100)))
         timing.observe(rounds, rounds * each, read, 3e-3 * rounds + 2e-4 * rounds * each + 5e-5 * read)
     np.testing.assert_allclose(timing.coefficients_s, (3e-3, 2e-4, 5e-5), rtol=0.05)
+
+
+def test_choices_that_disappoint_are_believed_less_until_they_stand_again() -> None:
+    """Seen: of eight requests the likeliest draft was taken, stood half as often as expected, and was taken all the same."""
+    chooser = controller(most=1, base_s=20e-3, token_s=2e-3)
+    step = view(8, most=1)
+    for _ in range(60):
+        expected = chooser.survivals.predict(step.running.ids, step.drafts.sureness)  # type: ignore[union-attr]
+        tokens = chooser.decide(step).tokens
+        if not tokens:
+            break
+        chooser.hindsight.learn(8, expected=float(expected.sum()), came=0.3 * float(expected.sum()))
+    assert not chooser.decide(step).tokens
+    freely = replace(step, drafts=replace(step.drafts, foretells=True))  # type: ignore[type-var]
+    for _ in range(60):
+        told = tuple(Foretold(each, 3, 0, True) for each in range(8))
+        chosen = chooser.decide(replace(freely, drafts=replace(freely.drafts, foretold=told)))  # type: ignore[type-var]
+        if chosen.tokens:
+            break
+    assert chosen.tokens, "guesses that would have stood bring drafts back"
+
+
+def test_drafts_that_come_and_go_pay_for_every_change_of_shape() -> None:
+    model = machine(20e-3, 1e-3)
+    model._coefficients = (*model.coefficients, 20e-3)  # a change costs as much as a step
+    chooser = SpeculationController(model, most_tokens=1)
+    chooser.verify._last_tokens = 1
+    seldom = chooser.decide(view(1, most=1)).gain
+    for _ in range(100):
+        chooser.changes.saw(1, drafted=False)
+        chooser.changes.saw(2, drafted=True)
+    chooser.verify._last_tokens = 1
+    assert seldom > 1.2
+    assert not chooser.decide(view(1, most=1)).tokens

@@ -9,7 +9,8 @@ over n running requests: which tokens to draft and how many follow from one maxi
 Acceptance alone never decides: with the same survivals the best m falls to 0 as verification becomes dearer with n.
 
 - Hysteresis: off to on takes a predicted gain of ``ON_GAIN``, staying on ``STAY_GAIN``; off is at once.
-- A change of the number of tokens costs time; it is spread over ``SPREAD_STEPS`` steps, for it will mostly stay changed.
+- What was chosen is worth what such choices turned out to be worth, and brings as many changes of the number of tokens, each
+  of which costs time, as they brought (``policy/hindsight.py``).
 - What is not drafted is learned from too where guesses are free: they are held against what came.
 - Where they are not, probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on
   drafts for the request that was tried least, so that a change of the text is found out.
@@ -30,15 +31,15 @@ from typing import Final
 import numpy as np
 
 from setpoint.policy.decisions import StepResult, StepWork
+from setpoint.policy.hindsight import Hindsight, ShapeChanges
 from setpoint.policy.slack import MARGIN, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.survival import PRIOR, Survivals
 from setpoint.policy.verify_time import DraftTime, VerifyTime
-from setpoint.policy.views import DraftView, FloatColumn, IntColumn, StepView
+from setpoint.policy.views import DraftView, FloatColumn, Foretold, IntColumn, StepView
 
-ON_GAIN: Final = 1.06
-STAY_GAIN: Final = 1.02
-SPREAD_STEPS: Final = 3.0
+ON_GAIN: Final = 1.12
+STAY_GAIN: Final = 1.05
 READ_SPREAD_STEPS: Final = 32.0
 PROBE_SHARE: Final = 0.005
 PROBE_TOKENS: Final = 3
@@ -79,10 +80,14 @@ class SpeculationController:
         self.survivals = Survivals(most_tokens, PRIOR)
         self.verify = VerifyTime(model)
         self.drafting = DraftTime()
+        self.hindsight = Hindsight()
+        self.changes = ShapeChanges()
         self._most_tokens = most_tokens
         self._on = False
         self._credit_s = 0.0
         self._behind: dict[int, int] = {}
+        self._beside = 0
+        self._expected: dict[int, FloatColumn] = {}  # survivals of the draft that was chosen, or would have been
 
     def decide(self, step: StepView) -> Drafts:
         """The draft length of every running request, for a step in which all of them decode."""
@@ -92,16 +97,26 @@ class SpeculationController:
         self.survivals.keep_only(running.ids.tolist())
         for told in drafts.foretold:
             self.survivals.foretold(*told)
+            self._judge_first(told)
         self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
         survival = self.survivals.predict(running.ids, drafts.sureness)
         within = (np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]).astype(np.float64)
-        choices = self._choices(step, drafts, within * survival)
         plain_s = float(self._plain_s(step))
-        count, gain = _best(choices, len(running), plain_s, self._longest_s(step, plain_s))
-        if count and gain >= (STAY_GAIN if self._on else ON_GAIN):
-            self._on = True
-            return Drafts(_lengths(choices.rows[:count], running.ids), gain, "pays")
+        longest_s = self._longest_s(step, plain_s)
+        least_gain = STAY_GAIN if self._on else ON_GAIN
+        hoped = self._choices(step, drafts, within * survival)
+        count, gain = _best(hoped, len(running), plain_s, longest_s)
+        lengths = _lengths(hoped.rows[:count], running.ids)
+        if gain >= least_gain:  # hindsight only ever lowers it
+            choices = self._choices(step, drafts, self.hindsight.share(len(running)) * within * survival)
+            count, gain = _best(choices, len(running), plain_s, longest_s)
+            if count and gain >= least_gain:
+                self._on = True
+                lengths = _lengths(choices.rows[:count], running.ids)
+                self._expect(running.ids, survival, lengths)
+                return Drafts(lengths, gain, "pays")
         self._on = False
+        self._expect(running.ids, survival, lengths)
         if drafts.foretells:  # what a probe would show is known already
             return Drafts(NO_DRAFTS, 1.0, "no_gain")
         return self._probe(step, drafts, within, plain_s)
@@ -111,11 +126,16 @@ class SpeculationController:
         seconds = result.end_s - result.start_s
         drafted = sum(result.drafted.values())
         self.verify.observe(result.work, seconds, drafted)
+        self.changes.saw(result.work.tokens, drafted=drafted > 0)
         self._credit_s = min(MOST_CREDIT_S, self._credit_s + PROBE_SHARE * seconds)
         if not drafted:
             return
         for request_id, count in result.drafted.items():
             self.survivals.observe(request_id, count, result.accepted[request_id])
+            expected = self._expected.get(request_id)
+            if expected is not None:
+                expected_tokens, came = float(expected[:count].sum()), result.accepted[request_id]
+                self.hindsight.learn(result.work.sequences, expected=expected_tokens, came=came)
         read = sum(self._behind.get(request_id, 0) for request_id in result.drafted)
         self.drafting.observe(max(result.drafted.values()), drafted, read, result.draft_s)
 
@@ -128,6 +148,17 @@ class SpeculationController:
         self.verify.observe(work, seconds, drafted)
 
     # Parts
+
+    def _expect(self, ids: IntColumn, survival: FloatColumn, lengths: Mapping[int, int]) -> None:
+        self._expected = {each: survival[row] for row, each in enumerate(ids.tolist()) if each in lengths}
+        self._beside = len(ids)
+
+    def _judge_first(self, told: Foretold) -> None:
+        """The first token of a guess that would have been chosen was held against what came."""
+        request_id, _, position, stood = told
+        expected = self._expected.get(request_id) if position == 0 and not self._on else None
+        if expected is not None:
+            self.hindsight.learn(self._beside, expected=float(expected[0]), came=float(stood))
 
     def _choices(self, step: StepView, drafts: DraftView, survival: FloatColumn) -> Choices:
         """All draft tokens worth anything, the likeliest first. ``survival``: [requests, positions], 0 where impossible."""
@@ -143,16 +174,18 @@ class SpeculationController:
         step_s = self.verify.predict_s(sequences, int(step.running.context_tokens.sum()), extra)
         step_s = step_s + self.drafting.predict_s(longest, extra, np.zeros_like(extra))
         read_s = self.drafting.predict_s(np.zeros_like(extra), np.zeros_like(extra), read)
-        seconds = step_s + self.verify.change_s(sequences + extra) / SPREAD_STEPS + read_s / READ_SPREAD_STEPS
+        back = max(0.0, self.changes.each - 1.0) * self.verify.each_change_s
+        seconds = step_s + self._change_s(sequences + extra) + back + read_s / READ_SPREAD_STEPS
         return Choices(rows, sequences + np.cumsum(flat[order]), seconds, step_s + read_s)
 
     def _plain_s(self, step: StepView) -> float:
         sequences = np.array([len(step.running)])
         context = int(step.running.context_tokens.sum())
-        plain_s = (
-            self.verify.predict_s(len(step.running), context, np.array([0])) + self.verify.change_s(sequences) / SPREAD_STEPS
-        )
+        plain_s = self.verify.predict_s(len(step.running), context, np.array([0])) + self._change_s(sequences)
         return float(plain_s[0])
+
+    def _change_s(self, tokens: IntColumn) -> FloatColumn:
+        return min(1.0, self.changes.each) * self.verify.change_s(tokens)
 
     @staticmethod
     def _longest_s(step: StepView, plain_s: float) -> float:
@@ -175,7 +208,7 @@ class SpeculationController:
         probe_s = self.verify.predict_s(len(step.running), context, extra)
         probe_s = probe_s + self.drafting.predict_s(extra, extra, drafts.behind_tokens[row : row + 1])
         # The change of shape is paid twice: into the probe and out of it.
-        cost_s = float(probe_s[0]) - plain_s + 2 * float(self.verify.change_s(np.array([-2]))[0])
+        cost_s = float(probe_s[0]) - plain_s + 2 * self.verify.each_change_s
         if cost_s > self._credit_s or float(probe_s[0]) > longest_s:
             return nothing
         self._credit_s -= max(0.0, cost_s)

@@ -54,6 +54,11 @@ class VerifyTime:
         residual = np.interp(extra, known, [row[each][0] for each in known])
         return np.asarray(line * np.exp(residual))
 
+    @property
+    def each_change_s(self) -> float:
+        """What a step of another number of tokens than the last costs more."""
+        return self._model.change_s
+
     def change_s(self, tokens: IntColumn) -> FloatColumn:
         """What each of these numbers of tokens costs more for not being that of the last step."""
         return np.where(tokens == self._last_tokens, 0.0, self._model.change_s)
