@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_views import NOW_S, Row, line, result, system, view, views
+from policy_views import NOW_S, Row, columns, line, result, system, view, views
 
 from setpoint.policy.decisions import Admit, Reject, StepPlan, StepWork
 from setpoint.policy.doomed import SHORT, latest_first_s
 from setpoint.policy.forecast import Machine
+from setpoint.policy.length_share import START
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.setpoint import SetpointPolicy
-from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, step_slack_s
+from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits, RequestView, StepView, taken
+from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits, RequestView, StepView, SystemView, taken
 
 # 10 ms a step, 1 ms a token, 0.1 ms a sequence.
 MACHINE = (0.01, 1e-3, 1e-4)
@@ -271,7 +272,7 @@ def budget_after(overshoots: int, *, good: int = 0) -> int:
     """The prefill budget beside a reader after steps that took longer than the gap allows, then so many that did not."""
     judge = policy()
     step = view([Row(1, prefill=500)], [reader(0.1, gap_s=0.1)])
-    work = decode_work(step.running)
+    work = StepWork(tokens=61, sequences=2, kv_tokens_read=0, attention_products=0)  # 71 ms: what the margin leaves
     for seconds in [0.15] * overshoots + [0.07] * good:
         judge.model = line(*MACHINE)  # what is tested is the margin, not the model
         judge.plan(step)
@@ -295,3 +296,43 @@ def test_steps_without_readers_teach_no_margin() -> None:
         judge.plan(step)
         judge.observe(result(decode_work(step.running), 0.15))
     assert judge.step_margin.share == MARGIN
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "token_s", "floor"),
+    [
+        (inf, 2e-3, 16),
+        (0.06, 0.3e-3, 16),  # 4.8 ms of 60: as configured
+        (0.06, 2e-3, 3),  # a tenth of the gap
+        (0.06, 0.1, 1),
+        (1.0, 2e-3, 16),
+    ],
+)
+def test_on_a_slow_machine_the_least_prefill_leaves_most_of_the_gap(gap_s: float, token_s: float, floor: int) -> None:
+    assert prefill_floor(16, gap_s=gap_s, token_s=token_s) == floor
+
+
+def reading(*, gap_s: float = 0.06) -> SystemView:
+    """One reader, and nobody waits."""
+    beside = columns([Row(1, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + gap_s, gap_s=gap_s)])
+    return replace(system(running=1, context=60), running_columns=beside)
+
+
+def streaming(number: int, tokens: int) -> RequestView:
+    limits = RequestLimits(ttft_s=0.6, itl_s=0.06)
+    return RequestView(number, NOW_S, NOW_S, tokens, tokens, 40, limits=limits)
+
+
+def test_a_reader_does_not_lock_everybody_else_out_of_a_slow_machine() -> None:
+    """Seen: 16 tokens took 32 ms; beside one reader with gaps of 60 ms nobody was let in, and half the time nobody ran."""
+    verdict = policy(model=line(0.016, 2e-3, 1e-3)).admit(streaming(9, 40), reading())
+    assert isinstance(verdict, Admit), verdict
+
+
+def test_no_room_is_kept_for_long_requests_that_would_be_late_with_nobody_ahead() -> None:
+    """Seen: the reserve for a long prompt took more than the limit, so that whoever came while another ran was refused."""
+    judge = policy(model=line(0.016, 2e-3, 1e-3))
+    for number in range(200):
+        judge.admit(streaming(number, 400), reading())
+    assert judge.length_share.share == START, "what no room can help teaches nothing about room"
+    assert isinstance(judge.admit(streaming(999, 40), reading()), Admit)

@@ -23,6 +23,7 @@ from setpoint.loop.schedule import Schedule
 from setpoint.loop.store.calibration import remember_quietly
 from setpoint.loop.tuning.history import History
 from setpoint.loop.tuning.keeping import Keeper
+from setpoint.loop.tuning.lighter import held_rate_rps
 from setpoint.loop.tuning.loop import Setup, run_loop
 from setpoint.loop.tuning.prior import prior_machine
 from setpoint.loop.tuning.serving import Server
@@ -34,6 +35,8 @@ from setpoint.report.choice import choose
 from setpoint.requirement import Requirement, load_requirement
 from setpoint.workload.plan import LoadPlan
 from setpoint.workload.prompts import TokenIdPrompts
+
+MEASURES_ACCEPTANCE = "setpoint profile-speculation measures it"
 
 LOADING_S = 6.0
 """Rough seconds to start, load and warm up one server, for the estimate that is printed."""
@@ -108,13 +111,29 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
     if history.interrupted:
         say(f"stopped; {len(history.trials)} measurements are complete, and --resume goes on from them")
     report = _report(requirement, candidates, history, options)
+    if report.chosen is None and not (history.interrupted or options.fixed):
+        report = report.model_copy(update={"why": f"{report.why} {_lighter(requirement, history, options)}".rstrip()})
     _save(report, history, options, started_unix_s)
     return Tuned(report, history.interrupted)
+
+
+def _lighter(requirement: Requirement, history: History, options: TuneOptions) -> str:
+    """At what load the best would hold, in words; nothing where it was not shown to miss."""
+    best, machine = history.best(), history.machine
+    if best is None or machine is None or best.slo.verdict is not Verdict.MISSED:
+        return ""
+    config = history.latest[best.name][1].config
+    rate_rps = held_rate_rps(requirement, config, machine, options.schedule, seed=options.seed)
+    if rate_rps is None:
+        return f"By the forecast {best.name} would not hold under a lighter load either."
+    return f"By the forecast {best.name} would hold at up to {rate_rps:.2g} requests/s."
 
 
 def _plan(requirement: Requirement, options: TuneOptions) -> LoadPlan:
     say(f"reading the model {requirement.model.source}")
     model = resolve_model(requirement.model.source, revision=requirement.model.revision, say=say)
+    if requirement.speculation is not None and requirement.speculation.acceptance is None:
+        say(f"speculation is allowed but not tried: put its acceptance into the requirement ({MEASURES_ACCEPTANCE})")
     plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=_prompts(model))
     require_room(plan, model.context_tokens)
     say(f"each measurement: the same {len(plan.requests)} requests over {plan.duration_s:.0f} s")

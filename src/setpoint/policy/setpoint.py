@@ -85,7 +85,7 @@ class SetpointPolicy:
         self.outcomes = Outcomes(self.lengths, self.tenants)
         self.length_share = LengthShare()
         self.tenant_room = TenantRoom()
-        self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS)
+        self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS, binding=True)
         self._reading_gap_s = inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()

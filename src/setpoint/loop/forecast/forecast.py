@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from setpoint.loop.forecast.central import central_figures
+from setpoint.loop.forecast.drafting import drafting_of
 from setpoint.loop.forecast.machine import KnownMachine
 from setpoint.loop.forecast.worlds import World, central_worlds, likely_worlds
 from setpoint.loop.schedule import Schedule, schedule_for
@@ -111,7 +112,7 @@ def outcome_in(
 ) -> Outcome:
     """Simulate one world, ``error`` being one standard deviation of the logarithm of how slow the machine is."""
     load = _load(requirement.model_dump_json(), schedule, world.arrivals)
-    system = machine.system(config, world.stretch(error))
+    system = machine.system(config, world.stretch(error), drafting_of(requirement, config))
     done = simulate(load, system, seed=world.noise, gap_limits_s=gap_limits_s(requirement))
     steady = not growing(done)
     figures = {

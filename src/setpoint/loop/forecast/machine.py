@@ -22,6 +22,7 @@ from setpoint.policy.decisions import StepWork
 from setpoint.policy.views import FloatColumn
 from setpoint.requirement import Requirement
 from setpoint.simulate.calibrated import calibrate, learned_model
+from setpoint.simulate.drafter import Drafting
 from setpoint.simulate.run import SimulatedSystem
 from setpoint.simulate.timing import Noise, Overheads, StepTimer
 
@@ -89,8 +90,8 @@ class KnownMachine:
     works: tuple[StepWork, ...] = ()
     seconds: FloatColumn = field(default_factory=lambda: np.zeros(0))
 
-    def system(self, config: ServingConfig, stretch: float = 1.0) -> SimulatedSystem:
-        """The embedded engine under ``config``, all its time ``stretch`` times as long."""
+    def system(self, config: ServingConfig, stretch: float = 1.0, drafting: Drafting | None = None) -> SimulatedSystem:
+        """The embedded engine under ``config``, all its time ``stretch`` times as long. drafting: what guesses, if anything."""
         changed = {name: getattr(self.overheads, name) * stretch for name in Overheads.__dataclass_fields__}
         learns = bool(self.works) and config.mode is BatchingMode.SETPOINT
         return SimulatedSystem(
@@ -101,6 +102,7 @@ class KnownMachine:
             overheads=Overheads(**changed),
             noise=self.noise,
             model=partial(learned_model, self.works, stretch * self.seconds) if learns else None,
+            drafting=drafting,
         )
 
     def error_for(self, sequences: int) -> float:

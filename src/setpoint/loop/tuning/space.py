@@ -1,7 +1,8 @@
 """Which serving configurations a requirement could be served with on this machine: the wide space that is only forecast.
 
 Modes, running limits and token budgets in steps of two to four. The names of ``candidates.py`` mean the same here. Where the
-requirement limits no latency there are no deadlines to decide by, so ``setpoint`` is left out and larger batches are in.
+requirement limits no latency there are no deadlines to decide by, so ``setpoint`` is left out and larger batches are in. Where
+it allows speculation, some are there with drafts too (``speculation.py``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from itertools import product
 
 from setpoint.loop.candidates import WHOLE_PROMPTS_TOKENS, candidates_for
+from setpoint.loop.tuning.speculation import speculating_space
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.requirement import Requirement
 
@@ -25,7 +27,7 @@ def space_for(requirement: Requirement) -> Mapping[str, ServingConfig]:
     for name, config in _wide(requirement):
         if config not in found.values():
             found[name] = config
-    return found
+    return found | speculating_space(requirement, found)
 
 
 def _wide(requirement: Requirement) -> list[tuple[str, ServingConfig]]:

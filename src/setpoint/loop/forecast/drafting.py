@@ -1,0 +1,40 @@
+"""What guesses in a forecast of a configuration that speculates: how often it is right, and what a draft model costs here."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from setpoint.hardware.accelerator import THIS_MACHINE, accelerator
+from setpoint.hardware.deployment import Deployment
+from setpoint.hardware.drafting import draft_deployment, pass_timer
+from setpoint.hardware.model_facts import model_facts
+from setpoint.loop.speculation.asked import acceptance_of_shares
+from setpoint.loop.speculation.candidates import LONGEST
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
+from setpoint.requirement import Requirement
+from setpoint.simulate.acceptance import AcceptedDrafts
+from setpoint.simulate.drafter import Drafting
+from setpoint.simulate.timing import StepTimer
+
+
+def drafting_of(requirement: Requirement, config: ServingConfig) -> Drafting | None:
+    """What guesses in a forecast of ``config``, ``None`` for nothing. Raises ``HardwareError`` for an unknown draft model.
+
+    Without a stated acceptance nothing is taken to come true.
+    """
+    if config.speculation is SpeculationMode.OFF:
+        return None
+    allowed = requirement.speculation
+    shares = (0.0,) if allowed is None or allowed.acceptance is None else allowed.acceptance
+    acceptance = acceptance_of_shares(shares, LONGEST)
+    accepted = AcceptedDrafts(acceptance.profile, acceptance.drafted_share)
+    if config.draft_model is None:
+        return Drafting(accepted)
+    return Drafting(accepted, _passes(requirement.model.source, config.draft_model))
+
+
+@lru_cache(maxsize=16)
+def _passes(model: str, draft: str) -> StepTimer:
+    facts = model_facts(model)
+    target = Deployment(facts, accelerator(THIS_MACHINE), 1, "setpoint", facts.native_precision)
+    return pass_timer(draft_deployment(target, model_facts(draft)))
