@@ -51,6 +51,7 @@ def test_equal_tenants_do_not_hinder_each_other_for_long() -> None:
         room.asked(tenant, number / 10, 1.0)
         room.admitted(tenant, 1.0)
     assert min(room.of(SMALL, 10.0), room.of(LARGE, 10.0)) == 0.0
+    assert max(room.of(SMALL, 10.0), room.of(LARGE, 10.0)) < 0.1 * MOST, "being just ahead costs next to nothing"
 
 
 @given(

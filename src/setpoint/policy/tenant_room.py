@@ -2,11 +2,16 @@
 
 Offered and admitted work are followed by tenant, both forgotten with ``HALF_LIFE_S``. A tenant whose part of the admitted work
 is over an equal share, 1/n among the n that have asked in the last ``RECENT_S``, is judged with a part of every limit kept
-back: ``min(MOST, FACTOR x the others' part of the offered work)``, so that what others send finds places and short steps.
-Tenants within their share, and a tenant alone, are judged as if there were nobody else.
+back, so that what others send finds places and short steps:
 
-Defaults: half a life of 10 s; three times what the others send, at most 0.3. The newest 256 tenants are followed. When it is
-wrong: a tenant that sends in rare bursts is forgotten between them; the room kept for one that does not come is not sold.
+    min(MOST, FACTOR x the others' part of the offered work) x min(1, excess / FULL_EXCESS)
+
+its excess being its part of the admitted work less that equal share: tenants that send alike keep next to nothing for each
+other. Tenants within their share, and a tenant alone, are judged as if there were nobody else.
+
+Defaults: half a life of 10 s; eight times what the others send, at most 0.6, all of it from an excess of 0.25 on. What that
+buys and costs is in docs/contention.md. The newest 256 tenants are followed. When it is wrong: a tenant that sends in rare
+bursts is forgotten between them; the room kept for one that does not come is not sold.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ from collections import OrderedDict
 
 HALF_LIFE_S = 10.0
 RECENT_S = 10.0
-FACTOR = 3.0
-MOST = 0.3
+FACTOR = 8.0
+MOST = 0.6
+FULL_EXCESS = 0.25
 MOST_TENANTS = 256
 
 
@@ -73,4 +79,5 @@ class TenantRoom:
         own = recent[tenant]
         if own.admitted_s * len(recent) <= admitted_s or offered_s <= 0.0:
             return 0.0
-        return min(MOST, FACTOR * (1.0 - own.offered_s / offered_s))
+        excess = own.admitted_s / admitted_s - 1.0 / len(recent)
+        return min(MOST, FACTOR * (1.0 - own.offered_s / offered_s)) * min(1.0, excess / FULL_EXCESS)

@@ -1,0 +1,141 @@
+"""What room for other tenants buys and costs: two tenants on a virtual clock, by how much of its limits the large one leaves.
+
+    python benchmarks/contention/tenants_simulated.py
+
+Real policy and step loop, steps by a line with noise (a 135M model on two cores); the coding-assistant example, one tenant
+sending ``RATIO`` times as much as the other, then both alike. Deterministic. About two minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from setpoint.policy import tenant_room
+from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.modes import build_policy
+from setpoint.policy.views import RequestLimits
+from setpoint.report.files import machine_facts
+from setpoint.requirement import example_text, parse_requirement
+from setpoint.simulate.offered import limits_of, load_of_profile
+from setpoint.simulate.replay import Arrival, Outcome, World, replay
+from setpoint.simulate.sequences import Kind
+from setpoint.simulate.taught import taught_model
+from setpoint.simulate.timing import LineTimer, Overheads
+
+EXAMPLE = "coding-assistant"
+TIMER = LineTimer(base_s=0.0105, token_s=0.0003, sequence_s=0.0006, kv_token_s=1e-6, product_s=1e-8)
+NOISE, BETWEEN_S = 0.1, 0.0008
+KNEE_RPS, SMALL_SHARE, RATIO = 5.2, 0.15, 10.0
+SECONDS, WARM_S, DRAIN_S, SEEDS = 90.0, 10.0, 20.0, (1, 2, 3, 4)
+ROOMS = (0.0, 0.15, 0.3, 0.45, 0.6)
+CONFIG = ServingConfig(mode=BatchingMode.SETPOINT, max_running=32, token_budget=512)
+
+
+@dataclass
+class Seen:
+    """What one tenant saw after the warm-up, all seeds together."""
+
+    offered: int = 0
+    good: int = 0
+    ttft_s: list[float] = field(default_factory=list)
+
+    def add(self, outcome: Outcome, limits: RequestLimits) -> None:
+        """One request."""
+        self.offered += 1
+        if outcome.refused or not outcome.token_times_s:
+            return
+        ttft_s = outcome.token_times_s[0] - outcome.arrival.at_s
+        self.ttft_s.append(ttft_s)
+        gaps_s = np.diff(outcome.token_times_s)
+        late = limits.itl_s is not None and len(gaps_s) > 0 and float(np.mean(gaps_s > limits.itl_s)) > 0.01
+        self.good += not late and (limits.ttft_s is None or ttft_s <= limits.ttft_s)
+
+    def facts(self) -> dict[str, float]:
+        """As the result file has it."""
+        p50, p95 = np.quantile(self.ttft_s, (0.5, 0.95)).tolist()
+        return {"offered": self.offered, "admitted": len(self.ttft_s), "good": self.good, "ttft_p50_s": p50, "ttft_p95_s": p95}
+
+
+def arrivals(tenant: str, rate_rps: float, seed: int) -> tuple[list[Arrival], RequestLimits]:
+    """A tenant's requests."""
+    asked = parse_requirement(example_text(EXAMPLE), EXAMPLE)
+    profile = asked.profile.model_copy(update={"arrival": asked.profile.arrival.at_mean(rate_rps), "burst": None})
+    limits = limits_of(asked.slo)
+    load = load_of_profile(
+        profile, Kind(limits=limits), seed=seed, warmup_s=0.0, sustained_s=SECONDS, recovery_s=0.0, drain_s=DRAIN_S
+    )
+    columns = zip(load.sent_s.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(), strict=True)
+    rows = [
+        Arrival(f"{tenant}-{row}", at_s, prompt, output, output, limits=limits, tenant=tenant)
+        for row, (at_s, prompt, output) in enumerate(columns)
+    ]
+    return rows, limits
+
+
+def served(requests: list[Arrival], seed: int) -> list[Outcome]:
+    """All of them on one simulated server."""
+    dice = np.random.default_rng(seed)
+
+    def step_s(work: Any, _: float) -> float:
+        base_s, read_s, product_s = TIMER.affine(work.tokens, work.sequences)
+        seconds = base_s + read_s * work.kv_tokens_read + product_s * work.attention_products
+        return float(seconds * dice.lognormal(0.0, NOISE))
+
+    policy = build_policy(CONFIG, taught_model(TIMER, CONFIG, Overheads()))
+    world = World(step_s=step_s, blocks=1024, between_s=BETWEEN_S)
+    ordered = sorted(requests, key=lambda each: each.at_s)
+    return replay(ordered, policy, world, until_s=SECONDS + DRAIN_S).outcomes
+
+
+def measure(room: float, small_share: float, large_share: float) -> dict[str, Any]:
+    """One row: the small tenant alone and beside the large one, which leaves at most ``room`` of its limits."""
+    tenant_room.MOST = max(room, 1e-9)
+    seen = {"alone": Seen(), "beside": Seen(), "large": Seen()}
+    for seed in SEEDS:
+        small, limits = arrivals("small", small_share * KNEE_RPS, seed)
+        large, _ = arrivals("large", large_share * KNEE_RPS, seed + 1000)
+        for name, requests in (("alone", small), ("beside", small + large)):
+            for outcome in served(requests, seed):
+                if outcome.arrival.at_s >= WARM_S:
+                    seen[name if outcome.arrival.tenant == "small" else "large"].add(outcome, limits)
+    facts = {name: each.facts() for name, each in seen.items()}
+    return {"room": room, "ratio": facts["beside"]["ttft_p95_s"] / facts["alone"]["ttft_p95_s"], "tenants": facts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    results = Path(__file__).resolve().parent.parent / "results" / "contention_tenants_simulated.json"
+    parser.add_argument("--output", type=Path, default=results)
+    given = parser.parse_args()
+    kept = tenant_room.MOST
+    rows = []
+    for name, small, large in (("ten to one", SMALL_SHARE, RATIO * SMALL_SHARE), ("alike", 0.9, 0.9)):
+        for room in ROOMS if name == "ten to one" else (0.0, kept):
+            row = {"load": name} | measure(room, small, large)
+            rows.append(row)
+            beside, alone, other = row["tenants"]["beside"], row["tenants"]["alone"], row["tenants"]["large"]
+            print(
+                f"{name}, room {room:g}: TTFT P95 {alone['ttft_p95_s'] * 1e3:.0f} -> {beside['ttft_p95_s'] * 1e3:.0f} ms, "
+                f"{row['ratio']:.2f}x; good {beside['good']}/{beside['offered']} and {other['good']}/{other['offered']}",
+                flush=True,
+            )
+    document = {
+        "command": "python benchmarks/contention/tenants_simulated.py",
+        "simulated": True,
+        "machine": machine_facts(),
+        "seeds": len(SEEDS),
+        "rows": rows,
+    }
+    given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {given.output.name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
