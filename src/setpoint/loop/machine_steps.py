@@ -17,7 +17,7 @@ TURNS = 6
 # Runs of one decode shape in a row: as in a batch that decodes on, all but the first find their kernels set up.
 REPEATS = 3
 DECODES = (0, 1, 2, 4, 8, 16, 32, 64)
-PROMPTS = (0, 16, 64, 256, 512)
+PROMPTS = (0, 4, 16, 64, 256, 512)
 CONTEXTS = (64, 512, 1536)
 CACHE_TOKENS = 1 << 16
 LONGEST_S = 90.0
