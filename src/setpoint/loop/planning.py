@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from setpoint.loop.measure import MeasureOptions
 
 MOST_TRIES = 6
+LEAST_S = 1e-9
 
 
 def plan_for(
@@ -47,20 +48,25 @@ def plan_for(
             )
         except ValueError as error:
             raise BadInput(f"this load cannot be planned: {error}") from error
-    if options.requests is not None:
+    if options.requests is not None and _countable(requirement):
         schedule = _for_requests(requirement, schedule, options.requests, options.seed)
+        return _cut(plan_requests(requirement, schedule, seed=options.seed, make_prompt=make_prompt), options.requests)
     return plan_requests(requirement, schedule, seed=options.seed, make_prompt=make_prompt)
+
+
+def _countable(requirement: Requirement) -> bool:
+    """Not where the rate changes with the length of the phase, nor where requests follow each other."""
+    profile = requirement.profile
+    return profile.arrival.process in STATIONARY and all(shape.sessions is None for shape in profile.shapes)
 
 
 def _for_requests(requirement: Requirement, schedule: Schedule, requests: int, seed: int) -> Schedule:
     """The schedule whose sustained phase holds exactly so many requests.
 
-    The phase ends half way between the last of them and the one that is not sent any more. Where the rate changes with
-    the phase's length, and where requests follow each other, the number is only about right.
+    The phase ends half way between the last of them and the one that is not sent any more, ``LEAST_S`` after the last at least:
+    of what comes in the same instant the rest is cut off (``_cut``).
     """
     profile = requirement.profile
-    if profile.arrival.process not in STATIONARY or any(shape.sessions is not None for shape in profile.shapes):
-        return schedule
     calm = requirement.model_copy(update={"profile": profile.model_copy(update={"burst": None})})
     margin = 1.0 + 6.0 * profile.arrival.cv / np.sqrt(requests)
     for _ in range(MOST_TRIES):
@@ -68,10 +74,20 @@ def _for_requests(requirement: Requirement, schedule: Schedule, requests: int, s
         plan = plan_requests(calm, replace(schedule, sustained_s=length_s), seed=seed, make_prompt=_no_prompt)
         times_s = [request.intended_s for request in plan.requests if request.phase is Phase.SUSTAINED]
         if len(times_s) > requests:
-            end_s = (times_s[requests - 1] + times_s[requests]) / 2
+            end_s = max(times_s[requests - 1] + LEAST_S, (times_s[requests - 1] + times_s[requests]) / 2)
             return replace(schedule, sustained_s=end_s - schedule.warmup_s)
         margin *= 2.0
     return schedule
+
+
+def _cut(plan: LoadPlan, requests: int) -> LoadPlan:
+    """The plan without the sustained requests after so many; nothing follows another."""
+    places = [place for place, each in enumerate(plan.requests) if each.phase is Phase.SUSTAINED]
+    surplus = set(places[requests:])
+    if not surplus:
+        return plan
+    kept = [each for place, each in enumerate(plan.requests) if place not in surplus]
+    return replace(plan, requests=[replace(each, index=place) for place, each in enumerate(kept)])
 
 
 def _no_prompt(*, tokens: int, shared_prefix_tokens: int, seed: int, serial: int, blocks: Sequence[PromptBlock] = ()) -> Prompt:
