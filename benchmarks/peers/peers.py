@@ -43,6 +43,9 @@ from loads import (
 from loads import pile as put_pile
 from servers import BEST, DEFAULT, PRECISION, SWEPT, Flags, Programs, running
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "contention"))
+from script import named_rates
+
 from setpoint.report.machine import machine_facts
 from setpoint.workload.closed import plan_closed
 from setpoint.workload.prompt import Prompt
@@ -283,13 +286,8 @@ def options() -> argparse.Namespace:
 
 def read_knees(values: Iterable[str]) -> dict[str, float]:
     """``NAME=RATE`` of each example. Ends the script with one sentence if one cannot be read."""
-    found = {}
-    for value in values:
-        name, _, rate = value.partition("=")
-        try:
-            found[name] = float(rate)
-        except ValueError:
-            raise SystemExit(f"--knee: found {value!r}; write it as recommendation=10") from None
+    found = named_rates(values)
+    for name in found:
         if name not in REFERENCE_RPS:
             raise SystemExit(f"--knee: found {name!r}; allowed: {', '.join(REFERENCE_RPS)}")
     return found

@@ -304,17 +304,18 @@ def test_steps_without_readers_teach_no_margin() -> None:
         (inf, 2e-3, 16),
         (0.06, 0.3e-3, 16),  # 4.8 ms of 60: as configured
         (0.06, 2e-3, 3),  # a tenth of the gap
-        (0.06, 0.1, 1),
+        (0.06, 0.05, 1),
         (1.0, 2e-3, 16),
     ],
 )
 def test_on_a_slow_machine_the_least_prefill_leaves_most_of_the_gap(gap_s: float, token_s: float, floor: int) -> None:
-    assert prefill_floor(16, gap_s=gap_s, token_s=token_s, least_s=0.015) == floor
+    model = line(0.005, token_s, 1e-4)
+    assert prefill_floor(16, model, gap_s=gap_s, context_tokens=0.0) == floor
 
 
 def test_a_gap_that_no_step_keeps_does_not_hold_prompts_up() -> None:
     """Seen: with a limit of a millisecond prompts were computed token by token, and it was missed all the same."""
-    assert prefill_floor(16, gap_s=1e-3, token_s=2e-3, least_s=0.015) == 16
+    assert prefill_floor(16, line(0.015, 2e-3, 1e-4), gap_s=1e-3, context_tokens=0.0) == 16
 
 
 def reading(*, gap_s: float = 0.06) -> SystemView:

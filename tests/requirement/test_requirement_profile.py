@@ -16,6 +16,7 @@ from setpoint.requirement import (
     Sessions,
     UniformSeconds,
     UniformTokens,
+    example_text,
     parse_requirement,
     render_requirement,
 )
@@ -158,3 +159,13 @@ def test_the_mix_that_the_documentation_shows() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs/requirement.md").read_text(encoding="utf-8")
     shown = page.partition("```yml\n")[2].partition("```")[0]
     assert [part.name for part in parse_requirement(f"name: x\n{shown}", "req.yaml").profile.mix] == ["chat", "search"]
+
+
+def test_at_another_rate_a_burst_is_as_much_above_it_as_it_was() -> None:
+    profile = parse_requirement(example_text("coding-assistant"), "example").profile
+    lighter = profile.at_rate(profile.arrival.mean_rps / 4)
+    assert lighter.arrival.mean_rps == pytest.approx(profile.arrival.mean_rps / 4)
+    assert lighter.burst is not None
+    assert profile.burst is not None
+    assert lighter.burst.rate_rps == pytest.approx(profile.burst.rate_rps / 4)
+    assert lighter.burst.duration_s == profile.burst.duration_s

@@ -23,7 +23,7 @@ from setpoint.loop.schedule import Schedule
 from setpoint.loop.store.calibration import remember_quietly
 from setpoint.loop.tuning.history import History
 from setpoint.loop.tuning.keeping import Keeper
-from setpoint.loop.tuning.lighter import held_rate_rps
+from setpoint.loop.tuning.lighter import LEAST_SHARE, held_rate_rps
 from setpoint.loop.tuning.loop import Setup, run_loop
 from setpoint.loop.tuning.prior import prior_machine
 from setpoint.loop.tuning.serving import Server
@@ -35,8 +35,6 @@ from setpoint.report.choice import choose
 from setpoint.requirement import Requirement, load_requirement
 from setpoint.workload.plan import LoadPlan
 from setpoint.workload.prompts import TokenIdPrompts
-
-MEASURES_ACCEPTANCE = "setpoint profile-speculation measures it"
 
 LOADING_S = 6.0
 """Rough seconds to start, load and warm up one server, for the estimate that is printed."""
@@ -125,7 +123,8 @@ def _lighter(requirement: Requirement, history: History, options: TuneOptions) -
     config = history.latest[best.name][1].config
     rate_rps = held_rate_rps(requirement, config, machine, options.schedule, seed=options.seed)
     if rate_rps is None:
-        return f"By the forecast {best.name} would not hold under a lighter load either."
+        least_rps = LEAST_SHARE * requirement.profile.arrival.mean_rps
+        return f"By the forecast {best.name} would not hold under a lighter load either, down to {least_rps:.2g} requests/s."
     return f"By the forecast {best.name} would hold at up to {rate_rps:.2g} requests/s."
 
 
@@ -133,7 +132,7 @@ def _plan(requirement: Requirement, options: TuneOptions) -> LoadPlan:
     say(f"reading the model {requirement.model.source}")
     model = resolve_model(requirement.model.source, revision=requirement.model.revision, say=say)
     if requirement.speculation is not None and requirement.speculation.acceptance is None:
-        say(f"speculation is allowed but not tried: put its acceptance into the requirement ({MEASURES_ACCEPTANCE})")
+        say("speculation is not tried: put its acceptance into the requirement; setpoint profile-speculation measures it")
     plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=_prompts(model))
     require_room(plan, model.context_tokens)
     say(f"each measurement: the same {len(plan.requests)} requests over {plan.duration_s:.0f} s")

@@ -105,11 +105,8 @@ def offered_load(requirement: Requirement, job: Job) -> Load:
     the rate as in the requirement.
     """
     profile = requirement.profile
-    factor = job.rate_rps / profile.arrival.mean_rps
     burst = profile.burst if requirement.slo_burst.declared() else None
-    if burst is not None:
-        burst = burst.model_copy(update={"rate_rps": burst.rate_rps * factor})
-    profile = profile.model_copy(update={"arrival": profile.arrival.at_mean(job.rate_rps), "burst": burst})
+    profile = profile.model_copy(update={"burst": burst}).at_rate(job.rate_rps)
     sustained_s = job.requests / job.rate_rps
     if profile.arrival.pattern_s is not None:
         sustained_s = max(sustained_s, min(PATTERNS * profile.arrival.pattern_s, MOST_PATTERN_REQUESTS / job.rate_rps))

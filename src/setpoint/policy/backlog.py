@@ -61,19 +61,13 @@ def machine_of(
     decoding = running.prefill_tokens == 0
     context = _mean(running.context_tokens[decoding]) if decoding.any() else _mean(waiting.prefill_tokens)
     chunk_context = _mean(waiting.context_tokens + waiting.prefill_tokens / 2)
-    token_s = per_token + per_product * chunk_context
-    floor = prefill_floor(
-        limits.floor_tokens,
-        gap_s=tightest_gap_s(running, waiting),
-        token_s=token_s,
-        least_s=c0 + per_token + per_sequence,
-    )
+    gap_s = tightest_gap_s(running, waiting)
     return Machine(
         base_s=c0 + per_sequence + model.change_s,
-        token_s=token_s,
+        token_s=per_token + per_product * chunk_context,
         sequence_s=per_token + per_sequence + (per_read + per_product) * context,
         allowed_s=allowed_s * (1 - margin),
-        floor_tokens=floor,
+        floor_tokens=prefill_floor(limits.floor_tokens, model, gap_s=gap_s, context_tokens=chunk_context),
         budget_tokens=limits.token_budget,
     )
 

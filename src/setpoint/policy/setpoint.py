@@ -305,13 +305,8 @@ class SetpointPolicy:
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
         context_tokens, margin = chunk_context_tokens(step), self.step_margin.share
-        c0, per_token, per_sequence, _, per_product = self.model.coefficients
-        floor = prefill_floor(
-            self._limits.floor_tokens,
-            gap_s=tightest_gap_s(step.running, step.waiting),
-            token_s=per_token + per_product * context_tokens,
-            least_s=c0 + per_token + per_sequence,
-        )
+        gap_s = tightest_gap_s(step.running, step.waiting)
+        floor = prefill_floor(self._limits.floor_tokens, self.model, gap_s=gap_s, context_tokens=context_tokens)
         fits = prefill_budget(slack_s, decodes, self.model, context_tokens=context_tokens, margin=margin)
         budget = max(floor, min(most, fits))
         code = "floor" if fits < floor else "slack" if fits < most else "slack_ample"

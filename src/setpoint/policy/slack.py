@@ -62,13 +62,15 @@ def chunk_context_tokens(step: StepView) -> float:
     return float((step.waiting.context_tokens + step.waiting.prefill_tokens / 2).mean()) if len(step.waiting) else 0.0
 
 
-def prefill_floor(configured_tokens: int, *, gap_s: float, token_s: float, least_s: float = 0.0) -> int:
-    """The least prefill of a step that has any: at least 1; ``gap_s`` (``inf`` for none): the tightest limit between tokens.
+def prefill_floor(configured_tokens: int, model: StepTimeModel, *, gap_s: float, context_tokens: float) -> int:
+    """The least prefill of a step that has any, at least 1. ``gap_s`` (``inf`` for none): the tightest limit between tokens.
 
-    ``least_s``: seconds of a step of one decode. A gap that not even that keeps is lost whatever the floor is.
+    A gap that not even a step of one decode keeps is lost whatever the floor is. ``context_tokens``: as ``prefill_budget``.
     """
-    if isinf(gap_s) or least_s >= gap_s:
+    c0, per_token, per_sequence, _, per_product = model.coefficients
+    if isinf(gap_s) or c0 + per_token + per_sequence >= gap_s:
         return configured_tokens
+    token_s = per_token + per_product * context_tokens
     return max(1, min(configured_tokens, int(FLOOR_SHARE * gap_s / max(token_s, 1e-9))))
 
 

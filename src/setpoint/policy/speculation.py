@@ -104,19 +104,17 @@ class SpeculationController:
         plain_s = float(self._plain_s(step))
         longest_s = self._longest_s(step, plain_s)
         least_gain = STAY_GAIN if self._on else ON_GAIN
-        hoped = self._choices(step, drafts, within * survival)
-        count, gain = _best(hoped, len(running), plain_s, longest_s)
-        lengths = _lengths(hoped.rows[:count], running.ids)
-        if gain >= least_gain:  # hindsight only ever lowers it
-            choices = self._choices(step, drafts, self.hindsight.share(len(running)) * within * survival)
-            count, gain = _best(choices, len(running), plain_s, longest_s)
-            if count and gain >= least_gain:
-                self._on = True
-                lengths = _lengths(choices.rows[:count], running.ids)
-                self._expect(running.ids, survival, lengths)
-                return Drafts(lengths, gain, "pays")
+        choices = self._choices(step, drafts, within * survival)
+        share = self.hindsight.share(len(running))
+        count, gain = _best(choices, len(running), plain_s, longest_s, share)
+        if count and gain >= least_gain:
+            self._on = True
+            lengths = _lengths(choices.rows[:count], running.ids)
+            self._expect(running.ids, survival, lengths)
+            return Drafts(lengths, gain, "pays")
         self._on = False
-        self._expect(running.ids, survival, lengths)
+        hoped, _ = _best(choices, len(running), plain_s, longest_s)
+        self._expect(running.ids, survival, _lengths(choices.rows[:hoped], running.ids))
         if drafts.foretells:  # what a probe would show is known already
             return Drafts(NO_DRAFTS, 1.0, "no_gain")
         return self._probe(step, drafts, within, plain_s)
@@ -215,12 +213,16 @@ class SpeculationController:
         return Drafts({int(step.running.ids[row]): length}, gain, "probe")
 
 
-def _best(choices: Choices, sequences: int, plain_s: float, longest_s: float) -> tuple[int, float]:
-    """How many of the choices to take (0: none is better than none), and their rate over that without drafts."""
+def _best(choices: Choices, sequences: int, plain_s: float, longest_s: float, share: float = 1.0) -> tuple[int, float]:
+    """How many of the choices to take (0: none is better than none), and their rate over that without drafts.
+
+    ``share``: what the draft tokens are worth, of what is expected of them.
+    """
     allowed = choices.step_s <= longest_s
     if not len(choices.rows) or not allowed.any():
         return 0, 1.0
-    rates = np.where(allowed, choices.tokens / choices.seconds, 0.0)
+    tokens = sequences + share * (choices.tokens - sequences)
+    rates = np.where(allowed, tokens / choices.seconds, 0.0)
     best = int(np.argmax(rates))
     gain = float(rates[best]) * plain_s / sequences
     return (best + 1, gain) if gain > 1.0 else (0, 1.0)

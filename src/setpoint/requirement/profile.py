@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 from pydantic import Field
 
@@ -72,6 +73,13 @@ class RequestProfile(RequestShape):
             return self.mix
         own = {name: getattr(self, name) for name in RequestShape.model_fields}
         return (MixPart.model_construct(name="", weight=1.0, **own),)
+
+    def at_rate(self, rate_rps: float) -> Self:
+        """The same requests at a mean of ``rate_rps``, a burst being as much above it as it was."""
+        burst = self.burst
+        if burst is not None:
+            burst = burst.model_copy(update={"rate_rps": burst.rate_rps * rate_rps / self.arrival.mean_rps})
+        return self.model_copy(update={"arrival": self.arrival.at_mean(rate_rps), "burst": burst})
 
     @property
     def most_output_tokens(self) -> int:

@@ -1,7 +1,8 @@
 """The lighter load under which a configuration would hold what it missed, by the forecast: which way a user may give way.
 
 The rate is halved between the highest that held and the lowest that did not, ``HALVINGS`` times, bursts in proportion; each is
-forecast in the world where steps are as predicted. When it is wrong: where a lighter load does not make things better.
+forecast in the world where steps are as predicted. What would hold under ``LEAST_SHARE`` of the rate is not found. When it is
+wrong: where a lighter load does not make things better.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from setpoint.policy.configuration import ServingConfig
 from setpoint.requirement import Requirement
 
 HALVINGS: Final = 5
+LEAST_SHARE: Final = 0.5**HALVINGS
 
 
 def held_rate_rps(
@@ -37,8 +39,4 @@ def held_rate_rps(
 def at_share(requirement: Requirement, share: float) -> Requirement:
     """The same at ``share`` of its rate, bursts too."""
     profile = requirement.profile
-    burst = profile.burst
-    if burst is not None:
-        burst = burst.model_copy(update={"rate_rps": burst.rate_rps * share})
-    arrival = profile.arrival.at_mean(profile.arrival.mean_rps * share)
-    return requirement.model_copy(update={"profile": profile.model_copy(update={"arrival": arrival, "burst": burst})})
+    return requirement.model_copy(update={"profile": profile.at_rate(profile.arrival.mean_rps * share)})
