@@ -13,7 +13,8 @@ import asyncio
 from typing import Any
 
 import numpy as np
-from driving import CONFIGS, Load, Run, put, put_closed, requirement_of, serving
+from driving import CONFIGS, Load, Run, put, put_closed, serving
+from examples import requirement_of
 from figures import client_account, load_figures, rows_of
 from script import Criterion, Script
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from driving import CONFIGS, Load, put, requirement_of, serving
+from driving import CONFIGS, Load, put, serving
+from examples import requirement_of
 from figures import Rows, client_account, latencies, load_figures, quantile, rows_of
 from script import Criterion, Script
 

@@ -14,9 +14,10 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar
+
+from examples import requirement_file, requirement_of
 
 from setpoint.engine.models import demo_file
 from setpoint.loop.own_server import on_own_server
@@ -29,7 +30,6 @@ from setpoint.measure.result import LoadResult
 from setpoint.measure.target import Target
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Phase
-from setpoint.requirement import Requirement, load_requirement
 from setpoint.requirement.arrival import Burst
 from setpoint.requirement.tokens import ConstantTokens
 from setpoint.workload.closed import plan_closed
@@ -91,15 +91,9 @@ class Load:
         )
 
 
-def requirement_of(example: str) -> Requirement:
-    """The shipped requirement of this name."""
-    with as_file(files("setpoint") / "examples" / f"{example}.yaml") as file:
-        return load_requirement(file)
-
-
 def serving(example: str, config: ServingConfig, work: Callable[[Target], Awaitable[Result]]) -> Result:
     """What ``work`` comes to on a server of the example under ``config``."""
-    with as_file(files("setpoint") / "examples" / f"{example}.yaml") as file:
+    with requirement_file(example) as file:
         return run(on_own_server(str(file), config, work, log=None))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from driving import Run, requirement_of
+from driving import Run
+from examples import requirement_of
 
 from setpoint.measure.result import LoadResult, validity
 from setpoint.record import RequestClass

@@ -12,9 +12,10 @@ from __future__ import annotations
 from math import exp, log
 from typing import Any
 
-from driving import CONFIGS, Load, put, requirement_of, serving
+from driving import CONFIGS, Load, put, serving
+from examples import requirement_of, stretch
 from figures import client_account, load_figures, rows_of
-from script import Script
+from script import Script, longer
 
 from setpoint.measure.target import Target
 
@@ -58,7 +59,7 @@ def main() -> None:
     script = Script("knee", __doc__ or "", knee=False)
     given = script.options()
     most = 3 if given.quick else MOST_LOADS
-    seconds = {name: 5.0 if given.quick else each for name, each in SECONDS.items()}
+    seconds = {name: 5.0 if given.quick else longer(each) for name, each in SECONDS.items()}
     script.announce([each + 6.0 for each in seconds.values() for _ in range(most)], servers=2)
     examples: dict[str, Any] = {}
     for example in SECONDS:
@@ -66,7 +67,7 @@ def main() -> None:
 
         async def search(target: Target, example: str = example, least: float = least) -> list[dict[str, Any]]:
             probes: list[dict[str, Any]] = []
-            rate_rps = FIRST_RPS[example]
+            rate_rps = FIRST_RPS[example] / stretch()
             await probe(target, example, rate_rps / 2, seconds[example], given.seed + 100)  # the server learns its machine
             script.done(f"{example}: the server has learned from {rate_rps / 2:g}/s")
             while len(probes) < most - 1:

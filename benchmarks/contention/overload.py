@@ -14,9 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from driving import CONFIGS, UNBOUNDED, Load, Run, llama_server, put, requirement_of, serving
+from driving import CONFIGS, UNBOUNDED, Load, Run, llama_server, put, serving
+from examples import requirement_of
 from figures import client_account, load_figures, rows_of
-from script import Criterion, Script, named_rates
+from script import Criterion, Script, longer, named_rates
 
 from setpoint.measure.event_loop import run as run_coroutine
 from setpoint.measure.target import Target
@@ -50,7 +51,7 @@ class Overload:
             factor: Load(
                 example,
                 factor * knee_rps,
-                QUICK_S if quick else SECONDS[example],
+                QUICK_S if quick else longer(SECONDS[example]),
                 warmup_s=1.0 if quick else 3.0,
                 drain_s=2.0 if quick else 4.0,
                 seed=script.given.seed + factor,

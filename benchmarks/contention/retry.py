@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 import numpy as np
-from driving import CONFIGS, Load, put, requirement_of, serving
+from driving import CONFIGS, Load, put, serving
+from examples import requirement_of
 from figures import load_figures, rows_of
 from script import Criterion, Script
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from examples import stretch, stretch_limits
 
 from setpoint.report.files import machine_facts
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
-KNEES = RESULTS / "contention_knee.json"
 START_S = 8.0
 
 
@@ -57,6 +57,16 @@ def plain(value: Any) -> Any:
     return finite(value) if isinstance(value, float) else value
 
 
+def result_file(name: str) -> Path:
+    """Where the result of a script is kept; what was found with stretched limits is a result of its own."""
+    return RESULTS / f"contention_{name}{'' if stretch() == 1.0 else '_stretched'}.json"
+
+
+def longer(seconds: float) -> float:
+    """How long a load lasts: under stretched limits up to twice as long, for its rate is lower and its samples are fewer."""
+    return seconds * min(2.0, max(1.0, stretch()))
+
+
 class Script:
     """One script: its options, what it said, what it found.
 
@@ -68,7 +78,10 @@ class Script:
         self.parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.parser.add_argument("--quick", action="store_true", help="a smoke test of about a minute; says nothing")
         self.parser.add_argument(
-            "--output", type=Path, help=f"result file (default {KNEES.parent.name}/contention_{name}.json)"
+            "--output", type=Path, help=f"result file (default {RESULTS.name}/contention_{name}.json, or _NAME_stretched)"
+        )
+        self.parser.add_argument(
+            "--stretch", type=float, default=1.0, help="latency limits of the example times this (default 1)"
         )
         self.parser.add_argument("--seed", type=int, default=1, help="of the first load; each load takes another")
         if example is not None:
@@ -82,6 +95,7 @@ class Script:
     def options(self) -> argparse.Namespace:
         """Parse the command line; look how busy the machine is before anything starts."""
         self.given = self.parser.parse_args()
+        stretch_limits(self.given.stretch)
         self.cpu_percent_before = psutil.cpu_percent(2)
         return self.given
 
@@ -89,9 +103,10 @@ class Script:
         """The knee given, or the one ``knee.py`` kept. Ends the script with one sentence where there is none."""
         if getattr(self.given, "knee", None) is not None:
             return float(self.given.knee)
-        if not KNEES.is_file():
-            raise SystemExit(f"--knee: not given and there is no {KNEES.name}; run knee.py first, or give requests/s")
-        return float(json.loads(KNEES.read_text(encoding="utf-8"))["examples"][example]["knee_rps"])
+        kept = result_file("knee")
+        if not kept.is_file():
+            raise SystemExit(f"--knee: not given and there is no {kept.name}; run knee.py first, or give requests/s")
+        return float(json.loads(kept.read_text(encoding="utf-8"))["examples"][example]["knee_rps"])
 
     def announce(self, lengths_s: Sequence[float], *, servers: int = 1) -> None:
         """Say how long it will take at most."""
@@ -118,11 +133,12 @@ class Script:
             "machine": machine_facts(),
             "cpu_percent_before": self.cpu_percent_before,
             "quick": self.given.quick,
+            "stretch": stretch(),
             "wall_s": time.monotonic() - self._began_s,
             "criteria": [each.facts() for each in criteria],
             **plain(facts),
         }
-        output = self.given.output or (None if self.given.quick else RESULTS / f"contention_{self.name}.json")
+        output = self.given.output or (None if self.given.quick else result_file(self.name))
         if output is not None:
             output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             self._say(f"written: {output}")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 from burst import tail_s
-from driving import CONFIGS, Load, Run, put, requirement_of, serving
+from driving import CONFIGS, Load, Run, put, serving
+from examples import requirement_of
 from figures import client_account, load_figures, rows_of, windows
 from script import Criterion, Script
 

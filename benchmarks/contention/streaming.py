@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from driving import CONFIGS, Load, Run, put, requirement_of, serving
+from driving import CONFIGS, Load, Run, put, serving
+from examples import requirement_of
 from figures import client_account, load_figures, rows_of
 from script import IMAGES, Criterion, Script
 
