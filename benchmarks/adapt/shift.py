@@ -9,7 +9,7 @@
 Requests are counted by their client (``setpoint measure``), of those offered. The start is what a grid of first-come batches
 gives for the first traffic. ``setpoint`` mode sizes prompts by slack and needs no change for either profile: with it at the
 start there is nothing to recover from, so here only ``continuous`` may be served, before the shift and after it (``--modes``
-widens that).
+widens that). On a slower machine limits can be stretched and the rate lowered, in every part alike: ``--stretch 4 --rate 0.8``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,38 @@ import numpy as np
 import pyarrow.parquet as pq
 
 RESULTS = Path(__file__).parents[1] / "results"
-RATE_RPS, SHIFT_S, LENGTH_S, SEED = 2.0, 180.0, 360.0, 7
+SHIFT_S, LENGTH_S, SEED = 180.0, 360.0, 7
 CHAT, READING, SPREAD = (48, 120), (400, 16), 0.3
 RECOVERED_S = 60.0
 TAIL_S = 10.0
 STATIONARY_S, BEST_S = 300.0, 75.0
 BAR = 0.95
 BIN_S = 20.0
-REQUIREMENT = """name: shift
+TTFT_S, ITL_S = 1.5, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """How much is asked: requests a second, and the limits of the requirement in those of a machine with AMX."""
+
+    rate_rps: float
+    stretch: float
+
+    @property
+    def requirement(self) -> str:
+        """As YAML."""
+        return f"""name: shift
 model: smollm2-135m
 profile:
-  prompt_tokens: 48
-  output_tokens: 120
-  arrival: {rate: 2/s}
+  prompt_tokens: {CHAT[0]}
+  output_tokens: {CHAT[1]}
+  arrival: {{rate: {self.rate_rps:g}/s}}
 slo:
-  ttft: {p95: 1500ms}
-  itl: {p95: 100ms}
+  ttft: {{p95: {1e3 * TTFT_S * self.stretch:g}ms}}
+  itl: {{p95: {1e3 * ITL_S * self.stretch:g}ms}}
 """
+
+
 START = {"mode": "continuous", "max_running": 16, "token_budget": 512}
 SET = (
     START,
@@ -57,13 +73,13 @@ SET = (
 )
 
 
-def trace(file: Path, *, from_s: float = 0.0, until_s: float = LENGTH_S, shift_s: float = SHIFT_S) -> None:
+def trace(file: Path, rate_rps: float, *, from_s: float = 0.0, until_s: float = LENGTH_S, shift_s: float = SHIFT_S) -> None:
     """Poisson arrivals at one rate, lengths log-normal around the profile of the moment; the same requests for every part."""
     dice = np.random.default_rng(SEED)
     base, at_s = datetime(2026, 1, 1, tzinfo=UTC), 0.0
     lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
     while True:
-        at_s += float(dice.exponential(1 / RATE_RPS))
+        at_s += float(dice.exponential(1 / rate_rps))
         factors = dice.lognormal(-(SPREAD**2) / 2, SPREAD, 2)
         if at_s >= until_s:
             break
@@ -79,10 +95,10 @@ def profile(at_s: float, shift_s: float) -> tuple[int, int]:
 
 
 @contextmanager
-def server(folder: Path, config: dict[str, Any], *options: str) -> Iterator[str]:
+def server(folder: Path, case: Case, config: dict[str, Any], *options: str) -> Iterator[str]:
     """``setpoint serve`` in a process of its own; gives its URL. It ends with this program, however that ends."""
     needed = folder / "shift.yaml"
-    needed.write_text(REQUIREMENT)
+    needed.write_text(case.requirement)
     command = [sys.executable, "-m", "setpoint", "serve", str(needed), "--port", "0", "--until-stdin-closes"]
     with (folder / "serve.log").open("ab") as log:
         process = subprocess.Popen(
@@ -104,10 +120,10 @@ def server(folder: Path, config: dict[str, Any], *options: str) -> Iterator[str]
             process.wait(60)
 
 
-def measured(folder: Path, url: str, name: str, length_s: float, **times: float) -> tuple[np.ndarray, np.ndarray]:
+def measured(folder: Path, case: Case, url: str, name: str, length_s: float, **times: float) -> tuple[np.ndarray, np.ndarray]:
     """Intended sends from the start of the load, and whether each request was ok."""
     file = folder / f"{name}.csv"
-    trace(file, **times)
+    trace(file, case.rate_rps, **times)
     run = folder / name
     command = [
         sys.executable,
@@ -150,26 +166,26 @@ def account(url: str) -> dict[str, Any]:
     return state
 
 
-def run(folder: Path, part: str, modes: str) -> dict[str, Any]:
+def run(folder: Path, case: Case, part: str, modes: str) -> dict[str, Any]:
     """One part of the benchmark."""
     adapt = ("--adapt", "--adapt-modes", modes, "--adapt-log", str(folder / "adapt.jsonl"))
     if part == "best":
         found: list[dict[str, Any]] = []
         for config in SET:
-            with server(folder, config) as url:
+            with server(folder, case, config) as url:
                 name = f"best-{len(found)}"
                 at_s, good = measured(
-                    folder, url, name, BEST_S, from_s=SHIFT_S + RECOVERED_S, until_s=SHIFT_S + RECOVERED_S + BEST_S
+                    folder, case, url, name, BEST_S, from_s=SHIFT_S + RECOVERED_S, until_s=SHIFT_S + RECOVERED_S + BEST_S
                 )
             found.append({"config": config, "good": share(at_s, good, 0.0, BEST_S - TAIL_S), "requests": len(at_s)})
         return {"set": found}
     if part == "stationary":
-        with server(folder, START, *adapt) as url:
-            at_s, good = measured(folder, url, part, STATIONARY_S, until_s=STATIONARY_S, shift_s=1e9)
+        with server(folder, case, START, *adapt) as url:
+            at_s, good = measured(folder, case, url, part, STATIONARY_S, until_s=STATIONARY_S, shift_s=1e9)
             state = account(url)
         return {"good": float(good.mean()), "requests": len(at_s), "bins": bins(at_s, good, STATIONARY_S), "loop": state}
-    with server(folder, START, *(adapt if part == "adaptive" else ())) as url:
-        at_s, good = measured(folder, url, part, LENGTH_S)
+    with server(folder, case, START, *(adapt if part == "adaptive" else ())) as url:
+        at_s, good = measured(folder, case, url, part, LENGTH_S)
         state = account(url) if part == "adaptive" else {}
     return {
         "before": share(at_s, good, 0.0, SHIFT_S),
@@ -207,14 +223,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("part", choices=("adaptive", "static", "best", "stationary", "report"))
     options.add_argument("--modes", default="continuous", help="modes that may be served")
+    options.add_argument("--rate", type=float, default=2.0, help="requests a second (default 2)")
+    options.add_argument("--stretch", type=float, default=1.0, help="limits of the requirement times this (default 1)")
     options.add_argument("--output", type=Path, default=RESULTS / "adapt_shift.json")
     given = options.parse_args()
     results: dict[str, Any] = json.loads(given.output.read_text()) if given.output.exists() else {}
     if given.part == "report":
         sys.exit(report(results))
     with tempfile.TemporaryDirectory() as folder:
-        results[given.part] = run(Path(folder), given.part, given.modes)
-    results["cores"] = os.cpu_count()
+        results[given.part] = run(Path(folder), Case(given.rate, given.stretch), given.part, given.modes)
+    results |= {"cores": os.cpu_count(), "rate_rps": given.rate, "stretch": given.stretch}
     given.output.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps({name: value for name, value in results[given.part].items() if name != "loop"}))
 

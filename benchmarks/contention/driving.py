@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from examples import requirement_file, requirement_of
+from examples import longest_answer_s, requirement_file, requirement_of
 
 from setpoint.engine.models import demo_file
 from setpoint.loop.own_server import on_own_server
@@ -53,14 +53,15 @@ class Load:
     """What is put on a server: an example's requests at a rate, with or without bursts.
 
     burst_rps: rate of each of ``bursts`` bursts of ``burst_s`` seconds, each followed by ``recovery_s`` at ``rate_rps``.
-    changes: fields of the profile that differ from the example's.
+    changes: fields of the profile that differ from the example's. drain_s: how long answers may still come after the last send;
+    ``None``: as long as one may be in time.
     """
 
     example: str
     rate_rps: float
     sustained_s: float
     warmup_s: float = 3.0
-    drain_s: float = 6.0
+    drain_s: float | None = None
     seed: int = 1
     burst_rps: float = 0.0
     bursts: int = 0
@@ -70,9 +71,14 @@ class Load:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def drained_s(self) -> float:
+        """How long answers may still come."""
+        return longest_answer_s(self.example) + 1.0 if self.drain_s is None else self.drain_s
+
+    @property
     def length_s(self) -> float:
         """The longest it can take."""
-        return self.warmup_s + self.sustained_s + self.bursts * (self.burst_s + self.recovery_s) + self.drain_s
+        return self.warmup_s + self.sustained_s + self.bursts * (self.burst_s + self.recovery_s) + self.drained_s
 
     def plan(self, make_prompt: PromptMaker) -> LoadPlan:
         """Every request of it."""
@@ -111,7 +117,7 @@ async def put(target: Target, load: Load, *, headers: Mapping[str, str] | None =
     found = await discover(target)
     options = LoadOptions(
         streaming=bool(load.changes.get("streaming", requirement_of(load.example).profile.streaming)),
-        drain_s=load.drain_s,
+        drain_s=load.drained_s,
         retries=load.retries,
         slos=requirement_of(load.example).slo,
     )

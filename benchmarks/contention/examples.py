@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from setpoint.requirement import Requirement, example_text, parse_requirement
+from setpoint.requirement import LatencyMetric, Requirement, example_text, parse_requirement
 
 # A quantity of time as the examples write it inside a map of limits: p95: 500ms.
 LIMIT = re.compile(r"(\bp\d+(?:\.\d+)?:\s*)(\d+(?:\.\d+)?)(ms|s)\b")
@@ -51,6 +51,19 @@ def requirement_of(example: str) -> Requirement:
 @cache
 def _read(example: str, factor: float) -> Requirement:
     return parse_requirement(stretched(example_text(example), factor), example)
+
+
+def longest_answer_s(example: str) -> float:
+    """From its sending to the end of the longest answer, each moment at its limit: until then an answer may be in time."""
+    asked = requirement_of(example)
+    end_s, first_s, gap_s = (asked.slo.limit_s(each) for each in (LatencyMetric.E2E, LatencyMetric.TTFT, LatencyMetric.ITL))
+    if end_s is not None:
+        return end_s
+    assert first_s is not None
+    assert gap_s is not None
+    most = asked.profile.output_tokens.max
+    assert most is not None
+    return first_s + (most - 1) * gap_s
 
 
 @contextmanager

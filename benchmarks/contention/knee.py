@@ -27,7 +27,7 @@ FIRST_RPS = {"recommendation": 16.0, "coding-assistant": 5.0}
 
 async def probe(target: Target, example: str, rate_rps: float, seconds: float, seed: int) -> dict[str, Any]:
     """One load and its figures."""
-    run = await put(target, Load(example, rate_rps, seconds, warmup_s=2.0, drain_s=4.0, seed=seed))
+    run = await put(target, Load(example, rate_rps, seconds, warmup_s=2.0, seed=seed))
     rows = rows_of(run)
     slos = requirement_of(example).slo
     figures = load_figures(rows.where(rows.phase == "sustained"), seconds, slos)

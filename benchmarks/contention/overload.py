@@ -53,7 +53,7 @@ class Overload:
                 factor * knee_rps,
                 QUICK_S if quick else longer(SECONDS[example]),
                 warmup_s=1.0 if quick else 3.0,
-                drain_s=2.0 if quick else 4.0,
+                drain_s=2.0 if quick else None,
                 seed=script.given.seed + factor,
             )
             for factor in (FACTORS[::2] if quick else FACTORS)
@@ -151,7 +151,7 @@ def main() -> None:
     for part in parts.values():
         part.run()
     criteria = [each for name, part in parts.items() for each in criteria_of(name, part.sides["setpoint"])]
-    script.keep(criteria, {"examples": {name: part.sides for name, part in parts.items()}})
+    script.keep(criteria, {"examples": {name: part.sides for name, part in parts.items()}}, joined=given.only is not None)
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ class Script:
         passed_s = time.monotonic() - self._began_s
         self._say(f"[{self._done}/{len(self._parts)}, {passed_s:.0f} of {self.longest_s:.0f} s] {words}")
 
-    def keep(self, criteria: Sequence[Criterion], facts: dict[str, Any]) -> None:
-        """Print what holds, write the result file."""
+    def keep(self, criteria: Sequence[Criterion], facts: dict[str, Any], *, joined: bool = False) -> None:
+        """Print what holds, write the result file. ``joined``: examples that were not run now stay in it as they were."""
         for each in criteria:
             word = "at most" if each.sense == "at_most" else "at least"
             verdict = "holds" if each.holds else "DOES NOT HOLD"
@@ -139,12 +139,29 @@ class Script:
             **plain(facts),
         }
         output = self.given.output or (None if self.given.quick else result_file(self.name))
+        if output is not None and joined and output.is_file():
+            document = _joined(json.loads(output.read_text(encoding="utf-8")), document)
         if output is not None:
             output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             self._say(f"written: {output}")
 
     def _say(self, words: str) -> None:
         print(words, file=sys.stderr, flush=True)
+
+
+def _joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """``now`` with the examples of ``before`` that it lacks, their criteria first."""
+    kept = {name: each for name, each in before["examples"].items() if name not in now["examples"]}
+    criteria = [each for each in before["criteria"] if any(each["name"].startswith(name) for name in kept)]
+    command = f"{before['command']}; {now['command']}" if kept else now["command"]
+    seconds = before["wall_s"] + now["wall_s"] if kept else now["wall_s"]
+    return {
+        **now,
+        "command": command,
+        "wall_s": seconds,
+        "criteria": criteria + now["criteria"],
+        "examples": kept | now["examples"],
+    }
 
 
 def _short(value: float | None) -> str:

@@ -74,7 +74,7 @@ def main() -> None:
     knee_rps = script.knee_rps(given.example)
     seconds, warm_s = (45.0, 10.0) if given.quick else (SOAK_S, WARM_S)
     window_s = 1.0 if given.quick else WINDOW_S
-    load = Load(given.example, SHARE * knee_rps, seconds, warmup_s=5.0, drain_s=4.0, seed=given.seed)
+    load = Load(given.example, SHARE * knee_rps, seconds, warmup_s=5.0, seed=given.seed)
     script.announce([load.length_s])
 
     async def work(target: Target) -> tuple[Run, list[tuple[float, int]]]:

@@ -49,7 +49,7 @@ def main() -> None:
     given = script.options()
     knee_rps = script.knee_rps(given.example)
     seconds = 8.0 if given.quick else SECONDS
-    loads = [Load(given.example, f * knee_rps, seconds, drain_s=4.0, seed=given.seed + n) for n, f in enumerate(FACTORS)]
+    loads = [Load(given.example, f * knee_rps, seconds, seed=given.seed + n) for n, f in enumerate(FACTORS)]
     script.announce([load.length_s for load in loads])
 
     async def work(target: Target) -> list[Run]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from driving import CONFIGS, Load, Run, put, serving
-from examples import requirement_of
+from examples import longest_answer_s, requirement_of
 from figures import client_account, load_figures, rows_of
 from script import IMAGES, Criterion, Script
 
@@ -21,23 +21,11 @@ from setpoint.measure.target import Target
 from setpoint.report.charts.picture import Series, Strip, write_picture
 from setpoint.requirement import LatencyMetric, Slos
 from setpoint.requirement.slos import LatencySlo
-from setpoint.requirement.tokens import LognormalTokens
 from setpoint.statistics import FloatArray
 
 EXAMPLE = "coding-assistant"
 FACTOR, SECONDS, ROUNDS = 1.5, 36.0, 1
 SHOWN_S = 10.0
-
-
-def whole_limit_s() -> float:
-    """The moment by which the longest answer would have ended, had each token come at its limit."""
-    slos = requirement_of(EXAMPLE).slo
-    first_s, gap_s = slos.limit_s(LatencyMetric.TTFT), slos.limit_s(LatencyMetric.ITL)
-    assert first_s is not None
-    assert gap_s is not None
-    tokens = requirement_of(EXAMPLE).profile.output_tokens
-    assert isinstance(tokens, LognormalTokens)
-    return first_s + (tokens.max - 1) * gap_s
 
 
 def steps_of(run: Run) -> dict[str, FloatArray]:
@@ -74,8 +62,8 @@ def main() -> None:
     given = script.options()
     knee_rps = script.knee_rps(EXAMPLE)
     seconds, rounds = (8.0, 1) if given.quick else (SECONDS, ROUNDS)
-    limit_s = whole_limit_s()
-    load = Load(EXAMPLE, FACTOR * knee_rps, seconds, warmup_s=5.0, drain_s=5.0)
+    limit_s = longest_answer_s(EXAMPLE)
+    load = Load(EXAMPLE, FACTOR * knee_rps, seconds, warmup_s=5.0)
     script.announce([load.length_s] * 2 * rounds, servers=2 * rounds)
     runs: dict[bool, list[Run]] = {True: [], False: []}
     headers = {"x-slo-e2e-ms": f"{1e3 * limit_s:.0f}"}
@@ -83,9 +71,7 @@ def main() -> None:
         for streamed in (True, False) if number % 2 == 0 else (False, True):
 
             async def work(target: Target, streamed: bool = streamed, seed: int = given.seed + number) -> Run:
-                changed = Load(
-                    EXAMPLE, load.rate_rps, seconds, warmup_s=5.0, drain_s=5.0, seed=seed, changes={"streaming": streamed}
-                )
+                changed = Load(EXAMPLE, load.rate_rps, seconds, warmup_s=5.0, seed=seed, changes={"streaming": streamed})
                 return await put(target, changed, headers=headers)
 
             runs[streamed].append(serving(EXAMPLE, CONFIGS[EXAMPLE], work))

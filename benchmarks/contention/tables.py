@@ -169,6 +169,25 @@ def tenants(document: Document) -> str:
     return table(["tenant", "offered", "admitted", "TTFT P50", "TTFT P95"], rows)
 
 
+def tenants_simulated(document: Document) -> str:
+    """What it buys and costs, by machine and load."""
+    rows = []
+    for each in document["rows"]:
+        beside, large = each["tenants"]["beside"], each["tenants"]["large"]
+        rows.append(
+            [
+                each["machine"],
+                each["load"],
+                "any" if each["isolation"] > 100 else f"{number(each['isolation'])}x",
+                f"{each['ratio']:.2f}x",
+                f"{beside['good']} of {beside['offered']}",
+                f"{large['good']} of {large['offered']}",
+            ]
+        )
+    head = ["machine", "tenants", "others may wait", "TTFT P95 of the small one, of its value alone", "its good requests"]
+    return table([*head, "the large one's"], rows)
+
+
 def batch_beside(document: Document) -> str:
     """Every round."""
     rows = [
@@ -212,6 +231,7 @@ TABLES: dict[str, Callable[[Document], str]] = {
     "streaming": streaming,
     "kv_pressure": kv_pressure,
     "tenants": tenants,
+    "tenants_simulated": tenants_simulated,
     "batch_beside": batch_beside,
 }
 
@@ -222,10 +242,13 @@ def section(name: str) -> str:
     if not file.is_file():
         return "Not measured yet.\n"
     document: Document = json.loads(file.read_text(encoding="utf-8"))
+    shown = TABLES[name.removesuffix("_stretched")](document)
+    if document.get("simulated"):
+        return f"`{document['command']}`, simulated:\n\n{shown}\n"
     machine = document["machine"]
     took = f"{document['wall_s'] / 60:.1f} minutes, CPU use before {document['cpu_percent_before']:g} %"
     words = f"`{document['command']}`, {machine['cpu']}, {machine['cores_usable']} cores, {took}:"
-    return "\n\n".join(part for part in (words, criteria(document), TABLES[name](document)) if part) + "\n"
+    return "\n\n".join(part for part in (words, criteria(document), shown) if part) + "\n"
 
 
 def main() -> None:

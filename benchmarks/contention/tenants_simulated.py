@@ -1,9 +1,10 @@
-"""What room for other tenants buys and costs: two tenants on a virtual clock, by how much of its limits the large one leaves.
+"""What room for other tenants buys and costs: two tenants on a virtual clock, by how long the large one may make others wait.
 
     python benchmarks/contention/tenants_simulated.py
 
-Real policy and step loop, steps by a line with noise (a 135M model on two cores); the coding-assistant example, one tenant
-sending ``RATIO`` times as much as the other, then both alike. Deterministic. About two minutes on one core.
+Real policy and step loop, steps by a line with noise: a 135M model on two cores, with AMX and without; the coding-assistant
+example (its limits four times as long without AMX), one tenant sending ``RATIO`` times as much as the other, then both alike.
+Deterministic. About three minutes on one core.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from examples import stretched
 
 from setpoint.policy import tenant_room
 from setpoint.policy.configuration import BatchingMode, ServingConfig
@@ -30,12 +33,27 @@ from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import LineTimer, Overheads
 
 EXAMPLE = "coding-assistant"
-TIMER = LineTimer(base_s=0.0105, token_s=0.0003, sequence_s=0.0006, kv_token_s=1e-6, product_s=1e-8)
 NOISE, BETWEEN_S = 0.1, 0.0008
-KNEE_RPS, SMALL_SHARE, RATIO = 5.2, 0.15, 10.0
+SMALL_SHARE, RATIO = 0.15, 10.0
 SECONDS, WARM_S, DRAIN_S, SEEDS = 90.0, 10.0, 20.0, (1, 2, 3, 4)
-ROOMS = (0.0, 0.15, 0.3, 0.45, 0.6)
+ISOLATIONS = (1e9, 2.0, 1.5, 1.25)
 CONFIG = ServingConfig(mode=BatchingMode.SETPOINT, max_running=32, token_budget=512)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A machine as measured, its knee under limits ``stretch`` times the example's."""
+
+    name: str
+    timer: LineTimer
+    knee_rps: float
+    stretch: float
+
+
+PLACES = (
+    Place("AMX", LineTimer(base_s=0.0105, token_s=0.0003, sequence_s=0.0006, kv_token_s=1e-6, product_s=1e-8), 5.2, 1.0),
+    Place("AVX2", LineTimer(base_s=0.029, token_s=0.0019, sequence_s=0.0028, kv_token_s=1e-6, product_s=1e-8), 3.9, 4.0),
+)
 
 
 @dataclass
@@ -63,9 +81,9 @@ class Seen:
         return {"offered": self.offered, "admitted": len(self.ttft_s), "good": self.good, "ttft_p50_s": p50, "ttft_p95_s": p95}
 
 
-def arrivals(tenant: str, rate_rps: float, seed: int) -> tuple[list[Arrival], RequestLimits]:
+def arrivals(place: Place, tenant: str, rate_rps: float, seed: int) -> tuple[list[Arrival], RequestLimits]:
     """A tenant's requests."""
-    asked = parse_requirement(example_text(EXAMPLE), EXAMPLE)
+    asked = parse_requirement(stretched(example_text(EXAMPLE), place.stretch), EXAMPLE)
     profile = asked.profile.model_copy(update={"arrival": asked.profile.arrival.at_mean(rate_rps), "burst": None})
     limits = limits_of(asked.slo)
     load = load_of_profile(
@@ -79,51 +97,55 @@ def arrivals(tenant: str, rate_rps: float, seed: int) -> tuple[list[Arrival], Re
     return rows, limits
 
 
-def served(requests: list[Arrival], seed: int) -> list[Outcome]:
+def served(place: Place, requests: list[Arrival], seed: int) -> list[Outcome]:
     """All of them on one simulated server."""
     dice = np.random.default_rng(seed)
 
     def step_s(work: Any, _: float) -> float:
-        base_s, read_s, product_s = TIMER.affine(work.tokens, work.sequences)
+        base_s, read_s, product_s = place.timer.affine(work.tokens, work.sequences)
         seconds = base_s + read_s * work.kv_tokens_read + product_s * work.attention_products
         return float(seconds * dice.lognormal(0.0, NOISE))
 
-    policy = build_policy(CONFIG, taught_model(TIMER, CONFIG, Overheads()))
+    policy = build_policy(CONFIG, taught_model(place.timer, CONFIG, Overheads()))
     world = World(step_s=step_s, blocks=1024, between_s=BETWEEN_S)
     ordered = sorted(requests, key=lambda each: each.at_s)
     return replay(ordered, policy, world, until_s=SECONDS + DRAIN_S).outcomes
 
 
-def measure(room: float, small_share: float, large_share: float) -> dict[str, Any]:
-    """One row: the small tenant alone and beside the large one, which leaves at most ``room`` of its limits."""
-    tenant_room.MOST = max(room, 1e-9)
+def measure(place: Place, isolation: float, small_share: float, large_share: float) -> dict[str, Any]:
+    """One row: the small tenant alone and beside the large one, which may make it wait ``isolation`` times as long."""
+    tenant_room.ISOLATION = isolation
     seen = {"alone": Seen(), "beside": Seen(), "large": Seen()}
     for seed in SEEDS:
-        small, limits = arrivals("small", small_share * KNEE_RPS, seed)
-        large, _ = arrivals("large", large_share * KNEE_RPS, seed + 1000)
+        small, limits = arrivals(place, "small", small_share * place.knee_rps, seed)
+        large, _ = arrivals(place, "large", large_share * place.knee_rps, seed + 1000)
         for name, requests in (("alone", small), ("beside", small + large)):
-            for outcome in served(requests, seed):
+            for outcome in served(place, requests, seed):
                 if outcome.arrival.at_s >= WARM_S:
                     seen[name if outcome.arrival.tenant == "small" else "large"].add(outcome, limits)
     facts = {name: each.facts() for name, each in seen.items()}
-    return {"room": room, "ratio": facts["beside"]["ttft_p95_s"] / facts["alone"]["ttft_p95_s"], "tenants": facts}
+    return {"isolation": isolation, "ratio": facts["beside"]["ttft_p95_s"] / facts["alone"]["ttft_p95_s"], "tenants": facts}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     results = Path(__file__).resolve().parent.parent / "results" / "contention_tenants_simulated.json"
     parser.add_argument("--output", type=Path, default=results)
+    parser.add_argument("--only", choices=[each.name for each in PLACES], help="one machine alone")
     given = parser.parse_args()
-    kept = tenant_room.MOST
+    kept = tenant_room.ISOLATION
     rows = []
-    for name, small, large in (("ten to one", SMALL_SHARE, RATIO * SMALL_SHARE), ("alike", 0.9, 0.9)):
-        for room in ROOMS if name == "ten to one" else (0.0, kept):
-            row = {"load": name} | measure(room, small, large)
+    for place, (name, small, large) in product(PLACES, (("ten to one", SMALL_SHARE, RATIO * SMALL_SHARE), ("alike", 0.9, 0.9))):
+        if given.only not in (None, place.name):
+            continue
+        for isolation in ISOLATIONS if name == "ten to one" else (ISOLATIONS[0], kept):
+            row = {"machine": place.name, "load": name} | measure(place, isolation, small, large)
             rows.append(row)
             beside, alone, other = row["tenants"]["beside"], row["tenants"]["alone"], row["tenants"]["large"]
             print(
-                f"{name}, room {room:g}: TTFT P95 {alone['ttft_p95_s'] * 1e3:.0f} -> {beside['ttft_p95_s'] * 1e3:.0f} ms, "
-                f"{row['ratio']:.2f}x; good {beside['good']}/{beside['offered']} and {other['good']}/{other['offered']}",
+                f"{place.name}, {name}, isolation {isolation:g}: TTFT P95 {alone['ttft_p95_s'] * 1e3:.0f} -> "
+                f"{beside['ttft_p95_s'] * 1e3:.0f} ms, {row['ratio']:.2f}x; good {beside['good']}/{beside['offered']} and "
+                f"{other['good']}/{other['offered']}",
                 flush=True,
             )
     document = {
@@ -133,8 +155,9 @@ def main() -> None:
         "seeds": len(SEEDS),
         "rows": rows,
     }
-    given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {given.output.name}", file=sys.stderr)
+    if given.only is None:
+        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {given.output.name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Whom to preempt: tokens computed again under three rules, in simulation, over several seeds and pressures.
+"""What preemption wastes: tokens computed again under three rules of whom to preempt, over several seeds and pressures.
 
     python benchmarks/kv/preemption_waste.py --output benchmarks/results/kv_preemption.json
     python benchmarks/kv/preemption_waste.py --seeds 2 --requests 50 --pressures 3
 
 Real policies, step loop and KV pool on a virtual clock (no model). ``LIVE`` requests are always waiting or running; prompts and
-answers are log-normal. Pressure is the cache that ``PLACES`` average requests fill when half of their answer is out, divided by
-the cache there is. Recomputed: every token of a step whose KV had been computed before and was lost, so that blocks found again
-in the prefix cache do not count. The three rules see the same requests; only the order of preemption differs.
+answers are log-normal, and nobody says how long an answer will be: every request asks for ``CAP_TOKENS``. Pressure is the
+cache that ``PLACES`` average requests fill when half of their answer is out, divided by the cache there is. Recomputed: every
+token of a step whose KV had been computed before and was lost, so that blocks found again in the prefix cache do not count. The
+three rules see the same requests, only the order of preemption differs. Modes differ in who joins: ``continuous`` takes whoever
+fits now, ``setpoint`` whoever is foreseen to fit until the end (``policy/kv_peak.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 
 from setpoint.engine.batch import Batch
 from setpoint.engine.request import GenerationRequest, SamplingParams
+from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock
 from setpoint.engine.step_loop import StepLoop
 from setpoint.policy.configuration import BatchingMode, ServingConfig
@@ -38,6 +41,8 @@ PLACES = 24
 LIVE = 32
 BLOCK_TOKENS = 32
 MODEL_LEN = 2048
+CAP_TOKENS = MODEL_LEN // 2
+STOP_TOKEN = 2
 PRESSURES = (1.6, 2.4, 4.0)
 
 
@@ -83,8 +88,8 @@ class Preempting:
 class CountingExecutor(SimulatedExecutor):
     """Counts tokens whose KV had been there before."""
 
-    def __init__(self, clock: VirtualClock, *, blocks: int) -> None:
-        super().__init__(clock, step_s, blocks=blocks, block_tokens=BLOCK_TOKENS)
+    def __init__(self, clock: VirtualClock, token: Callable[[Sequence], int], *, blocks: int) -> None:
+        super().__init__(clock, step_s, blocks=blocks, block_tokens=BLOCK_TOKENS, next_token=token)
         self.computed = 0
         self.recomputed = 0
         self._reached: dict[int, int] = {}
@@ -116,7 +121,15 @@ class Outcome:
     output_tokens_per_s: float
 
 
-def draw_requests(load: Load, seed: int, count: int) -> list[GenerationRequest]:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A request, and how many tokens its answer will have."""
+
+    request: GenerationRequest
+    output_tokens: int
+
+
+def draw_requests(load: Load, seed: int, count: int) -> list[Drawn]:
     """The same for every rule."""
     dice = np.random.default_rng(seed)
 
@@ -127,22 +140,28 @@ def draw_requests(load: Load, seed: int, count: int) -> list[GenerationRequest]:
     for number in range(count):
         first = 10_000 * (number + 1)
         prompt = tuple(range(first, first + length(load.prompt)))
-        requests.append(GenerationRequest(prompt, SamplingParams(max_tokens=length(load.output), ignore_eos=True)))
+        request = GenerationRequest(prompt, SamplingParams(max_tokens=CAP_TOKENS), name=str(number))
+        requests.append(Drawn(request, length(load.output)))
     return requests
 
 
-def run(mode: BatchingMode, rule: str, requests: list[GenerationRequest], *, pressure: float) -> Outcome:
+def run(mode: BatchingMode, rule: str, requests: list[Drawn], *, pressure: float) -> Outcome:
     """All requests through one loop, ``LIVE`` at a time."""
-    half = fmean(len(each.prompt_ids) + each.sampling.max_tokens / 2 for each in requests)
+    half = fmean(len(each.request.prompt_ids) + each.output_tokens / 2 for each in requests)
+    lengths = {each.request.name: each.output_tokens for each in requests}
+
+    def token(sequence: Sequence) -> int:
+        return STOP_TOKEN if sequence.emitted + 1 >= lengths[sequence.request.name] else 10
+
     blocks = max(MODEL_LEN // BLOCK_TOKENS, int(PLACES * half / pressure / BLOCK_TOKENS))
     clock = VirtualClock()
-    executor, model = CountingExecutor(clock, blocks=blocks), StepTimeModel()
+    executor, model = CountingExecutor(clock, token, blocks=blocks), StepTimeModel()
     policy = Preempting(build_policy(ServingConfig(mode=mode, max_running=PLACES, token_budget=512), model), RULES[rule])
-    loop = StepLoop(policy, executor, clock, max_model_len=MODEL_LEN, model=model)
+    loop = StepLoop(policy, executor, clock, max_model_len=MODEL_LEN, stop_token_ids=frozenset({STOP_TOKEN}), model=model)
     coming = iter(requests)
     while True:
         while len(loop.waiting) + len(loop.running) < LIVE and (request := next(coming, None)) is not None:
-            loop.submit(request)
+            loop.submit(request.request)
         if not loop.begin_step():
             break
         loop.finish_step()

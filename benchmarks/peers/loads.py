@@ -32,7 +32,7 @@ class Lengths:
     learn_s: float = 5.0
     warmup_s: float = 3.0
     sustained_s: float = 18.0
-    drain_s: float = 4.0
+    drain_s: float = 9.0
 
     @property
     def load_s(self) -> float:
@@ -41,7 +41,7 @@ class Lengths:
 
 
 FULL = Lengths()
-SWEEP = Lengths(learn_s=3.0, warmup_s=2.0, sustained_s=10.0, drain_s=3.0)
+SWEEP = Lengths(learn_s=3.0, warmup_s=2.0, sustained_s=10.0)
 QUICK = Lengths(learn_s=1.0, warmup_s=1.0, sustained_s=3.0, drain_s=2.0)
 
 

@@ -32,6 +32,22 @@ def test_no_deadline_is_a_late_deadline() -> None:
     assert order([Row(2, NOW_S - PATIENCE_S, prefill=10), due]) == [2, 1]
 
 
+def test_who_is_put_behind_goes_last_inside_its_class_and_not_out_of_it() -> None:
+    """Seen: two counters that stood alike put a long prompt of the large tenant before a short one of the small."""
+    counters = TenantCounters()
+    rows = [
+        Row(1, NOW_S - 1, NOW_S + 1.0, prefill=200, tenant=1),
+        Row(2, NOW_S, NOW_S + 2.0, prefill=50, tenant=2),
+        Row(3, NOW_S - 2, NOW_S + 0.5, prefill=10, tenant=2, request_class=BATCH),
+    ]
+    counters.present([1, 2])
+    assert order(rows, counters) == [1, 2, 3]
+    counters.put_behind(frozenset([1]))
+    assert order(rows, counters) == [2, 1, 3]
+    counters.put_behind(frozenset())
+    assert order(rows, counters) == [1, 2, 3]
+
+
 def test_of_the_batch_class_only_the_oldest_is_served_first_in_the_end() -> None:
     old = [Row(i, NOW_S - BATCH_PATIENCE_S - 10 + i, prefill=10, request_class=BATCH) for i in range(3)]
     assert order([*old, Row(9, NOW_S, NOW_S + 1.0, prefill=10)]) == [0, 9, 1, 2]

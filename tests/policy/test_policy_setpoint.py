@@ -342,3 +342,23 @@ def test_no_room_is_kept_for_long_requests_that_would_be_late_with_nobody_ahead(
         judge.admit(streaming(number, 400), reading())
     assert judge.length_share.share == START, "what no room can help teaches nothing about room"
     assert isinstance(judge.admit(streaming(999, 40), reading()), Admit)
+
+
+def test_who_is_over_its_share_waits_for_room_that_the_others_find() -> None:
+    """Seen: one tenant's answers took every step to its limit, and the other's first tokens two and a half times as long."""
+    judge = policy(places=64, model=line(0.03, 2e-3, 3e-3))
+    readers = [Row(number, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + 0.24, gap_s=0.24) for number in range(16)]
+    beside = replace(system(running=16, context=16 * 60), running_columns=columns(readers))
+
+    def asks(number: int, tenant: int) -> Admit | Reject:
+        limits = RequestLimits(ttft_s=4.0, itl_s=0.24)
+        return judge.admit(RequestView(100 + number, NOW_S, NOW_S, 90, 90, 40, limits=limits, tenant=tenant), beside)
+
+    assert isinstance(asks(0, 1), Admit), "alone it may have all"
+    found = [asks(number, 2 if number % 11 == 0 else 1) for number in range(1, 60)]
+    assert isinstance(asks(60, 2), Admit)
+    last = found[-1]
+    assert isinstance(last, Reject)
+    assert last.reason.code == "others_would_wait"
+    assert last.reason.operands["others_ttft_s"] > last.reason.operands["others_ttft_most_s"]
+    assert last.retry_after_s > 0

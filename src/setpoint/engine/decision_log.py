@@ -15,7 +15,7 @@ from math import isfinite
 from setpoint.engine.sequence import Sequence
 from setpoint.policy.decisions import Reason
 
-RING_DECISIONS = 1 << 14
+RING_DECISIONS = 1 << 13
 
 
 class DecisionKind(StrEnum):

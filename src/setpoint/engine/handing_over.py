@@ -11,7 +11,7 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.stream import EngineStream
 
 Answer = TypeVar("Answer")
-STATS_RING = 1 << 15
+STATS_RING = 1 << 12
 
 
 class EndedRequests:

@@ -8,7 +8,7 @@ from itertools import islice
 
 from setpoint.policy.decisions import Reason
 
-RING_STEPS = 1 << 15
+RING_STEPS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from setpoint.policy.margin import LearnedMargin
 from setpoint.policy.order import most_urgent, urgency_keys
 from setpoint.policy.slack import MARGIN
 from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.tenant_room import Others
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns
 
@@ -50,12 +51,21 @@ MEAN_RATE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class OthersRoom:
+    """Seconds to the first token of another tenant's prompt with this request let in, what it may be, and until it could be."""
+
+    first_s: float
+    most_s: float
+    frees_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """What awaits a request: seconds from now to its first token and its end (``inf`` unknown), and the longest step.
 
     reserve_first_s, reserve_end_s: what a long request would need beyond this one; 0 where ``room_helps`` not: one with nobody
     ahead would not make these limits either. gap_s: a step with this answer more and the least prefill. allowed_gap_s: what
-    everybody's limits allow. work_s: machine seconds the request adds.
+    everybody's limits allow. work_s: machine seconds the request adds. room: what other tenants would wait with it let in.
     """
 
     first_s: float
@@ -67,6 +77,7 @@ class Outlook:
     allowed_gap_s: float
     gap_frees_s: float
     work_s: float
+    room: OthersRoom | None
 
 
 class Outlooks:
@@ -95,8 +106,11 @@ class Outlooks:
         """Other bounds of a step."""
         self._limits = limits
 
-    def of(self, request: RequestView, system: SystemView, promised: list[Prompt]) -> Outlook:
-        """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token."""
+    def of(self, request: RequestView, system: SystemView, promised: list[Prompt], *, others: Others | None = None) -> Outlook:
+        """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token.
+
+        others: tenants to whom its own leaves room.
+        """
         running, waiting = system.running_columns, system.waiting_columns
         own = own_row(request)
         output = self._lengths.expected(request.request_class, request.max_output_tokens, TYPICAL)
@@ -135,6 +149,7 @@ class Outlooks:
             allowed_gap_s=kept_gap_s,
             gap_frees_s=_frees_s(machine, decoding, kept_gap_s),
             work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
+            room=None if others is None else _room(others, machine, decoding, decodes),
         )
 
     def _ahead(self, every: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
@@ -216,6 +231,19 @@ def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:
     limits = request.limits
     in_time = not request.streaming or limits.ttft_s is None or first_s <= limits.ttft_s
     return in_time and (limits.e2e_s is None or end_s <= limits.e2e_s)
+
+
+def _room(others: Others, machine: Machine, decoding: Decoding, decodes: int) -> OthersRoom:
+    """What ``others`` would wait beside ``decodes`` answers, and when so few are left that they need not wait so long."""
+    most_s = others.most_s(machine)
+    fits = decodes
+    while fits > 1 and others.beside_s(machine, fits) > most_s:
+        fits -= 1
+    ends = sorted(decoding.tokens_left)
+    frees_s = ends[min(decodes - fits, len(ends)) - 1] * machine.step_s(decodes, 0) if decodes > fits and ends else 0.0
+    # One answer at a time is always let in: nobody is kept out for good by who else might come.
+    first_s = others.beside_s(machine, decodes) if decodes > 1 else 0.0
+    return OthersRoom(first_s, most_s, frees_s)
 
 
 def _frees_s(machine: Machine, decoding: Decoding, allowed_s: float) -> float:

@@ -16,6 +16,7 @@ from collections import deque
 from math import inf
 
 import numpy as np
+import numpy.typing as npt
 
 from setpoint.policy.views import Columns, FloatColumn, IntColumn
 
@@ -25,6 +26,7 @@ TYPICAL = 0.5
 LONG = 0.9
 MOST_GROUPS = 64
 MOST_ASKED = 8
+LEAST_KNOWN = 8
 
 
 class OutputLengths:
@@ -77,6 +79,15 @@ class OutputLengths:
                 here = groups == group
                 left[here] = _given(shares, quantile, columns.cap_tokens[here], columns.emitted_tokens[here], left[here])
         return left
+
+    def known(self, columns: Columns) -> npt.NDArray[np.bool_]:
+        """Whether ``LEAST_KNOWN`` answers of a request's group have ended, so that its remaining length is more than its cap.
+        Shape (requests,)."""
+        groups = columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1]
+        enough = {
+            group: len(self._shares.get(divmod(group, 64), ())) >= PRIOR_AT_CAP + LEAST_KNOWN for group in set(groups.tolist())
+        }
+        return np.array([enough[group] for group in groups.tolist()], dtype=np.bool_)
 
     def _of(self, group: tuple[int, int]) -> FloatColumn | None:
         samples = self._shares.get(group)

@@ -23,6 +23,7 @@ from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResul
 from setpoint.policy.doomed import doom_reasons, doomed
 from setpoint.policy.fifo import steady_for
 from setpoint.policy.forecast import Machine, Prompt
+from setpoint.policy.kv_peak import joins_that_stay
 from setpoint.policy.length_share import LengthShare
 from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.margin import LearnedMargin
@@ -87,6 +88,7 @@ class SetpointPolicy:
         self.tenant_room = TenantRoom()
         self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS, binding=True)
         self._reading_gap_s = inf
+        self._planned_s = self._stepped_s = -inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()
         self._refused_s = -inf
@@ -102,7 +104,9 @@ class SetpointPolicy:
     def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
         """Admit what will make its limits; tell the others when there will be room for them."""
         now_s = system.now_s
-        outlook = self._outlooks.of(request, system, [])
+        self.tenants.put_behind(self.tenant_room.far_over(now_s))
+        others = self.tenant_room.of(request.tenant, now_s)
+        outlook = self._outlooks.of(request, system, [], others=others)
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
         self._left_over.asked(request, now_s, output_tokens=long)
         promise = self.promises.returned(request.fingerprint, now_s)
@@ -112,20 +116,19 @@ class SetpointPolicy:
             return Reject(Reason("too_early", {"due_in_s": promise.due_s - now_s}), promise.due_s - now_s)
         if promise is None and request.request_class == INTERACTIVE:  # Batch work yields, so it takes no room away.
             self.promises.fresh.offered(now_s, outlook.work_s)
-            self.tenant_room.asked(request.tenant, now_s, outlook.work_s)
+            self.tenant_room.asked(request.tenant, now_s, outlook.work_s, request.uncached_tokens)
         if queue_is_full(self._max_waiting, request.request_class, system):
             counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
             after_s = min(outlook.first_s, MOST_WAIT_S) / max(1, system.waiting)
             return self._refuse(request, outlook, now_s, Reason("queue_full", counts), after_s)
         if request.limits == RequestLimits():
             return self._admit(request, outlook, now_s, "queue_has_room", promise)
-        room = self.tenant_room.of(request.tenant, now_s) if promise is None else 0.0
-        verdict = self._judge(request, outlook, now_s, careful=promise is None, room=room)
+        verdict = self._judge(request, outlook, now_s, careful=promise is None)
         if verdict.code == "fits" and promise is None:
             due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
             if due:
                 behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
-                verdict = self._judge(request, behind, now_s, careful=True, room=room)
+                verdict = self._judge(request, behind, now_s, careful=True)
         if promise is None and request.request_class == INTERACTIVE and outlook.room_helps:
             self.length_share.decided(outlook.work_s, admitted=verdict.code == "fits")
         if verdict.code == "fits":
@@ -133,20 +136,22 @@ class SetpointPolicy:
         operands = {"over_s": verdict.over_s, **verdict.operands}
         return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
 
-    def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool, room: float) -> Verdict:
-        """Against each limit; ``careful``: with the learned margin and room for long ones, else only what is impossible.
-
-        room: the part of every limit that is left to other tenants.
+    def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
+        """Against each limit, and what other tenants would come to wait; ``careful``: with the learned margin and room for long
+        ones and for others, else only what is impossible.
         """
         waited_s = now_s - request.sent_s
         limits = request.limits
-        gap_s = outlook.gap_s
-        allowed_gap_s = outlook.allowed_gap_s * (1.0 - room)
-        seen: dict[str, float] = {"others_room": room} if room else {}
-        if allowed_gap_s < inf:
-            seen |= {"itl_s": gap_s, "itl_limit_s": allowed_gap_s}
-        if gap_s > allowed_gap_s and careful:
+        seen: dict[str, float] = {}
+        if outlook.allowed_gap_s < inf:
+            seen |= {"itl_s": outlook.gap_s, "itl_limit_s": outlook.allowed_gap_s}
+        if outlook.gap_s > outlook.allowed_gap_s and careful:
             return Verdict("itl_would_be", outlook.gap_frees_s, seen)
+        room = outlook.room
+        if room is not None and room.first_s > 0.0 and careful:
+            seen |= {"others_ttft_s": room.first_s, "others_ttft_most_s": room.most_s}
+            if room.first_s > room.most_s:
+                return Verdict("others_would_wait", room.frees_s, seen)
         bounds = [("e2e", limits.e2e_s, outlook.end_s, outlook.reserve_end_s, self.outcomes.end_margin.share)]
         if request.streaming:
             margin = self.outcomes.first_margin.share
@@ -154,7 +159,7 @@ class SetpointPolicy:
         for name, limit_s, forecast_s, reserve_s, margin in bounds:
             if limit_s is None:
                 continue
-            kept_s = ((margin + room) * limit_s + min(reserve_s, self.length_share.share * limit_s)) if careful else 0.0
+            kept_s = (margin * limit_s + min(reserve_s, self.length_share.share * limit_s)) if careful else 0.0
             over_s = waited_s + forecast_s + kept_s - limit_s
             seen |= {f"{name}_s": waited_s + forecast_s, f"{name}_limit_s": limit_s, f"{name}_margin_s": kept_s}
             if over_s > 0:
@@ -198,7 +203,10 @@ class SetpointPolicy:
         seconds = result.end_s - result.start_s
         if not isinf(self._reading_gap_s):
             forecast_s = self.model.predict_next_s(result.work)
-            self.step_margin.learn(forecast_s=forecast_s, actual_s=seconds, limit_s=self._reading_gap_s)
+            # The gap a reader sees also has what lies between the plan and the step.
+            before_s = min(seconds, max(0.0, result.start_s - max(self._planned_s, self._stepped_s)))
+            self.step_margin.learn(forecast_s=forecast_s, actual_s=before_s + seconds, limit_s=self._reading_gap_s)
+        self._stepped_s = result.end_s
         self.model.observe(result.work, seconds)
         self.outcomes.observe(result)
         self._outlooks.stepped(result.work.sequences)
@@ -210,9 +218,11 @@ class SetpointPolicy:
 
     def plan(self, step: StepView) -> StepPlan:
         """Drop the doomed, order the rest by urgency, give prefill what the readers' slack leaves."""
+        self._planned_s = step.now_s
         step = replace(step, running=self._by_likely_length(step))
         self._left_over.see(step, self.lengths, self.model)
         self.tenants.present(step.waiting.tenant.tolist())
+        self.tenants.put_behind(self.tenant_room.far_over(step.now_s))
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
         self._reading_gap_s = tightest_gap_s(taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0)))
         if _nobody_asks(step):
@@ -275,7 +285,7 @@ class SetpointPolicy:
                 patient &= ~np.isin(waiting, aged_batch(step.waiting, now_s=step.now_s))
             most = self._left_over.most_joins(step, machine, max_running=self._limits.max_running)
             waiting = waiting[~patient | (np.cumsum(patient) <= most)]
-        return waiting[:room]
+        return joins_that_stay(step.running, step.waiting, waiting[:room], step.kv, self.lengths)
 
     def _come_back(self, step: StepView, lost: IntColumn) -> dict[int, float]:
         """When each of the dropped may ask again."""

@@ -1,38 +1,72 @@
 """Room that a tenant who takes more than its share leaves to the others: order alone helps nobody who is refused at the door.
 
 Offered and admitted work are followed by tenant, both forgotten with ``HALF_LIFE_S``. A tenant whose part of the admitted work
-is over an equal share, 1/n among the n that have asked in the last ``RECENT_S``, is judged with a part of every limit kept
-back, so that what others send finds places and short steps:
+is over an equal share, 1/n among the n that have asked in the last ``RECENT_S``, is let in only as far as the others hardly
+notice: a typical prompt of theirs that came next would have its first token within ``ISOLATION`` of what it takes alone,
 
-    min(MOST, FACTOR x the others' part of the offered work) x min(1, excess / FULL_EXCESS)
+    first(n) <= first(0) x ISOLATION / strength
+    first(n)  = (1 + ceil(prompt / budget(n))) x step of n answers + prompt x seconds a token
+    strength  = min(1, FACTOR x the others' part of the offered work) x min(1, excess / FULL_EXCESS)
 
-its excess being its part of the admitted work less that equal share: tenants that send alike keep next to nothing for each
-other. Tenants within their share, and a tenant alone, are judged as if there were nobody else.
+n being the answers under way with this one more, and the excess a tenant's part of the offered work less that equal share:
+tenants that send alike keep next to nothing for each other. While its strength is over ``BEHIND_FROM``, what it has waiting
+goes after everybody else's: counters alone (``policy/tenants.py``) put a prompt of its before one of theirs. Tenants within
+their share, and a tenant alone, are judged as if there were nobody else.
 
-Defaults: half a life of 10 s; eight times what the others send, at most 0.6, all of it from an excess of 0.25 on. What that
-buys and costs is in docs/contention.md. The newest 256 tenants are followed. When it is wrong: a tenant that sends in rare
-bursts is forgotten between them; the room kept for one that does not come is not sold.
+Defaults: half a life of 10 s; twelve times what the others send, all of it from an excess of 0.25 on. What that buys and costs
+is in docs/contention.md. The newest 256 tenants are followed. When it is wrong: a tenant that sends in rare bursts is
+forgotten between them; the room kept for one that does not come is not sold; prompts are judged by their mean.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, inf
+
+from setpoint.policy.forecast import Machine
 
 HALF_LIFE_S = 10.0
 RECENT_S = 10.0
-FACTOR = 8.0
-MOST = 0.6
+FACTOR = 12.0
+ISOLATION = 1.5
 FULL_EXCESS = 0.25
+BEHIND_FROM = 0.5
+LOOK_EVERY_S = 0.1
 MOST_TENANTS = 256
+PROMPT_RATE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Whom a tenant over its share leaves room to: their typical prompt, and how far that counts, over 0 to 1."""
+
+    prompt_tokens: float
+    strength: float
+
+    def alone_s(self, machine: Machine) -> float:
+        """Seconds to the first token of such a prompt on an idle machine."""
+        return machine.step_s(1, self.prompt_tokens)
+
+    def beside_s(self, machine: Machine, decodes: int) -> float:
+        """The same beside so many answers: after the step that is being computed, in chunks that fit."""
+        steps = ceil(self.prompt_tokens / max(1, machine.budget(decodes)))
+        return (1 + steps) * machine.step_s(decodes, 0) + self.prompt_tokens * machine.token_s
+
+    def most_s(self, machine: Machine) -> float:
+        """What they may come to wait."""
+        return self.alone_s(machine) * ISOLATION / self.strength
 
 
 class _Flow:
     """Work of one tenant, both sums as of ``at_s``; ``asked_s``: when it asked last."""
 
-    __slots__ = ("admitted_s", "asked_s", "at_s", "offered_s")
+    __slots__ = ("admitted_s", "asked_s", "at_s", "offered_s", "prompt_tokens")
 
-    def __init__(self, at_s: float) -> None:
+    def __init__(self, at_s: float, prompt_tokens: int) -> None:
         self.at_s = self.asked_s = at_s
+        self.prompt_tokens = float(prompt_tokens)
         self.offered_s = self.admitted_s = 0.0
 
     def fade(self, now_s: float) -> None:
@@ -49,10 +83,13 @@ class TenantRoom:
 
     def __init__(self) -> None:
         self._flows: OrderedDict[int, _Flow] = OrderedDict()
+        self._far_over: frozenset[int] = frozenset()
+        self._looked_s = -inf
 
-    def asked(self, tenant: int, now_s: float, work_s: float) -> None:
-        """A request of ``tenant`` with so much work came."""
-        flow = self._flows.setdefault(tenant, _Flow(now_s))
+    def asked(self, tenant: int, now_s: float, work_s: float, prompt_tokens: int) -> None:
+        """A request of ``tenant`` with so much work came, so many tokens of its prompt not cached."""
+        flow = self._flows.setdefault(tenant, _Flow(now_s, prompt_tokens))
+        flow.prompt_tokens += PROMPT_RATE * (prompt_tokens - flow.prompt_tokens)
         self._flows.move_to_end(tenant)
         flow.fade(now_s)
         flow.asked_s = now_s
@@ -65,19 +102,43 @@ class TenantRoom:
         if tenant in self._flows:
             self._flows[tenant].admitted_s += work_s
 
-    def of(self, tenant: int, now_s: float) -> float:
-        """The part of every limit that ``tenant`` leaves to others now, from 0 to ``MOST``."""
-        if len(self._flows) < 2:
-            return 0.0
-        recent = {each: flow for each, flow in self._flows.items() if now_s - flow.asked_s <= RECENT_S or each == tenant}
-        if len(recent) < 2 or tenant not in recent:
-            return 0.0
-        for flow in recent.values():
+    def of(self, tenant: int, now_s: float) -> Others | None:
+        """To whom ``tenant`` leaves room now; ``None`` if to nobody."""
+        if len(self._flows) < 2 or tenant not in self._flows:
+            return None
+        recent = self._recent(now_s)
+        own = self._flows[tenant]
+        own.fade(now_s)
+        recent[tenant] = own
+        strength = _strength(own, recent)
+        if strength <= 0.0:
+            return None
+        longest = max(flow.prompt_tokens for each, flow in recent.items() if each != tenant)
+        return Others(longest, strength)
+
+    def far_over(self, now_s: float) -> frozenset[int]:
+        """Tenants whose strength is over ``BEHIND_FROM``, as of the last ``LOOK_EVERY_S``."""
+        if len(self._flows) >= 2 and not self._looked_s <= now_s < self._looked_s + LOOK_EVERY_S:
+            self._looked_s = now_s
+            recent = self._recent(now_s)
+            self._far_over = frozenset(each for each, flow in recent.items() if _strength(flow, recent) > BEHIND_FROM)
+        return self._far_over
+
+    def _recent(self, now_s: float) -> dict[int, _Flow]:
+        """Who has asked of late, as of now."""
+        found = {each: flow for each, flow in self._flows.items() if now_s - flow.asked_s <= RECENT_S}
+        for flow in found.values():
             flow.fade(now_s)
-        admitted_s = sum(flow.admitted_s for flow in recent.values())
-        offered_s = sum(flow.offered_s for flow in recent.values())
-        own = recent[tenant]
-        if own.admitted_s * len(recent) <= admitted_s or offered_s <= 0.0:
-            return 0.0
-        excess = own.admitted_s / admitted_s - 1.0 / len(recent)
-        return min(MOST, FACTOR * (1.0 - own.offered_s / offered_s)) * min(1.0, excess / FULL_EXCESS)
+        return found
+
+
+def _strength(own: _Flow, recent: Mapping[int, _Flow]) -> float:
+    """How far what others would wait counts for the tenant of ``own``, which is among the ``recent``: 0 within its share."""
+    count = len(recent)
+    admitted_s = sum(flow.admitted_s for flow in recent.values())
+    offered_s = sum(flow.offered_s for flow in recent.values())
+    if count < 2 or own.admitted_s * count <= admitted_s or offered_s <= own.offered_s:
+        return 0.0
+    others = 1.0 - own.offered_s / offered_s
+    excess = own.offered_s / offered_s - 1.0 / count
+    return max(0.0, min(1.0, FACTOR * others) * min(1.0, excess / FULL_EXCESS))

@@ -4,7 +4,7 @@ Each tenant has a counter of the service it got, ``prompt tokens computed + OUTP
 the lowest goes first. A tenant that comes back after having nothing queued is lifted to the lowest counter of those who have:
 nobody saves up credit by being idle, nor by having a little running all the time. To order a whole queue at once, each
 tenant's requests, in their own order, are given start tags, counter plus the cost of those before them, and the tags are merged
-(start-time fair queueing).
+(start-time fair queueing). Whoever is far over its share goes after all others (``put_behind``).
 
 Defaults: an output token weighs 2 prompt tokens, as in the paper; the newest 1024 tenants are remembered. When it is wrong:
 the cost of what is still queued counts prompts only; a tenant forgotten and seen again starts at the lowest counter.
@@ -21,6 +21,7 @@ from setpoint.policy.views import Columns, FloatColumn, IntColumn
 
 OUTPUT_WEIGHT = 2.0
 MOST_TENANTS = 1024
+BEHIND = 1e15
 
 
 class TenantCounters:
@@ -29,6 +30,11 @@ class TenantCounters:
     def __init__(self) -> None:
         self._served: dict[int, float] = {}
         self._active: frozenset[int] = frozenset()
+        self._behind: frozenset[int] = frozenset()
+
+    def put_behind(self, tenants: frozenset[int]) -> None:
+        """Who goes after everybody else until the next call: whoever is far over its share (``policy/tenant_room.py``)."""
+        self._behind = tenants
 
     def present(self, active: Iterable[int]) -> None:
         """Who has something queued now; whoever had not before is lifted."""
@@ -62,5 +68,5 @@ class TenantCounters:
         for tenant in np.unique(columns.tenant).tolist():
             own = order[columns.tenant[order] == tenant]
             cost = columns.prefill_tokens[own].astype(np.float64)
-            tags[own] = self.level(int(tenant)) + np.cumsum(cost) - cost
+            tags[own] = self.level(int(tenant)) + np.cumsum(cost) - cost + (BEHIND if tenant in self._behind else 0.0)
         return tags

@@ -11,6 +11,7 @@ REFUSALS = {
     "ttft_would_be": "refused: its first token would have come over the TTFT limit",
     "e2e_would_be": "refused: its answer would have ended over the E2E limit",
     "itl_would_be": "refused: with one answer more, steps would have taken longer than the ITL limit allows",
+    "others_would_wait": "refused: its tenant is over its share, and others would have waited too long for their first token",
     "queue_full": "refused: the queue was full",
     "too_early": "refused: it came back before the time it was told",
     "doomed_alone": "dropped while it waited: too late even if it had been alone",
@@ -72,8 +73,9 @@ def compared_words(operands: Mapping[str, float]) -> list[str]:
         kept_s = operands.get(f"{name}_margin_s", 0.0)
         margin = f" less a margin of {seconds(kept_s)}" if kept_s else ""
         found.append(f"{shown} forecast {seconds(operands[f'{name}_s'])}, limit {seconds(operands[f'{name}_limit_s'])}{margin}")
-    if operands.get("others_room"):
-        found.append(f"{operands['others_room']:.0%} of every limit kept for other tenants")
+    if "others_ttft_s" in operands and "others_ttft_most_s" in operands:
+        first_s, most_s = operands["others_ttft_s"], operands["others_ttft_most_s"]
+        found.append(f"another tenant's first token in {seconds(first_s)} at worst, at most {seconds(most_s)}")
     return found
 
 

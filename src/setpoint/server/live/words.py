@@ -25,6 +25,7 @@ _WORDS: Final = {
     "ttft_would_be": "The first token would come after {forecast_s}, {limit_s} are allowed",
     "e2e_would_be": "The answer would take {forecast_s}, {limit_s} are allowed",
     "itl_would_be": "Gaps between tokens would grow to {forecast_s}, {limit_s} are allowed",
+    "others_would_wait": "Its tenant is over its share: others would wait {others_ttft_s}, at most {others_ttft_most_s}",
     # Dropped or turned away by the server
     "doomed": "Dropped while it waited: it could no longer make its deadline",
     "shed": "Dropped while it waited: it could no longer make its deadline",
@@ -81,6 +82,7 @@ _SHORT: Final = {
     "ttft_would_be": "first token too late",
     "e2e_would_be": "answer too late",
     "itl_would_be": "gaps too long",
+    "others_would_wait": "over its share",
     "doomed": "dropped while waiting",
     "server_shutting_down": "shutting down",
     "rate_limit_exceeded": "over its share",
