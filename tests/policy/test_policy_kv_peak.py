@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_views import Row, columns
 
+from setpoint.policy import kv_peak
 from setpoint.policy.kv_peak import joins_that_stay, peak_tokens
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.views import INTERACTIVE, KvView
@@ -35,8 +37,9 @@ def joined(running: list[Row], waiting: list[Row], *, blocks: int, used: int, le
     return len(joins_that_stay(columns(running), columns(waiting), np.arange(len(waiting)), kv, lengths))
 
 
-def test_as_many_join_as_will_fit_until_the_end() -> None:
+def test_as_many_join_as_will_fit_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is expected to use its cap: 8 + 40 + 40 tokens, and three of them in 272."""
+    monkeypatch.setattr(kv_peak, "OVERCOMMIT", 1.0)
     waiting = [Row(number, prefill=40, cap=40) for number in range(5)]
     assert joined([], waiting, blocks=17, used=0) == 3
     assert joined([], waiting, blocks=100, used=0) == 5
@@ -57,7 +60,7 @@ def test_who_is_alone_may_join_whatever_it_will_need() -> None:
 def test_what_is_shared_counts_once() -> None:
     readers = [Row(number, context=320, emitted=10, cap=20) for number in range(8)]
     assert joined(readers, [Row(9, prefill=16, cap=16)], blocks=60, used=24) == 1, "the blocks in use say that most is shared"
-    assert joined(readers, [Row(9, prefill=16, cap=16)], blocks=160, used=160) == 0
+    assert joined(readers, [Row(9, prefill=400, cap=16)], blocks=160, used=160) == 0
 
 
 @given(REQUESTS, REQUESTS, st.integers(4, 200))

@@ -5,13 +5,14 @@ before one of them ends:
 
     peak = max over i of (held_1 + ... + held_i) + i x left_i
 
-A request joins while that is within the cache. One that is alone always may. Source: Gong et al., Past-Future Scheduler for LLM
-Serving under SLA Guarantees, ASPLOS 2025. What is held is scaled to the blocks that are really in use, as shared prefixes are
-held once; each request's last block counts as half empty.
+A request joins while that is at most ``OVERCOMMIT`` times the cache. One that is alone always may. Source: Gong et al.,
+Past-Future Scheduler for LLM Serving under SLA Guarantees, ASPLOS 2025. What is held is scaled to the blocks that are really in
+use, as shared prefixes are held once; each request's last block counts as half empty.
 
-Defaults: ``QUANTILE`` of the learned remaining length (``policy/lengths.py``); where too few answers have ended to know, one
-block more, or at most the cap: caps are mostly far above what answers come to, and places would stay empty. When it is wrong:
-lengths are learned, so answers that all get longer at once still preempt.
+Defaults: a tenth more than the cache, for lengths are guesses: less costs throughput, more preempts
+(``benchmarks/kv/preemption_waste.py``). ``QUANTILE`` of the learned remaining length (``policy/lengths.py``); where too few
+answers have ended to know, one block more, or at most the cap: caps are mostly far above what answers come to, and places would
+stay empty. When it is wrong: lengths are learned, so answers that all get longer at once still preempt.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.views import Columns, FloatColumn, IntColumn, KvView, taken
 
 QUANTILE = 0.5
+OVERCOMMIT = 1.1
 
 
 def peak_tokens(held: FloatColumn, left: FloatColumn) -> float:
@@ -40,7 +42,7 @@ def joins_that_stay(running: Columns, waiting: Columns, joining: IntColumn, kv: 
     held = _held(running, kv)
     more = (coming.context_tokens + coming.prefill_tokens + kv.block_tokens / 2).astype(np.float64)
     left, more_left = _left(running, kv, lengths), _left(coming, kv, lengths)
-    room = float(kv.blocks * kv.block_tokens)
+    room = OVERCOMMIT * kv.blocks * kv.block_tokens
     if held.sum() + left.sum() + more.sum() + more_left.sum() <= room:
         return joining
     least = 0 if len(running) else 1
