@@ -17,6 +17,8 @@ stay empty. When it is wrong: lengths are learned, so answers that all get longe
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 from setpoint.policy.lengths import OutputLengths
@@ -39,17 +41,30 @@ def joins_that_stay(running: Columns, waiting: Columns, joining: IntColumn, kv: 
     if not len(joining):
         return joining
     coming = taken(waiting, joining)
+    if _caps_fit(running, coming, kv):
+        return joining
     held = _held(running, kv)
     more = (coming.context_tokens + coming.prefill_tokens + kv.block_tokens / 2).astype(np.float64)
     left, more_left = _left(running, kv, lengths), _left(coming, kv, lengths)
     room = OVERCOMMIT * kv.blocks * kv.block_tokens
     if held.sum() + left.sum() + more.sum() + more_left.sum() <= room:
         return joining
-    least = 0 if len(running) else 1
-    for count in range(len(joining), least, -1):
-        if peak_tokens(np.append(held, more[:count]), np.append(left, more_left[:count])) <= room:
-            return joining[:count]
-    return joining[:least]
+
+    def fits(count: int) -> bool:
+        return peak_tokens(np.append(held, more[:count]), np.append(left, more_left[:count])) <= room
+
+    # Whoever joins only adds to the peak, so the most that fit are found by halving.
+    few = bisect_left(range(1, len(joining) + 1), True, key=lambda count: not fits(count))
+    return joining[: max(few, 0 if len(running) else 1)]
+
+
+def _caps_fit(running: Columns, coming: Columns, kv: KvView) -> bool:
+    """Whether all would stay in the cache if every answer came to its cap: the common case, told without a forecast."""
+    used = (kv.blocks - kv.free_blocks) * kv.block_tokens
+    most = int((running.prefill_tokens + running.cap_tokens - running.emitted_tokens).sum())
+    more = int((coming.context_tokens + coming.prefill_tokens + coming.cap_tokens - coming.emitted_tokens).sum())
+    blocks_half_empty = kv.block_tokens * (len(running) + len(coming))
+    return used + most + more + blocks_half_empty <= kv.blocks * kv.block_tokens
 
 
 def _left(columns: Columns, kv: KvView, lengths: OutputLengths) -> FloatColumn:

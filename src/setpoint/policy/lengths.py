@@ -84,10 +84,8 @@ class OutputLengths:
         """Whether ``LEAST_KNOWN`` answers of a request's group have ended, so that its remaining length is more than its cap.
         Shape (requests,)."""
         groups = columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1]
-        enough = {
-            group: len(self._shares.get(divmod(group, 64), ())) >= PRIOR_AT_CAP + LEAST_KNOWN for group in set(groups.tolist())
-        }
-        return np.array([enough[group] for group in groups.tolist()], dtype=np.bool_)
+        known = [64 * a + b for (a, b), shares in self._shares.items() if len(shares) >= PRIOR_AT_CAP + LEAST_KNOWN]
+        return np.isin(groups, known)
 
     def _of(self, group: tuple[int, int]) -> FloatColumn | None:
         samples = self._shares.get(group)
