@@ -24,7 +24,10 @@ from setpoint.engine.embedded import embedded_engine
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.request import Rejected
 from setpoint.policy.configuration import BatchingMode, ServingConfig
-from setpoint.policy.views import RequestLimits
+from setpoint.policy.decisions import Reject
+from setpoint.policy.setpoint import SetpointPolicy
+from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.views import KvView, RequestLimits, RequestView, SystemView
 from setpoint.server.app import create_app
 from setpoint.server.background import BackgroundServer
 from setpoint.server.dashboard import page
@@ -270,12 +273,26 @@ def test_the_page_refers_to_nothing_outside_and_its_policy_allows_nothing() -> N
 
 @pytest.mark.parametrize("code", sorted(_WORDS))
 def test_every_reason_known_has_words(code: str) -> None:
-    operands = "forecast_s=0.0123 limit_s=2 first_token_in_s=0.1 end_in_s=3 due_in_s=1 slack_s=0.03"
+    operands = "ttft_s=2.1 ttft_limit_s=2 e2e_s=2.1 e2e_limit_s=2 itl_s=0.07 itl_limit_s=0.06 others_ttft_s=0.4"
+    operands += " others_ttft_most_s=0.3 first_token_in_s=0.1 end_in_s=3 due_in_s=1 slack_s=0.03"
     counts = "waiting=3 max_waiting=4 budget=64 decodes=2 batch_size=8 members=8"
     words = in_words(f"{code} {operands} {counts}")
     assert words[0].isupper()
     assert "{" not in words
     assert "=" not in words
+
+
+def test_what_the_policy_says_is_put_into_words() -> None:
+    """Seen: the words asked for operands that admission does not give, and the page showed codes."""
+    policy = SetpointPolicy(max_running=8, token_budget=512, prefill_floor_tokens=16, max_waiting=100, model=StepTimeModel())
+    queue = SystemView(0.0, 50, 10_000_000, 4, 0, 0, KvView(blocks=1000, free_blocks=900, block_tokens=32))
+    for limits, begins in (
+        (RequestLimits(ttft_s=0.1), "The first token would come after"),
+        (RequestLimits(e2e_s=0.1), "The answer would take"),
+    ):
+        verdict = policy.admit(RequestView(1, 0.0, 0.0, 50, 50, 20, streaming=limits.e2e_s is None, limits=limits), queue)
+        assert isinstance(verdict, Reject)
+        assert in_words(str(verdict.reason)).startswith(begins)
 
 
 def test_an_unknown_reason_is_shown_as_it_is_and_cut() -> None:

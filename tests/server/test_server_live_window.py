@@ -208,7 +208,7 @@ def test_the_payload_holds_texts_as_they_are() -> None:
     """Escaping is the page's: JSON carries what came, and is JSON whatever that was."""
     view = LiveView(ScriptedEngine(), WANTED, {"mode": "<b>", "threads": None})
     view.tick(0.0)
-    refused(view, errors.overloaded("ttft_would_be forecast_s=0.83 limit_s=0.5 over_s=0.33", 2.0), "</script><img>")
+    refused(view, errors.overloaded("ttft_would_be over_s=0.33 ttft_s=0.83 ttft_limit_s=0.5", 2.0), "</script><img>")
     view.tick(1.0)
     found = json.loads(live_json(view, 0, now_s=3.0, model="m", health="ok"))
     assert found["refusals"][0] == {

@@ -22,9 +22,9 @@ _WORDS: Final = {
     "queue_has_room": "Taken: the queue has room",
     "queue_full": "The queue is full: {waiting} wait, {max_waiting} may",
     "too_early": "It came back {due_in_s} before the time it was told",
-    "ttft_would_be": "The first token would come after {forecast_s}, {limit_s} are allowed",
-    "e2e_would_be": "The answer would take {forecast_s}, {limit_s} are allowed",
-    "itl_would_be": "Gaps between tokens would grow to {forecast_s}, {limit_s} are allowed",
+    "ttft_would_be": "The first token would come after {ttft_s}, {ttft_limit_s} are allowed",
+    "e2e_would_be": "The answer would take {e2e_s}, {e2e_limit_s} are allowed",
+    "itl_would_be": "Gaps between tokens would grow to {itl_s}, {itl_limit_s} are allowed",
     "others_would_wait": "Its tenant is over its share: others would wait {others_ttft_s}, at most {others_ttft_most_s}",
     # Dropped or turned away by the server
     "doomed": "Dropped while it waited: it could no longer make its deadline",
