@@ -88,7 +88,6 @@ class SetpointPolicy:
         self.tenant_room = TenantRoom()
         self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS, binding=True)
         self._reading_gap_s = inf
-        self._planned_s = self._stepped_s = -inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()
         self._refused_s = -inf
@@ -203,10 +202,7 @@ class SetpointPolicy:
         seconds = result.end_s - result.start_s
         if not isinf(self._reading_gap_s):
             forecast_s = self.model.predict_next_s(result.work)
-            # The gap a reader sees also has what lies between the plan and the step.
-            before_s = min(seconds, max(0.0, result.start_s - max(self._planned_s, self._stepped_s)))
-            self.step_margin.learn(forecast_s=forecast_s, actual_s=before_s + seconds, limit_s=self._reading_gap_s)
-        self._stepped_s = result.end_s
+            self.step_margin.learn(forecast_s=forecast_s, actual_s=seconds, limit_s=self._reading_gap_s)
         self.model.observe(result.work, seconds)
         self.outcomes.observe(result)
         self._outlooks.stepped(result.work.sequences)
@@ -218,7 +214,6 @@ class SetpointPolicy:
 
     def plan(self, step: StepView) -> StepPlan:
         """Drop the doomed, order the rest by urgency, give prefill what the readers' slack leaves."""
-        self._planned_s = step.now_s
         step = replace(step, running=self._by_likely_length(step))
         self._left_over.see(step, self.lengths, self.model)
         self.tenants.present(step.waiting.tenant.tolist())
