@@ -40,6 +40,13 @@ STATIONARY_S, BEST_S = 300.0, 75.0
 BAR = 0.95
 BIN_S = 20.0
 TTFT_S, ITL_S = 1.5, 0.1
+START = {"mode": "continuous", "max_running": 16, "token_budget": 512}
+SET = (
+    START,
+    {"mode": "continuous", "max_running": 16, "token_budget": 64},
+    {"mode": "continuous", "max_running": 16, "token_budget": 128},
+    {"mode": "continuous", "max_running": 4, "token_budget": 128},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +69,6 @@ slo:
   ttft: {{p95: {1e3 * TTFT_S * self.stretch:g}ms}}
   itl: {{p95: {1e3 * ITL_S * self.stretch:g}ms}}
 """
-
-
-START = {"mode": "continuous", "max_running": 16, "token_budget": 512}
-SET = (
-    START,
-    {"mode": "continuous", "max_running": 16, "token_budget": 64},
-    {"mode": "continuous", "max_running": 16, "token_budget": 128},
-    {"mode": "continuous", "max_running": 4, "token_budget": 128},
-)
 
 
 def trace(file: Path, rate_rps: float, *, from_s: float = 0.0, until_s: float = LENGTH_S, shift_s: float = SHIFT_S) -> None:

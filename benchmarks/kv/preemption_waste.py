@@ -160,8 +160,8 @@ def run(mode: BatchingMode, rule: str, requests: list[Drawn], *, pressure: float
     loop = StepLoop(policy, executor, clock, max_model_len=MODEL_LEN, stop_token_ids=frozenset({STOP_TOKEN}), model=model)
     coming = iter(requests)
     while True:
-        while len(loop.waiting) + len(loop.running) < LIVE and (request := next(coming, None)) is not None:
-            loop.submit(request.request)
+        while len(loop.waiting) + len(loop.running) < LIVE and (drawn := next(coming, None)) is not None:
+            loop.submit(drawn.request)
         if not loop.begin_step():
             break
         loop.finish_step()

@@ -51,7 +51,7 @@ MEAN_RATE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class OthersRoom:
+class OthersWait:
     """Seconds to the first token of another tenant's prompt with this request let in, what it may be, and until it could be."""
 
     first_s: float
@@ -65,7 +65,7 @@ class Outlook:
 
     reserve_first_s, reserve_end_s: what a long request would need beyond this one; 0 where ``room_helps`` not: one with nobody
     ahead would not make these limits either. gap_s: a step with this answer more and the least prefill. allowed_gap_s: what
-    everybody's limits allow. work_s: machine seconds the request adds. room: what other tenants would wait with it let in.
+    everybody's limits allow. work_s: machine seconds the request adds. others_wait: of other tenants, with it let in.
     """
 
     first_s: float
@@ -77,7 +77,7 @@ class Outlook:
     allowed_gap_s: float
     gap_frees_s: float
     work_s: float
-    room: OthersRoom | None
+    others_wait: OthersWait | None
 
 
 class Outlooks:
@@ -149,7 +149,7 @@ class Outlooks:
             allowed_gap_s=kept_gap_s,
             gap_frees_s=_frees_s(machine, decoding, kept_gap_s),
             work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
-            room=None if others is None else _room(others, machine, decoding, decodes),
+            others_wait=None if others is None else _others_wait(others, machine, decoding, decodes),
         )
 
     def _ahead(self, every: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
@@ -233,7 +233,7 @@ def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:
     return in_time and (limits.e2e_s is None or end_s <= limits.e2e_s)
 
 
-def _room(others: Others, machine: Machine, decoding: Decoding, decodes: int) -> OthersRoom:
+def _others_wait(others: Others, machine: Machine, decoding: Decoding, decodes: int) -> OthersWait:
     """What ``others`` would wait beside ``decodes`` answers, and when so few are left that they need not wait so long."""
     most_s = others.most_s(machine)
     fits = decodes
@@ -243,7 +243,7 @@ def _room(others: Others, machine: Machine, decoding: Decoding, decodes: int) ->
     frees_s = ends[min(decodes - fits, len(ends)) - 1] * machine.step_s(decodes, 0) if decodes > fits and ends else 0.0
     # One answer at a time is always let in: nobody is kept out for good by who else might come.
     first_s = others.beside_s(machine, decodes) if decodes > 1 else 0.0
-    return OthersRoom(first_s, most_s, frees_s)
+    return OthersWait(first_s, most_s, frees_s)
 
 
 def _frees_s(machine: Machine, decoding: Decoding, allowed_s: float) -> float:

@@ -6,8 +6,8 @@ survival (the empirical conditional distribution). Requests are learned from by 
 for a caller who asks for 4096 tokens and one who asks for 16 are different callers. ``PRIOR_AT_CAP`` imaginary requests that
 used the whole cap stand beside the real ones, so that the first answers to end (the short ones) do not set the tone.
 
-Defaults: the newest 256 ended requests a group. When it is wrong: an answer's length that hangs on the prompt's content is
-only known on average; after a change of callers the old sample stays until 256 new answers have ended.
+Defaults: the newest 256 ended requests a group; a group is ``known`` from 8 on. When it is wrong: an answer's length that hangs
+on the prompt's content is only known on average; after a change of callers the old sample stays until 256 new answers have ended.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OutputLengths:
         left: FloatColumn = np.maximum(columns.cap_tokens - columns.emitted_tokens, 1).astype(np.float64)
         if not self._shares or not len(columns):
             return left
-        groups = columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1]
+        groups = _groups(columns)
         if (groups == groups[0]).all():
             shares = self._of(divmod(int(groups[0]), 64))
             return left if shares is None else _given(shares, quantile, columns.cap_tokens, columns.emitted_tokens, left)
@@ -83,7 +83,7 @@ class OutputLengths:
     def known(self, columns: Columns) -> npt.NDArray[np.bool_]:
         """Whether ``LEAST_KNOWN`` answers of a request's group have ended, so that its remaining length is more than its cap.
         Shape (requests,)."""
-        groups = columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1]
+        groups = _groups(columns)
         known = [64 * a + b for (a, b), shares in self._shares.items() if len(shares) >= PRIOR_AT_CAP + LEAST_KNOWN]
         return np.isin(groups, known)
 
@@ -96,6 +96,11 @@ class OutputLengths:
             kept = np.array(sorted(samples), dtype=np.float64)
             self._sorted[group] = kept
         return kept
+
+
+def _groups(columns: Columns) -> IntColumn:
+    """A number for the class and the power of two of the cap of each. Shape (requests,)."""
+    return np.asarray(columns.request_class * 64 + np.frexp(columns.cap_tokens.astype(np.float64))[1], dtype=np.int64)
 
 
 def _given(shares: FloatColumn, quantile: float, caps: IntColumn, emitted: IntColumn, most: FloatColumn) -> FloatColumn:

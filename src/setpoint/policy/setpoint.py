@@ -146,11 +146,11 @@ class SetpointPolicy:
             seen |= {"itl_s": outlook.gap_s, "itl_limit_s": outlook.allowed_gap_s}
         if outlook.gap_s > outlook.allowed_gap_s and careful:
             return Verdict("itl_would_be", outlook.gap_frees_s, seen)
-        room = outlook.room
-        if room is not None and room.first_s > 0.0 and careful:
-            seen |= {"others_ttft_s": room.first_s, "others_ttft_most_s": room.most_s}
-            if room.first_s > room.most_s:
-                return Verdict("others_would_wait", room.frees_s, seen)
+        wait = outlook.others_wait
+        if wait is not None and wait.first_s > 0.0 and careful:
+            seen |= {"others_ttft_s": wait.first_s, "others_ttft_most_s": wait.most_s}
+            if wait.first_s > wait.most_s:
+                return Verdict("others_would_wait", wait.frees_s, seen)
         bounds = [("e2e", limits.e2e_s, outlook.end_s, outlook.reserve_end_s, self.outcomes.end_margin.share)]
         if request.streaming:
             margin = self.outcomes.first_margin.share

@@ -110,7 +110,7 @@ class TenantRoom:
         own = self._flows[tenant]
         own.fade(now_s)
         recent[tenant] = own
-        strength = _strength(own, recent)
+        strength = _Shares(recent).strength(own)
         if strength <= 0.0:
             return None
         longest = max(flow.prompt_tokens for each, flow in recent.items() if each != tenant)
@@ -121,7 +121,8 @@ class TenantRoom:
         if len(self._flows) >= 2 and not self._looked_s <= now_s < self._looked_s + LOOK_EVERY_S:
             self._looked_s = now_s
             recent = self._recent(now_s)
-            self._far_over = frozenset(each for each, flow in recent.items() if _strength(flow, recent) > BEHIND_FROM)
+            shares = _Shares(recent)
+            self._far_over = frozenset(each for each, flow in recent.items() if shares.strength(flow) > BEHIND_FROM)
         return self._far_over
 
     def _recent(self, now_s: float) -> dict[int, _Flow]:
@@ -132,13 +133,17 @@ class TenantRoom:
         return found
 
 
-def _strength(own: _Flow, recent: Mapping[int, _Flow]) -> float:
-    """How far what others would wait counts for the tenant of ``own``, which is among the ``recent``: 0 within its share."""
-    count = len(recent)
-    admitted_s = sum(flow.admitted_s for flow in recent.values())
-    offered_s = sum(flow.offered_s for flow in recent.values())
-    if count < 2 or own.admitted_s * count <= admitted_s or offered_s <= own.offered_s:
-        return 0.0
-    others = 1.0 - own.offered_s / offered_s
-    excess = own.offered_s / offered_s - 1.0 / count
-    return max(0.0, min(1.0, FACTOR * others) * min(1.0, excess / FULL_EXCESS))
+class _Shares:
+    """What all who asked of late were offered and admitted together, summed once."""
+
+    def __init__(self, recent: Mapping[int, _Flow]) -> None:
+        self._count = len(recent)
+        self._admitted_s = sum(flow.admitted_s for flow in recent.values())
+        self._offered_s = sum(flow.offered_s for flow in recent.values())
+
+    def strength(self, own: _Flow) -> float:
+        """How far what others would wait counts for the tenant of ``own``, one of them: 0 within its share."""
+        if self._count < 2 or own.admitted_s * self._count <= self._admitted_s or self._offered_s <= own.offered_s:
+            return 0.0
+        share = own.offered_s / self._offered_s
+        return max(0.0, min(1.0, FACTOR * (1.0 - share)) * min(1.0, (share - 1.0 / self._count) / FULL_EXCESS))

@@ -75,7 +75,7 @@ def compared_words(operands: Mapping[str, float]) -> list[str]:
         found.append(f"{shown} forecast {seconds(operands[f'{name}_s'])}, limit {seconds(operands[f'{name}_limit_s'])}{margin}")
     if "others_ttft_s" in operands and "others_ttft_most_s" in operands:
         first_s, most_s = operands["others_ttft_s"], operands["others_ttft_most_s"]
-        found.append(f"another tenant's first token in {seconds(first_s)} at worst, at most {seconds(most_s)}")
+        found.append(f"another tenant's first token in {seconds(first_s)}, at most {seconds(most_s)}")
     return found
 
 
