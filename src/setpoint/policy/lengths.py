@@ -7,7 +7,7 @@ for a caller who asks for 4096 tokens and one who asks for 16 are different call
 used the whole cap stand beside the real ones, so that the first answers to end (the short ones) do not set the tone.
 
 Defaults: the newest 256 ended requests a group; a group is ``known`` from 8 on. When it is wrong: an answer's length that hangs
-on the prompt's content is only known on average; after a change of callers the old sample stays until 256 new answers have ended.
+on the prompt's content is only known on average; after a change of callers the old sample stays until 256 new ones have ended.
 """
 
 from __future__ import annotations
