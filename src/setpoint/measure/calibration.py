@@ -29,7 +29,7 @@ from setpoint.measure.capacity import (
     machine_and_versions,
 )
 from setpoint.measure.client import run_load
-from setpoint.measure.event_loop import run
+from setpoint.measure.event_loop import collector_paused, run
 from setpoint.measure.mock import MockLog, MockOptions, MockProcess
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.result import LoadResult
@@ -205,8 +205,9 @@ def probe_rate(mock: MockProcess, requests_per_s: float, tokens: int, *, unit_to
     mock.reset_log()
     plan = _plan(requests_per_s, tokens, warm_up_s)
     options = LoadOptions(drain_s=DRAIN_S, run_id="calibration", watch_server=False)
-    start_s = monotonic() + LEAD_S
-    result = run(run_load(Target(mock.url, mock.options.model), plan, options, start_s=start_s))
+    with collector_paused():
+        start_s = monotonic() + LEAD_S
+        result = run(run_load(Target(mock.url, mock.options.model), plan, options, start_s=start_s))
     ttft_s, itl_s = _distortions(result, mock.log(), start_s)
     events_s = np.concatenate(
         [row.token_times_s if unit_tokens > 1 else np.array([row.sent_s or 0.0]) for row in result.outcomes]
