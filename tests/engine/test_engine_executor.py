@@ -17,7 +17,7 @@ from model_reference import NEAR_TIE, Reference
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino import graph
-from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
+from setpoint.engine.openvino.executor import KERNELS_KEPT, ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.openvino.fusion import fuse_parallel_projections
 from setpoint.engine.openvino.runtime import ops, ov, paged_attention_transformation
 from setpoint.engine.request import EngineFailed, GenerationRequest, SamplingParams
@@ -141,7 +141,8 @@ def test_f32_means_that_activations_are_not_quantised_either(executor: OpenVinoE
 
 def test_options_become_properties() -> None:
     plain = ExecutorOptions().properties()
-    assert plain == {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+    kept = {"CPU_RUNTIME_CACHE_CAPACITY": KERNELS_KEPT}
+    assert plain == {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False, **kept}
     named = ExecutorOptions(threads=3, precision="bf16", cache_precision="u8").properties()
     assert named["INFERENCE_NUM_THREADS"] == 3
     assert named["KV_CACHE_PRECISION"] == "u8"

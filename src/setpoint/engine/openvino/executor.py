@@ -21,6 +21,10 @@ from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
 
+KERNELS_KEPT = 200
+"""Kernels the CPU device keeps for shapes of steps seen before, least recently used first out. Its default of 5,000 takes
+hundreds of megabytes bit by bit as a server meets new shapes, and is not faster (docs/decisions/0091)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutorOptions:
@@ -43,6 +47,7 @@ class ExecutorOptions:
         if self.device.startswith("CPU"):
             # Pinned threads collapse when another process takes their core.
             properties["ENABLE_CPU_PINNING"] = False
+            properties["CPU_RUNTIME_CACHE_CAPACITY"] = KERNELS_KEPT
             if self.threads is not None:
                 properties["INFERENCE_NUM_THREADS"] = self.threads
         if self.precision is not None:
