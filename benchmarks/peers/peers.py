@@ -6,8 +6,8 @@
 
 A cell is one load on one server; cells that the result file already has are not measured again, so the benchmark is done in as
 many sittings as it takes, each at most ``--budget-s`` long. ``--sweep`` first: a few static configurations of each peer on one
-seed, of which the best by goodput is then measured on other seeds beside the peer's defaults. The servers take turns within
-each load; every server is started anew for it (vLLM, which takes minutes to start, only once a sitting).
+seed, of which the best (by goodput, among equals by throughput) is then measured on other seeds beside the peer's defaults. The
+servers take turns within each load; every server is started anew for it (vLLM, which takes minutes, only once a sitting).
 ``tables.py`` writes docs/peers.md from the result file.
 """
 
@@ -123,17 +123,21 @@ class Book:
             self._file.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
 
     def best(self, side: str, example: str) -> int | None:
-        """The number of the swept flags with the highest goodput; ``None`` where none was swept."""
-        scores = {}
+        """The number of the swept flags with the highest goodput, among equals (none, say) the most output tokens a second.
+
+        ``None`` where none was swept.
+        """
+        scores: dict[int, tuple[float, float]] = {}
         for number in range(len(SWEPT[side])):
             found = [
-                self.cells[Cell(each, load, side, f"sweep {number}", 0).key]["goodput_fraction"]
+                self.cells[key]
                 for each, load in SWEPT_LOADS
-                if Cell(each, load, side, f"sweep {number}", 0).key in self.cells
+                if (key := Cell(each, load, side, f"sweep {number}", 0).key) in self.cells
                 and (each == example or example not in dict(SWEPT_LOADS))
             ]
             if found:
-                scores[number] = sum(found) / len(found)
+                good, fast = (sum(cell[name] for cell in found) for name in ("goodput_fraction", "output_tokens_per_s"))
+                scores[number] = (good / len(found), fast / len(found))
         return max(scores, key=lambda number: scores[number]) if scores else None
 
 
