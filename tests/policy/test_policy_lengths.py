@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_views import Row, columns
 
-from setpoint.policy.lengths import MOST_GROUPS, PRIOR_AT_CAP, SAMPLES, OutputLengths
+from setpoint.policy.lengths import MOST_GROUPS, PRIOR_TOKENS, PRIORS, PRIORS_UNTIL, SAMPLES, OutputLengths
 from setpoint.policy.views import BATCH, INTERACTIVE
 
 
@@ -23,7 +23,15 @@ def test_the_cap_until_something_is_known() -> None:
     assert OutputLengths().expected(INTERACTIVE, 70) == 70
     assert OutputLengths().remaining(columns([Row(1, emitted=30, cap=100)])).tolist() == [70.0]
     assert learned([10] * 200).expected(BATCH, 70) == 70, "another class is not learned from"
-    assert learned([10] * 200).expected(INTERACTIVE, 4096) == 4096, "nor callers with quite another cap"
+    assert learned([10] * 200).expected(INTERACTIVE, 400) == 400, "nor callers with quite another cap"
+
+
+def test_a_cap_that_nobody_means_is_not_believed() -> None:
+    assert OutputLengths().expected(INTERACTIVE, 8192) == PRIOR_TOKENS
+    rows = columns([Row(1, emitted=0, cap=8192), Row(2, emitted=500, cap=8192), Row(3, emitted=600, cap=8192)])
+    assert OutputLengths().remaining(rows).tolist() == [512.0, 12.0, 7592.0]
+    assert learned([40] * PRIORS_UNTIL, cap=8000).expected(INTERACTIVE, 8000, 0.9) == 40
+    assert 400 < learned([40], cap=8000).expected(INTERACTIVE, 8000, 0.9) <= PRIOR_TOKENS
 
 
 def test_quantiles_of_what_ended() -> None:
@@ -81,9 +89,10 @@ def test_all_at_once_is_the_formula_row_by_row(
             cap, emitted = int(made.cap_tokens[index]), int(made.emitted_tokens[index])
             known = [length / 100 for batch, length in ended if batch == (made.request_class[index] == BATCH)]
             if not known or cap.bit_length() != (100).bit_length():
-                assert left == max(1, cap - emitted)
+                most = max(1, cap - emitted)
+                assert left == (min(most, PRIOR_TOKENS - emitted) if emitted < PRIOR_TOKENS else most)
                 continue
-            shares = sorted([1.0] * PRIOR_AT_CAP + known)
+            shares = sorted([1.0] * (PRIORS if len(known) < PRIORS_UNTIL else 0) + known)
             passed = sum(share <= emitted / cap for share in shares)
             expected = shares[min(passed + int(q * (len(shares) - passed)), len(shares) - 1)] * cap - emitted
             assert left == pytest.approx(min(max(1, cap - emitted), max(1.0, expected)))

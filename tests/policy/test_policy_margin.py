@@ -45,3 +45,10 @@ def test_a_machine_that_stands_still_now_and_then_does_not_refuse_everybody() ->
     for _ in range(40):
         binding.learn(forecast_s=0.044, actual_s=0.080, limit_s=0.060)
     assert binding.share == pytest.approx(MOST), "what a wider margin would have helped still widens it"
+
+
+def test_who_was_let_in_though_it_could_not_be_in_time_teaches_nothing() -> None:
+    margin = LearnedMargin()
+    for _ in range(100):
+        margin.learn(forecast_s=0.04, actual_s=0.06, limit_s=0.01)
+    assert margin.share == START

@@ -111,3 +111,21 @@ def test_what_was_far_from_a_refusal_teaches_nothing() -> None:
     assert margin.share == pytest.approx(LearnedMargin().share)
     margin.learn(forecast_s=0.1, actual_s=1.5, limit_s=1.0)
     assert margin.share > LearnedMargin().share
+
+
+def test_new_tenants_do_not_keep_an_old_one_out_for_ever() -> None:
+    counters = TenantCounters()
+    counters.charge(1, prompt_tokens=1000)
+    old = [Row(1, NOW_S - PATIENCE_S, prefill=10, tenant=1), Row(2, NOW_S - PATIENCE_S, prefill=10, tenant=1)]
+    new = [Row(10 + number, NOW_S - 1, prefill=10, tenant=10 + number) for number in range(5)]
+    counters.present([row.tenant for row in (*old, *new)])
+    found = order([*new, *old], counters)
+    assert found[0] == 1
+    assert found[-1] == 2, "one at a time"
+
+
+def test_an_aged_batch_request_goes_before_every_tenant() -> None:
+    counters = TenantCounters()
+    counters.charge(1, prompt_tokens=1000)
+    aged = Row(1, NOW_S - BATCH_PATIENCE_S, prefill=10, tenant=1, request_class=BATCH)
+    assert order([Row(2, NOW_S, prefill=10, tenant=2), aged], counters) == [1, 2]

@@ -362,3 +362,58 @@ def test_who_is_over_its_share_waits_for_room_that_the_others_find() -> None:
     assert last.reason.code == "others_would_wait"
     assert last.reason.operands["others_ttft_s"] > last.reason.operands["others_ttft_most_s"]
     assert last.retry_after_s > 0
+
+
+def test_a_gap_that_no_step_keeps_binds_nobody() -> None:
+    """Seen: one stream with a limit of 1 ms between tokens had everybody refused, and prompts computed at the floor."""
+    hopeless = Row(0, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + 1e-3, gap_s=1e-3)
+    fine = replace(hopeless, id=1, deadline_s=NOW_S + 0.1, gap_s=0.1)
+    alone, beside = ([fine], [hopeless, fine])
+    judge = policy()
+    for running in (alone, beside):
+        seen = replace(system(running=len(running), context=60), running_columns=columns(running))
+        assert isinstance(judge.admit(streaming(9, 60), seen), Admit)
+    plans = [policy().plan(view([Row(8, prefill=600)], running)) for running in (alone, beside)]
+    assert plans[0].reason.code == plans[1].reason.code == "slack"
+    assert plans[1].prefill_budget_tokens >= plans[0].prefill_budget_tokens - 2
+    assert plan([Row(8, prefill=600)], [hopeless]).reason.code == "nothing_at_risk"
+    for _ in range(100):
+        judge.plan(view([Row(8, prefill=600)], [hopeless]))
+        judge.observe(result(StepWork(20, 2, 0, 0), 0.05))
+    assert judge.step_margin.share == MARGIN, "no margin would have helped"
+
+
+def test_who_comes_early_is_let_in_where_a_fresh_one_would_be() -> None:
+    """Seen: the first refusal of a load generator with one prompt kept all its clients out until the promised time."""
+    judge = policy()
+    request = RequestView(1, NOW_S, NOW_S, 400, 400, 50, limits=RequestLimits(ttft_s=0.8), fingerprint=7)
+    crowd = columns([Row(10 + number, NOW_S - 1, NOW_S + 0.8, prefill=400) for number in range(5)])
+    full = replace(system(waiting=5, running=8, uncached=2000), waiting_columns=crowd)
+    first = judge.admit(request, full)
+    assert isinstance(first, Reject)
+    again = judge.admit(replace(request, request_id=2), full)
+    assert isinstance(again, Reject)
+    assert again.reason.code == "too_early"
+    assert again.retry_after_s == pytest.approx(first.retry_after_s)
+    free = replace(system(running=1, context=10), running_columns=columns([Row(3, NOW_S - 1, context=10, emitted=2)]))
+    assert isinstance(judge.admit(replace(request, request_id=3), free), Admit)
+
+
+def test_batch_requests_leave_places_to_interactive_ones_that_limit_no_gap() -> None:
+    """Seen: where only the first token had a limit, batch requests took every place."""
+    judge = policy(places=8)
+    interactive = Row(0, NOW_S - 1, context=50, emitted=3)
+    waiting = [Row(1 + number, NOW_S, prefill=50, request_class=BATCH) for number in range(20)]
+    assert len(judge.plan(view(waiting, [interactive])).order) == 8 - 2 - 0
+    assert len(judge.plan(view(waiting, [interactive], now_s=NOW_S + 1)).order) < 8
+    alone = replace(interactive, request_class=BATCH)
+    assert len(policy(places=8).plan(view(waiting, [alone])).order) == 7
+
+
+def test_clients_that_name_no_cap_do_not_lock_each_other_out() -> None:
+    """Seen: with the context of the model as cap, the fourth of four chats was told to come back in a minute."""
+    judge = policy(places=32)
+    running = columns([Row(number, NOW_S - 1, context=60, emitted=5, cap=8100, gap_s=0.1) for number in range(3)])
+    seen = replace(system(running=3, context=180), running_columns=running)
+    request = RequestView(9, NOW_S, NOW_S, 60, 60, 8100, limits=RequestLimits(ttft_s=0.6, itl_s=0.1))
+    assert isinstance(judge.admit(request, seen), Admit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -112,6 +113,9 @@ class ScriptedEngine:
         self._changed = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking: asyncio.Task[None] | None = None
+
+    def now_s(self) -> float:
+        return time.monotonic()
 
     async def start(self) -> None:
         if self.failed:

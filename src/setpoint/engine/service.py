@@ -116,6 +116,10 @@ class EngineService(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
+    def now_s(self) -> float:
+        """The present moment on the engine's clock, of which ``GenerationRequest.sent_s`` is."""
+        ...
+
     async def start(self) -> None:
         """Start the step loop; raises ``EngineFailed`` if the model cannot be run."""
         ...

@@ -104,6 +104,10 @@ class ThreadedEngine:
         await ready
         self._watching = asyncio.create_task(self._keep_watching())
 
+    def now_s(self) -> float:
+        """See ``EngineService``."""
+        return self._clock()
+
     async def submit(self, request: GenerationRequest) -> EngineStream:
         """Admit a request at the next step boundary. Raises ``Rejected``, ``InvalidRequest`` or ``EngineFailed``."""
         self._raise_if_down()
@@ -259,7 +263,9 @@ class ThreadedEngine:
             except Exception as error:
                 self._fail(error)
                 continue
-            steps.steps, steps.counters = old.steps, old.counters
+            steps.steps, steps.counters, steps.decisions = old.steps, old.counters, old.decisions
+            if steps.speculator is not None and old.speculator is not None:
+                steps.speculator.counters = old.speculator.counters
             self._emissions = []
             self._steps = steps
             self._recovery.back()

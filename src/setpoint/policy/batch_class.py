@@ -1,9 +1,9 @@
 """How much of a step batch requests may fill: what interactive requests leave over.
 
 Rule: while interactive requests have been seen in the last ``REMEMBER_S`` seconds, batch requests join only as long as a step
-of all decodes and the least prefill stays within ``BATCH_SHARE`` of the longest step the tightest of them allows, so that the
-rest is there for their prompts, and as many places stay free as interactive requests of late needed at once, with one in
-``RESERVED`` of all places as the least. Without interactive requests they take everything.
+of all decodes and the least prefill stays within ``BATCH_SHARE`` of the longest step the tightest of them allows (if any limits
+it), so that the rest is there for their prompts, and as many places stay free as interactive requests of late needed at once,
+with one in ``RESERVED`` of all places as the least. Without interactive requests they take everything.
 
 When it is wrong: interactive traffic that returns after a longer pause finds the places taken until answers end.
 """
@@ -18,6 +18,7 @@ from setpoint.policy.backlog import pace_s, tightest_gap_s
 from setpoint.policy.deadlines import gap_limit_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.lengths import OutputLengths
+from setpoint.policy.slack import alone_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import INTERACTIVE, Columns, RequestView, StepView, taken
 
@@ -32,7 +33,7 @@ class LeftOver:
 
     def __init__(self) -> None:
         self._allowed_s = inf
-        self._seen_s = -inf
+        self._seen_s = self._limited_s = -inf
         self._peak = 0.0
         self._peak_s = -inf
         self._running = 0
@@ -46,23 +47,29 @@ class LeftOver:
         self._running = len(running)
         if not count:
             return
-        self._note(step.now_s, min(tightest_gap_s(running, waiting), pace_s(running, lengths, step.now_s, model)))
+        gap_s = tightest_gap_s(running, waiting, least_s=alone_s(model))
+        self._note(step.now_s, min(gap_s, pace_s(running, lengths, step.now_s, model)))
 
-    def asked(self, request: RequestView, now_s: float, *, output_tokens: int) -> None:
-        """An interactive request came; if it is refused because of batch requests, no step will ever show it."""
+    def asked(self, request: RequestView, now_s: float, *, output_tokens: int, least_s: float = 0.0) -> None:
+        """An interactive request came; if it is refused because of batch requests, no step will ever show it.
+
+        ``least_s``: what a step takes at least; a limit that is not over it binds nobody.
+        """
         if request.request_class == INTERACTIVE:
             limit_s = request.limits.e2e_s
             each_s = inf if limit_s is None else limit_s / (output_tokens + 1)
-            self._note(now_s, min(gap_limit_s(request.limits, streaming=request.streaming), each_s))
+            allowed = (gap_limit_s(request.limits, streaming=request.streaming), each_s)
+            self._note(now_s, min((each for each in allowed if each > least_s), default=inf))
 
     def _note(self, now_s: float, allowed_s: float) -> None:
+        self._seen_s = now_s
         if isinf(allowed_s):
             return
-        if now_s - self._seen_s > REMEMBER_S or allowed_s < self._allowed_s:
+        if now_s - self._limited_s > REMEMBER_S or allowed_s < self._allowed_s:
             self._allowed_s = allowed_s
         else:
             self._allowed_s += FOLLOW * (allowed_s - self._allowed_s)
-        self._seen_s = now_s
+        self._limited_s = now_s
 
     def most_joins(self, step: StepView, machine: Machine, *, max_running: int) -> int:
         """Batch requests that may join now."""
@@ -72,6 +79,8 @@ class LeftOver:
         reserved = max(1.0, max_running // RESERVED, self._peak + 1)
         batch = running - self._running
         places = int(max_running - reserved) - batch
+        if step.now_s - self._limited_s > REMEMBER_S:  # Nobody of late had a limit on the length of steps.
+            return max(0, places)
         spare_s = BATCH_SHARE * self._allowed_s - machine.step_s(running, machine.floor_tokens)
         return max(0, min(places, int(spare_s / max(machine.sequence_s, 1e-9))))
 

@@ -2,7 +2,7 @@
 
 The margin q (a share of the limit) follows ``q += RATE x (1[error > q] - MISS_RATE)`` over the errors, actual less forecast
 as a share of the limit, of admitted requests. In the long run errors are above q in ``MISS_RATE`` of the cases whatever their
-distribution. Only forecasts that were close to a refusal teach (forecast and margin over
+distribution. Only forecasts within the limit that were close to a refusal teach (forecast and margin over
 ``TEACHES_FROM`` of the limit, or the limit missed): elsewhere an error decides nothing. Of steps a missed limit alone does not
 teach (``binding``): a machine that now and then stands still misses with any margin, and would end up refusing everybody.
 
@@ -43,6 +43,8 @@ class LearnedMargin:
 
     def learn(self, *, forecast_s: float, actual_s: float, limit_s: float) -> None:
         """One request, or one step: what was forecast, what came; both from the moment its limit runs from."""
+        if forecast_s > limit_s:
+            return  # Nothing kept back would have made it fit: it was let in for another reason.
         close = forecast_s >= (TEACHES_FROM - self.share) * limit_s
         if limit_s <= 0 or not (close or (actual_s >= limit_s and not self._binding)):
             return

@@ -5,7 +5,8 @@ remaining work as tie-break, arrival after that. A request without a deadline is
 arrival. Of the batch class, the oldest that has waited ``BATCH_PATIENCE_S`` is served first, one at a time: nobody starves,
 and however many have aged, they never push the interactive aside together. Where nobody at all has a deadline, the
 highest response ratio goes first, ``1 + wait / own prefill seconds`` (Brinch Hansen, 1971): short ones first, and waiting makes
-anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each tenant's own.
+anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each tenant's own; the
+oldest without a deadline that has waited ``PATIENCE_S`` goes before all tenants, one at a time.
 
 When it is wrong: earliest deadline first serves those first who are late already, which is why the doomed are dropped; fairness
 can place a tenant's lax request before another's urgent one.
@@ -13,7 +14,10 @@ can place a tenant's lax request before another's urgent one.
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
+import numpy.typing as npt
 
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.views import BATCH, INTERACTIVE, Columns, FloatColumn, IntColumn
@@ -39,7 +43,16 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
         start = np.zeros(len(columns))
     else:
         start = tenants.start_tags(columns, np.lexsort((columns.arrived_s, tie, due_s, kind)))
+        start[[*aged, *_overdue(columns, free & (columns.request_class == INTERACTIVE), now_s=now_s)]] = -inf
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
+
+
+def _overdue(columns: Columns, among: npt.NDArray[np.bool_], *, now_s: float) -> IntColumn:
+    """Index of the oldest of ``among`` if it has waited for ``PATIENCE_S``: it goes before every tenant, one at a time, or a
+    steady queue of new tenants would keep an old one out for ever."""
+    index = np.flatnonzero(among)
+    oldest = index[np.argsort(columns.arrived_s[index], kind="stable")[:1]]
+    return np.asarray(oldest[columns.arrived_s[oldest] + PATIENCE_S <= now_s], dtype=np.int64)
 
 
 def order_rule(columns: Columns, *, now_s: float) -> str:

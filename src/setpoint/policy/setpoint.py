@@ -31,7 +31,15 @@ from setpoint.policy.order import aged_batch, most_urgent, order_rule, urgency_k
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
-from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
+from setpoint.policy.slack import (
+    MARGIN,
+    alone_s,
+    chunk_context_tokens,
+    decode_work,
+    prefill_budget,
+    prefill_floor,
+    step_slack_s,
+)
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import TenantRoom
 from setpoint.policy.tenants import TenantCounters
@@ -107,13 +115,14 @@ class SetpointPolicy:
         others = self.tenant_room.of(request.tenant, now_s)
         outlook = self._outlooks.of(request, system, [], others=others)
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
-        self._left_over.asked(request, now_s, output_tokens=long)
-        promise = self.promises.returned(request.fingerprint, now_s)
+        self._left_over.asked(request, now_s, output_tokens=long, least_s=alone_s(self.model))
+        interactive = request.request_class == INTERACTIVE
+        promise = self.promises.returned(request.fingerprint, now_s) if interactive else None
         if system.waiting == 0 and system.running == 0:
             return self._admit(request, outlook, now_s, "idle", promise)
         if promise is not None and now_s < promise.due_s - EARLY_S:
-            return Reject(Reason("too_early", {"due_in_s": promise.due_s - now_s}), promise.due_s - now_s)
-        if promise is None and request.request_class == INTERACTIVE:  # Batch work yields, so it takes no room away.
+            return self._early(request, system, outlook, promise)
+        if promise is None and interactive:  # Batch work yields, so it takes no room away.
             self.promises.fresh.offered(now_s, outlook.work_s)
             self.tenant_room.asked(request.tenant, now_s, outlook.work_s, request.uncached_tokens)
         if queue_is_full(self._max_waiting, request.request_class, system):
@@ -122,18 +131,35 @@ class SetpointPolicy:
             return self._refuse(request, outlook, now_s, Reason("queue_full", counts), after_s)
         if request.limits == RequestLimits():
             return self._admit(request, outlook, now_s, "queue_has_room", promise)
-        verdict = self._judge(request, outlook, now_s, careful=promise is None)
-        if verdict.code == "fits" and promise is None:
-            due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
-            if due:
-                behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
-                verdict = self._judge(request, behind, now_s, careful=True)
-        if promise is None and request.request_class == INTERACTIVE and outlook.room_helps:
+        verdict = self._judge(request, outlook, now_s, careful=False) if promise else self._fresh(request, system, outlook)
+        if promise is None and interactive and outlook.room_helps:
             self.length_share.decided(outlook.work_s, admitted=verdict.code == "fits")
         if verdict.code == "fits":
             return self._admit(request, outlook, now_s, "fits", promise, verdict.operands)
         operands = {"over_s": verdict.over_s, **verdict.operands}
         return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
+
+    def _early(self, request: RequestView, system: SystemView, outlook: Outlook, promise: Promise) -> Admit | Reject:
+        """One that comes before its time, or another with the same prompt: let in where a fresh one would be, else told to wait
+        as before."""
+        if not queue_is_full(self._max_waiting, request.request_class, system):
+            verdict = self._fresh(request, system, outlook)
+            if verdict.code == "fits":
+                return self._admit(request, outlook, system.now_s, "fits", promise, verdict.operands)
+        due_in_s = promise.due_s - system.now_s
+        return Reject(Reason("too_early", {"due_in_s": due_in_s}), due_in_s)
+
+    def _fresh(self, request: RequestView, system: SystemView, outlook: Outlook) -> Verdict:
+        """Judged with all that is kept back, behind those to whom room was promised."""
+        now_s = system.now_s
+        verdict = self._judge(request, outlook, now_s, careful=True)
+        if verdict.code != "fits":
+            return verdict
+        due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
+        if not due:
+            return verdict
+        behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
+        return self._judge(request, behind, now_s, careful=True)
 
     def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
         """Against each limit, and what other tenants would come to wait; ``careful``: with the learned margin and room for long
@@ -219,10 +245,13 @@ class SetpointPolicy:
         self.tenants.present(step.waiting.tenant.tolist())
         self.tenants.put_behind(self.tenant_room.far_over(step.now_s))
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
-        self._reading_gap_s = tightest_gap_s(taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0)))
+        least_s = alone_s(self.model)
+        reading = taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0))
+        self._reading_gap_s = tightest_gap_s(reading, least_s=least_s)
         if _nobody_asks(step):
             return self._plan(step, *self._budget(step))
-        allowed_s = min(tightest_gap_s(step.running, step.waiting), pace_s(step.running, self.lengths, step.now_s, self.model))
+        tightest_s = tightest_gap_s(step.running, step.waiting, least_s=least_s)
+        allowed_s = min(tightest_s, pace_s(step.running, self.lengths, step.now_s, self.model))
         margin = self.step_margin.share
         machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s, margin=margin)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
@@ -306,11 +335,12 @@ class SetpointPolicy:
         most = max(self._limits.floor_tokens, self._limits.token_budget - decodes.tokens)
         if _nobody_asks(step):
             return most, Reason("no_prompts", {"decodes": decodes.tokens})
-        slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s)
+        least_s = alone_s(self.model)
+        slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s, least_s=least_s)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})
         context_tokens, margin = chunk_context_tokens(step), self.step_margin.share
-        gap_s = tightest_gap_s(step.running, step.waiting)
+        gap_s = tightest_gap_s(step.running, step.waiting, least_s=least_s)
         floor = prefill_floor(self._limits.floor_tokens, self.model, gap_s=gap_s, context_tokens=context_tokens)
         fits = prefill_budget(slack_s, decodes, self.model, context_tokens=context_tokens, margin=margin)
         budget = max(floor, min(most, fits))

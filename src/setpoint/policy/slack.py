@@ -33,8 +33,17 @@ def longest_step_s(left_s: FloatColumn, owed: FloatColumn | IntColumn, decode_s:
     return np.asarray(np.maximum(left_s / owed, spare_s), dtype=np.float64)
 
 
-def step_slack_s(step: StepView, decode_s: float = 0.0) -> float:
-    """Seconds the next step may take before a decoding request misses its deadline; ``inf`` if none has one."""
+def alone_s(model: StepTimeModel) -> float:
+    """Seconds of a step that computes one token of one request: a tighter gap is kept by no step."""
+    c0, per_token, per_sequence, _, _ = model.coefficients
+    return c0 + per_token + per_sequence
+
+
+def step_slack_s(step: StepView, decode_s: float = 0.0, *, least_s: float = 0.0) -> float:
+    """Seconds the next step may take before a decoding request misses its deadline; ``inf`` if none has one.
+
+    Streams whose gap is not over ``least_s`` are late at every token whatever is done, and hold nobody up.
+    """
     decoding = step.running.prefill_tokens == 0
     if not decoding.any():
         return inf
@@ -43,7 +52,7 @@ def step_slack_s(step: StepView, decode_s: float = 0.0) -> float:
     # does not count any more.
     left_s = np.where(left_s > 0, left_s, step.running.gap_s)
     longest_s = longest_step_s(left_s, step.running.tokens_to_deadline, decode_s)
-    return float(np.min(longest_s[decoding], initial=inf))
+    return float(np.min(longest_s[decoding & (step.running.gap_s > least_s)], initial=inf))
 
 
 def decode_work(running: Columns) -> StepWork:
@@ -67,8 +76,8 @@ def prefill_floor(configured_tokens: int, model: StepTimeModel, *, gap_s: float,
 
     A gap that not even a step of one decode keeps is lost whatever the floor is. ``context_tokens``: as ``prefill_budget``.
     """
-    c0, per_token, per_sequence, _, per_product = model.coefficients
-    if isinf(gap_s) or c0 + per_token + per_sequence >= gap_s:
+    _, per_token, _, _, per_product = model.coefficients
+    if isinf(gap_s) or alone_s(model) >= gap_s:
         return configured_tokens
     token_s = per_token + per_product * context_tokens
     return max(1, min(configured_tokens, int(FLOOR_SHARE * gap_s / max(token_s, 1e-9))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -30,11 +31,19 @@ class GrammarWorker:
         if self._pending >= MAX_PENDING:
             raise overloaded("too many grammars are waiting to be compiled", None)
         self._pending += 1
+        begun = threading.Event()
+
+        def work() -> Grammar:
+            begun.set()
+            return self._compiler.compile_grammar(spec)
+
         try:
             async with asyncio.timeout(COMPILE_TIMEOUT_S):
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._worker, self._compiler.compile_grammar, spec)
+                return await loop.run_in_executor(self._worker, work)
         except TimeoutError:
+            if not begun.is_set():
+                raise overloaded("other grammars took all the time to compile this one", None) from None
             message = f"{spec.field}: was not compiled within {COMPILE_TIMEOUT_S:.0f} s; make it simpler."
             raise invalid(message, spec.field) from None
         except InvalidRequest as error:

@@ -71,11 +71,11 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             raw = await read_body(scope, receive, context.max_body_bytes)
         except errors.ClientGone:
             return
-        arrived_s = time.perf_counter()
+        arrived_s, sent_s = time.perf_counter(), context.engine.now_s()
         body = parse_body(self.body_model, raw)
         context.require_model(body.model)
         async with Hangup(receive) as hangup:
-            prompts = await self._requests(body, scope)
+            prompts = await self._requests(body, scope, sent_s)
             account = account_of(scope)
             account.asked(prompts[0][0], arrived_s)
             if hangup.gone:
@@ -96,8 +96,11 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             finally:
                 choices.close()
 
-    async def _requests(self, body: AnyBody, scope: Scope) -> list[list[GenerationRequest]]:
-        """For each prompt the requests that share it: ``n`` of them, each with a seed of its own if one is given."""
+    async def _requests(self, body: AnyBody, scope: Scope, sent_s: float) -> list[list[GenerationRequest]]:
+        """For each prompt the requests that share it: ``n`` of them, each with a seed of its own if one is given.
+
+        Their limits run from ``sent_s``: what encoding, a grammar and the first of several answers take is a client's wait too.
+        """
         headers = Headers(scope=scope)
         kind = request_class(headers)
         # Batch work carries no deadlines but those it asks for itself.
@@ -116,6 +119,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 limits=limits,
                 request_class=kind,
                 tenant=scope[TENANT],
+                sent_s=sent_s,
             )
             groups.append([request, *(_sibling(request, number) for number in range(1, body.n or 1))])
         return groups

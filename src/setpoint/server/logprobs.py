@@ -63,7 +63,9 @@ class TextLogprobs:
             texts.append(token_text(piece))
             offsets.append(self._offset)
             # A character counts where it begins: continuation bytes are 10xxxxxx.
-            self._offset += sum(byte & 0xC0 != 0x80 for byte in piece)
+            # A token without text, such as the end of the answer, moves nothing, though it is shown by its name.
+            if self._tokenizer.decode([one.token]):
+                self._offset += sum(byte & 0xC0 != 0x80 for byte in piece)
         return {
             "tokens": texts,
             "token_logprobs": [max(one.logprob, LEAST) for one in tokens],
