@@ -229,3 +229,77 @@ def test_a_file_that_is_no_gguf_is_one_sentence(tmp_path: Path, content: bytes) 
     file.write_bytes(content)
     with pytest.raises(HardwareError, match="cannot be read as GGUF"):
         model_facts(str(file))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "precision"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "int4"),
+        ({"quant_method": "gptq", "bits": 8}, "int8"),
+        ({"quant_method": "awq", "bits": 4}, "int4"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "fbgemm_fp8"}, "fp8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8"),
+        ({"quant_method": "mxfp4"}, "fp4"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}, "fp8"),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 8, "type": "float"}}}},
+            "fp8",
+        ),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 8, "type": "int"}}}},
+            "int8",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": {"weights": {"num_bits": 4, "type": "int"}}},
+                "kv_cache_scheme": {"num_bits": 8, "type": "float"},
+            },
+            "int4",
+        ),
+    ],
+)
+def test_quantised_checkpoints_by_their_own_words(quantization: dict[str, Any], precision: str) -> None:
+    facts = facts_from_config(config(quantization_config=quantization), name="t")
+    assert facts.native_precision == precision
+
+
+def test_a_window_as_long_as_the_context_is_none() -> None:
+    endless = facts_from_config(config(sliding_window=512), name="t")
+    assert (endless.window_tokens, endless.kv_values_per_token) == (0, 256)
+    listed = facts_from_config(config(sliding_window=4096, layer_types=["sliding_attention"] * 4), name="t")
+    assert (listed.window_tokens, listed.kv_values_per_token) == (0, 256)
+
+
+def test_one_key_and_value_for_all_heads() -> None:
+    shared = facts_from_config(config(multi_query=True, num_kv_heads=4), name="t")
+    assert (shared.kv_heads, shared.kv_values_per_token) == (1, 4 * 2 * 16)
+    later = config(multi_query=True, new_decoder_architecture=True, num_key_value_heads=2)
+    assert facts_from_config(later, name="t").kv_heads == 2
+
+
+def test_a_file_of_a_model_without_heads_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "mamba.gguf"
+    write_gguf(file, {**MOE_PAIRS, "qwen3moe.attention.head_count": 0}, {})
+    with pytest.raises(HardwareError, match="must be at least 1"):
+        model_facts(str(file))
+
+
+def test_every_other_layer_of_a_gguf_of_gpt_oss_has_a_window(tmp_path: Path) -> None:
+    pairs = {key.replace("qwen3moe", "gpt-oss"): value for key, value in MOE_PAIRS.items()}
+    file = tmp_path / "oss.gguf"
+    write_gguf(file, {**pairs, "general.architecture": "gpt-oss", "gpt-oss.attention.sliding_window": 128}, {})
+    facts = model_facts(str(file))
+    assert facts.window_tokens == 128
+    assert facts.kv_values_per_token == facts.window_values_per_token > 0
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "parallel", "possible"),
+    [(32, 8, 8, True), (32, 8, 16, True), (40, 10, 4, False), (40, 10, 2, True), (24, 8, 3, False), (64, 4, 8, True)],
+)
+def test_heads_and_kv_heads_are_dealt_out_evenly(heads: int, kv_heads: int, parallel: int, possible: bool) -> None:
+    facts = facts_from_config(config(num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16), name="t")
+    assert facts.can_be_split(parallel) is possible

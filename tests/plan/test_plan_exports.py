@@ -50,6 +50,26 @@ def test_a_checkpoint_in_its_own_precision_is_not_quantised() -> None:
     assert "--kv-cache-dtype" not in sglang_command(deployable())
 
 
+def test_a_checkpoint_that_is_quantised_is_not_quantised_again_and_its_cache_is_named() -> None:
+    native = Deployable(
+        Topology.single(shape(weights="fp8", cache="fp8"), serving(), 1), "org/model-FP8", "model", "fp8", 4096, ID
+    )
+    assert parse_vllm_command(command_of(vllm_command(native))).kv_precision == "fp8"
+    assert "--kv-cache-dtype fp8_e4m3" in sglang_command(native)
+    narrower = Deployable(Topology.single(shape(weights="fp8"), serving(), 1), "org/model-W4", "model", "int4", 4096, ID)
+    assert "--quantization" not in vllm_command(native) + vllm_command(narrower) + sglang_command(narrower)
+    assert any("name a checkpoint in that precision" in note for note in narrower.notes())
+    odd = Deployable(Topology.single(shape(cache="int8"), serving(), 1), "org/model", "model", "bf16", 4096, ID)
+    assert any("The cache is planned in int8" in note for note in odd.notes())
+
+
+def test_a_service_begins_with_a_letter() -> None:
+    found = Topology.single(shape(), serving(), 1)
+    named = Deployable(found, "01-ai/Yi-1.5-9B", "01-ai/Yi-1.5-9B", "bf16", 4096, ID)
+    for document in yaml.safe_load_all(manifest(named)):
+        assert document["metadata"]["name"][0].isalpha()
+
+
 def test_the_sglang_command() -> None:
     words = shlex.split(command_of(sglang_command(deployable(parallel=2, weights="fp8"))))
     options = dict(zip(words[4::2], words[5::2], strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from plan_world import CHAT, FormulaRunner, asks, requirement
 
+from setpoint.hardware.errors import HardwareError
 from setpoint.plan.errors import PlanError
 from setpoint.plan.improve import Improvement, improvement_document, make_improvement, sentences
 from setpoint.plan.vllm_command import parse_vllm_command
@@ -59,3 +60,13 @@ def test_a_command_that_cannot_hold_a_request_is_told() -> None:
             FormulaRunner(asked),
             lambda stage, done, total: None,
         )
+
+
+def test_a_command_whose_context_is_too_short_is_told() -> None:
+    with pytest.raises(PlanError, match="--max-model-len 512: its context is 512 tokens"):
+        improved("vllm serve llama-3.1-8b --max-model-len 512")
+
+
+def test_a_command_that_no_engine_runs_is_told() -> None:
+    with pytest.raises(HardwareError, match=r"--tensor-parallel-size 3: llama-3\.1-8b has 32 heads and 8 KV heads"):
+        improved("vllm serve llama-3.1-8b --tensor-parallel-size 3")

@@ -18,7 +18,9 @@ from setpoint.plan.errors import PlanError
 from setpoint.plan.page import render_page
 from setpoint.plan.planner import Standing, make_plan
 from setpoint.plan.report import EXIT_CODES, plan_document, plan_json
+from setpoint.plan.space import shapes_of
 from setpoint.plan.terminal import render_plan
+from setpoint.plan.topology import Scheduler
 from setpoint.record import Report
 
 TWO = ("h100-sxm", "mi300x")
@@ -210,3 +212,33 @@ def test_the_search_sees_every_hardware_and_few_jobs() -> None:
     plan = make_plan(asks(asked, hardware=hardware, parallel=(1, 2, 4)), runner)
     assert {job.shape.hardware for job in runner.jobs} == set(hardware)
     assert plan.simulations == len(runner.jobs) < 400
+
+
+def test_hardware_that_costs_nothing_is_planned() -> None:
+    plan, _ = planned(requirement(), hardware=("h100-sxm",), prices={"h100-sxm": 0.0}, goal=Goal.LATENCY)
+    assert plan.chosen is not None
+    assert all(price.change is None for price in plan.shadow)
+
+
+def test_a_cache_in_another_precision_is_another_shape() -> None:
+    plan, _ = planned(requirement(), hardware=("h100-sxm",), parallel=(1,), quantization=("fp8",), kv_cache=("bf16", "fp8"))
+    names = [each.name for each in plan.ranked]
+    assert len(set(names)) == len(names)
+    assert any("fp8+kv-fp8" in name for name in names)
+
+
+def test_requests_longer_than_the_models_context_are_told() -> None:
+    with pytest.raises(PlanError, match="model llama-3-8b: its context is 8,192 tokens"):
+        planned(requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": "prompt_tokens: 10000"}))
+
+
+def test_this_machine_runs_no_other_scheduler() -> None:
+    with pytest.raises(PlanError, match="this-machine runs setpoint's own engine"):
+        asks(requirement(), hardware=("this-machine",), prices={"this-machine": 1.0}, schedulers=(Scheduler.VLLM,))
+    asked = asks(requirement(), hardware=("this-machine", "h100-sxm"), schedulers=(Scheduler.VLLM,))
+    assert [device.name for device in asked.choices.accelerators] == ["h100-sxm"]
+
+
+def test_only_what_engines_can_split_is_planned() -> None:
+    asked = asks(requirement(CHAT, **{"llama-3.1-8b": "phi-4-14b"}), hardware=("h100-sxm",))
+    assert {each.deployment.tensor_parallel for each in shapes_of(asked.model, asked.choices)} == {1, 2}

@@ -167,14 +167,13 @@ def _model(name: str) -> Any:
 
 
 def _deployment(device: Any, model: str, tensor_parallel: int, engine: str, precision: str | None) -> Any:
-    from setpoint.hardware.deployment import ENGINES, Deployment
+    from setpoint.hardware.deployment import ENGINES, Deployment, check_split
     from setpoint.hardware.errors import HardwareError
     from setpoint.hardware.model_facts import precision_name
 
     facts = _model(model)
     if engine not in ENGINES:
         raise HardwareError(f"--engine {engine!r} is not known: choose from {', '.join(ENGINES)}")
-    if facts.heads % tensor_parallel:
-        raise HardwareError(f"--tensor-parallel {tensor_parallel}: must divide the {facts.heads} heads of {facts.name}")
+    check_split(facts, tensor_parallel, "--tensor-parallel")
     weights = precision_name(precision) if precision else facts.native_precision
     return Deployment(facts, device, tensor_parallel, engine, weights)

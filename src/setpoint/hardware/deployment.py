@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from setpoint.hardware.accelerator import GPU, Accelerator
+from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import ModelFacts
 
 ENGINES = ("setpoint", "vllm", "sglang", "trtllm")
@@ -54,6 +55,15 @@ class Deployment:
     def kv_bytes_per_token_per_device(self) -> float:
         """Bytes of cache one token takes on each device that holds it."""
         return self.model.kv_bytes_per_token(self.kv_precision) / self.kv_shards
+
+
+def check_split(model: ModelFacts, parallel: int, option: str) -> None:
+    """Raise ``HardwareError`` that names ``option`` if no engine runs ``model`` with tensor parallelism ``parallel``."""
+    if parallel >= 1 and not model.can_be_split(parallel):
+        raise HardwareError(
+            f"{option} {parallel}: {model.name} has {model.heads} heads and {model.kv_heads} KV heads, which cannot be dealt "
+            "out evenly to so many devices; choose a number that divides both"
+        )
 
 
 def device_weight_bytes(deployment: Deployment) -> float:

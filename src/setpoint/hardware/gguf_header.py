@@ -47,7 +47,7 @@ def facts_from_gguf(file: Path) -> ModelFacts:
     except (OSError, struct.error, ValueError, RecursionError, OverflowError) as error:
         raise HardwareError(f"{file}: cannot be read as GGUF: {error}") from error
     architecture = str(pairs.get("general.architecture", ""))
-    config: dict[str, Any] = {"model_type": architecture}
+    config: dict[str, Any] = {"model_type": architecture.replace("-", "_")}
     for field, key in FIELDS.items():
         if (value := pairs.get(f"{architecture}.{key}")) is not None:
             config[field] = value

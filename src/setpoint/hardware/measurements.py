@@ -151,9 +151,9 @@ def _parallelism(row: Mapping[str, str]) -> tuple[int, int, int, int]:
     for name in ("tp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size"):
         text = row.get(name, "")
         value = _positive(text)
-        if text and value is None and (name == "tp_size" or row.get("attention_dp_size")):
+        if text and (value is None or value < 1) and (name == "tp_size" or row.get("attention_dp_size")):
             raise HardwareError(f"{name} must be at least 1, found {text!r}")
-        counts.append(int(value or 1))
+        counts.append(max(1, int(value or 1)))
     tensor, ranks, expert_tensor, experts = counts
     copies = ranks
     if expert_tensor == experts > 1:

@@ -20,6 +20,8 @@ UNGATED = {
 }  # fmt: skip
 QKV_BIAS = {"qwen2", "qwen2_moe", "gpt_oss", "starcoder2", "phi", "gpt2"}
 FOUR_NORMS = {"gemma2", "gemma3", "gemma3_text", "gemma4_text"}
+UNSTATED_CONTEXT = 2048
+"""Of a configuration that names none."""
 NESTED = ("text_config", "llm_config", "language_config", "language_model_config")
 
 
@@ -69,19 +71,22 @@ def facts_from_config(config: Mapping[str, Any], *, name: str, where: str = "con
             config = {**{k: v for k, v in outer.items() if k in ("tie_word_embeddings", "quantization_config")}, **config[key]}
             break
     fields = _Fields(config, where)
+    context_tokens = fields.number(
+        "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length", default=UNSTATED_CONTEXT
+    )
     hidden, layers = (
         fields.number("hidden_size", "n_embd", "d_model"),
         fields.number("num_hidden_layers", "n_layer", "num_layers"),
     )
     heads = fields.number("num_attention_heads", "n_head", "num_heads")
-    kv_heads = fields.number("num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num", default=heads)
-    head_dim = fields.number("head_dim", "attention_head_dim", "kv_channels", default=hidden // heads)
+    kv_heads = _kv_heads(fields, heads)
+    head_dim = fields.number("head_dim", "attention_head_dim", "kv_channels", default=hidden // max(heads, 1))
     if min(hidden, layers, heads, kv_heads, head_dim) < 1:
         raise HardwareError(f"{where}: hidden_size, num_hidden_layers and numbers of heads must be at least 1")
     vocabulary = fields.number("vocab_size", "padded_vocab_size")
     attention = _attention(fields, hidden, heads, kv_heads, head_dim)
     linear = _linear_attention(fields, hidden)
-    full, window, states = _layer_kinds(fields, layers, has_linear=linear is not None)
+    full, window, states = _layer_kinds(fields, layers, context_tokens, has_linear=linear is not None)
     dense, moe_layers, expert, experts, chosen, shared = _perceptrons(fields, hidden, layers)
     norms = (4 if str(config.get("model_type")) in FOUR_NORMS else 2) * hidden * layers + hidden
     table = vocabulary * hidden
@@ -112,11 +117,16 @@ def facts_from_config(config: Mapping[str, Any], *, name: str, where: str = "con
         state_values=states * linear[1] if linear else 0.0,
         attention_flops=full * attention.flops,
         window_attention_flops=window * attention.flops,
-        context_tokens=fields.number(
-            "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length", default=2048
-        ),
+        context_tokens=context_tokens,
         native_precision=native_precision(outer) or native_precision(config) or "bf16",
     )
+
+
+def _kv_heads(fields: _Fields, heads: int) -> int:
+    """One where all heads share it (``multi_query``); Falcon's later models name a number beside that flag."""
+    if fields.flag("multi_query") and not fields.flag("new_decoder_architecture"):
+        return 1
+    return fields.number("num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num", default=heads)
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:
@@ -169,18 +179,19 @@ def _linear_attention(fields: _Fields, hidden: int) -> tuple[float, float] | Non
     return float(parameters), float(2 * values * key_dim * value_dim)
 
 
-def _layer_kinds(fields: _Fields, layers: int, *, has_linear: bool) -> tuple[int, int, int]:
-    """Layers with full attention, with a sliding window, and with a state instead of a cache."""
+def _layer_kinds(fields: _Fields, layers: int, context_tokens: int, *, has_linear: bool) -> tuple[int, int, int]:
+    """Layers with full attention, with a sliding window (shorter than the context), and with a state instead of a cache."""
+    slides = 0 < _window(fields) < context_tokens
     kinds = fields.kinds()[:layers]
     every = fields.number("full_attention_interval", default=0)
     if kinds:
         states = sum("linear" in kind or "mamba" in kind for kind in kinds)
-        window = sum("sliding" in kind or "chunked" in kind for kind in kinds) if _window(fields) else 0
+        window = sum("sliding" in kind or "chunked" in kind for kind in kinds) if slides else 0
         return layers - states - window, window, states
     if has_linear:
         full = layers // (every or 4)
         return full, 0, layers - full
-    if not _window(fields) or fields.config.get("use_sliding_window") is False:
+    if not slides or fields.config.get("use_sliding_window") is False:
         return layers, 0, 0
     pattern = fields.number("sliding_window_pattern", default=0)
     kind = str(fields.config.get("model_type"))
@@ -231,6 +242,24 @@ def _moe_layers(fields: _Fields, layers: int) -> int:
     return sum(layer >= first and layer not in dense and (layer + 1) % every == 0 for layer in range(layers))
 
 
+def _quantised_weights(quantization: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """How weights are quantised, group by group: ``config_groups`` of compressed-tensors, ``global_quant_config`` of Quark."""
+    groups = quantization.get("config_groups")
+    found = (
+        [each.get("weights") for each in groups.values() if isinstance(each, Mapping)] if isinstance(groups, Mapping) else []
+    )
+    everywhere = quantization.get("global_quant_config")
+    if isinstance(everywhere, Mapping):
+        weight = everywhere.get("weight")
+        found += weight if isinstance(weight, list) else [weight]
+    return [each for each in found if isinstance(each, Mapping)]
+
+
+def _is_fp8(weights: Mapping[str, Any]) -> bool:
+    eight_bit_floats = weights.get("num_bits") == 8 and weights.get("type") == "float"
+    return eight_bit_floats or str(weights.get("dtype", "")).lower().startswith("fp8")
+
+
 def native_precision(config: Mapping[str, Any]) -> str | None:
     """The precision of published weights by ``quantization_config``; ``None`` if it says nothing."""
     quantization = config.get("quantization_config") or config.get("quantization")
@@ -238,9 +267,12 @@ def native_precision(config: Mapping[str, Any]) -> str | None:
         return None
     text = str(quantization).lower()
     method = str(quantization.get("quant_method") or quantization.get("quant_algo") or "").lower()
+    if method == "bitsandbytes":
+        return "int4" if quantization.get("load_in_4bit") or quantization.get("_load_in_4bit") else "int8"
     if method and method in PRECISION_NAMES:
-        return PRECISION_NAMES[method]
-    if method == "fp8" or "float8" in text or "'fp8'" in text:
+        return "int8" if PRECISION_NAMES[method] == "int4" and quantization.get("bits") == 8 else PRECISION_NAMES[method]
+    weights = _quantised_weights(quantization)
+    if "fp8" in method or "float8" in text or "'fp8'" in text or any(_is_fp8(each) for each in weights):
         return "fp8"
     if "fp4" in text:
         return "fp4"

@@ -16,9 +16,9 @@ EXPERTS_ONLY = {"fp4", "int4"}
 KV_BYTES = {"f32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.06, "fp4": 0.5625}
 PRECISION_NAMES = {
     "fp16": "bf16", "f16": "bf16", "float16": "bf16", "bfloat16": "bf16", "auto": "bf16", "": "bf16", "none": "bf16",
-    "fp8_block": "fp8", "fp8_static": "fp8", "w8a8_fp8": "fp8", "float8": "fp8", "fp8_e4m3": "fp8",
+    "fp8_block": "fp8", "fp8_static": "fp8", "w8a8_fp8": "fp8", "fp8_ootb": "fp8", "float8": "fp8", "fp8_e4m3": "fp8",
     "nvfp4": "fp4", "mxfp4": "fp4", "w4a16_mxfp4": "fp4", "w4a8_mxfp4_mxfp8": "fp4", "float4": "fp4",
-    "int4_wo": "int4", "w4a16": "int4", "awq": "int4", "gptq": "int4", "q4_0": "int4", "q4": "int4",
+    "int4_wo": "int4", "w4a16": "int4", "w4afp8": "int4", "awq": "int4", "gptq": "int4", "q4_0": "int4", "q4": "int4",
     "int8_wo": "int8", "sq": "int8", "w8a8": "int8", "q8_0": "int8", "u8": "int8",
     "float32": "f32", "fp32": "f32",
 }  # fmt: skip
@@ -106,6 +106,12 @@ class ModelFacts:
     def weight_bytes(self, precision: str) -> float:
         """Bytes that hold the weights."""
         return sum(self.parts_bytes(precision))
+
+    def can_be_split(self, parallel: int) -> bool:
+        """Whether engines run it with tensor parallelism ``parallel``: heads are dealt out evenly, and KV heads are too or,
+        where there are fewer, copied evenly."""
+        fewer, more = sorted((self.kv_heads, parallel))
+        return self.heads % parallel == 0 and more % fewer == 0
 
     def kv_bytes_per_token(self, kv_precision: str) -> float:
         """Bytes of cache a token takes while all layers keep it."""

@@ -26,6 +26,9 @@ ACTIVATION_BYTES = 2.0
 FOUR_BIT_READS = 1.5
 # Reads and writes of activations a layer beside the multiplications: norms, rotations, gates, quantisation.
 ACTIVATION_PASSES = 12.0
+# Windows from so many tokens on are charged by the context, as if they had no end: a step's time stays linear in its context,
+# and contexts are mostly shorter. When that is wrong: beyond such a window, where the reads of these layers grow no further.
+LONG_WINDOW_TOKENS = 2_048
 
 Number = float | npt.NDArray[np.float64]
 
@@ -62,7 +65,7 @@ def terms_of(deployment: Deployment) -> Terms:
     bandwidth = device.memory_bytes_per_s
     dense_bytes, expert_bytes, _ = model.parts_bytes(deployment.weight_precision)
     narrow = device.compute_flops_per_s(deployment.weight_precision)
-    wide = device.compute_flops_per_s("bf16")
+    wide_flops = device.compute_flops_per_s("bf16")
     output = 2.0 * model.vocabulary * model.hidden
     four_bits = deployment.weight_precision in ("fp4", "int4")
     kept_wide = four_bits and bool(model.experts)
@@ -70,18 +73,20 @@ def terms_of(deployment: Deployment) -> Terms:
     dense_flops = 2.0 * model.dense_parameters - output
     chosen = model.expert_parameters * (model.experts_per_token / model.experts if model.experts else 0.0)
     kv_unit = deployment.kv_bytes_per_token_per_device / max(model.kv_values_per_token + model.window_values_per_token, 1e-9)
-    window = model.window_values_per_token * model.window_tokens + 2.0 * model.state_values
+    long = model.window_tokens >= LONG_WINDOW_TOKENS
+    whole = model.kv_values_per_token + (model.window_values_per_token if long else 0.0)
+    window = (0.0 if long else model.window_values_per_token * model.window_tokens) + 2.0 * model.state_values
     reduced = 2.0 * model.layers * 2.0 * (devices - 1) / devices * model.hidden * ACTIVATION_BYTES / dp
     return Terms(
         dense_weights_s=unpacking * dense_bytes / tp / bandwidth,
         expert_weights_s=expert_bytes / devices / bandwidth,
         expert_share=model.experts_per_token / model.experts if model.experts else 0.0,
-        dense_token_s=dense_flops / devices / (wide if kept_wide else narrow),
+        dense_token_s=dense_flops / devices / (wide_flops if kept_wide else narrow),
         expert_token_s=2.0 * chosen / devices / narrow,
-        output_sequence_s=output / devices / wide,
-        kv_token_s=model.kv_values_per_token * kv_unit / dp / bandwidth,
+        output_sequence_s=output / devices / wide_flops,
+        kv_token_s=whole * kv_unit / dp / bandwidth,
         window_sequence_s=window * kv_unit / dp / bandwidth,
-        product_s=model.attention_flops / devices / wide,
+        product_s=model.attention_flops / devices / wide_flops,
         link_token_s=reduced / device.link_bytes_per_s if device.link_bytes_per_s and devices > 1 else 0.0,
         activation_token_s=ACTIVATION_PASSES * model.layers * model.hidden * ACTIVATION_BYTES / dp / bandwidth,
         reductions=2.0 * model.layers * log2(devices) if devices > 1 else 0.0,

@@ -262,6 +262,7 @@ def _none_simulated(plan: Plan) -> str:
     relax = {
         "capacity": "Allow more devices to a replica (--max-gpus), narrower weights (--quantization fp8), or larger hardware.",
         "gpus": "Allow more devices (--max-gpus) or a higher price, or lower the load.",
+        "cost": "Name other hardware (--hardware) or precisions (--quantization, --kv-cache).",
         "latency": "",
     }[nearest.bound]
     if nearest.limit is not None:

@@ -82,6 +82,9 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
     price_of: dict[str, float | None] = {device.name: prices.get(device.name, device.price_usd_per_h) for device in devices}
     if OWN_ENGINE in price_of and OWN_ENGINE not in prices and requirement.price is not None:
         price_of[OWN_ENGINE] = requirement.price.usd_per_hour
+    if Scheduler.SETPOINT not in wishes.schedulers:
+        devices = _of_others(devices)
+        price_of.pop(OWN_ENGINE, None)
     goal = wishes.goal or GOALS[requirement.objective]
     missing = [name for name, price in price_of.items() if price is None]
     if missing and goal in (Goal.COST, Goal.TOKENS_PER_USD):
@@ -132,6 +135,16 @@ def _devices(names: Sequence[str], prices: Mapping[str, float]) -> tuple[Acceler
         return tuple({device.name: portable(device) for device in map(accelerator, names)}.values())
     known = [portable(device) for device in accelerators() if device.name != OWN_ENGINE]
     return tuple(device for device in known if device.price_usd_per_h is not None or device.name in prices)
+
+
+def _of_others(devices: tuple[Accelerator, ...]) -> tuple[Accelerator, ...]:
+    """Those that run an engine other than setpoint's own. Raises ``PlanError`` if none does."""
+    found = tuple(device for device in devices if device.name != OWN_ENGINE)
+    if not found:
+        raise PlanError(
+            f"--scheduler vllm: {OWN_ENGINE} runs setpoint's own engine; add --scheduler setpoint, or other hardware"
+        )
+    return found
 
 
 def _precisions(names: Sequence[str]) -> tuple[str, ...]:

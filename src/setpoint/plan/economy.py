@@ -49,7 +49,7 @@ def most_replicas(shape: Shape, max_gpus: int | None, max_usd_per_h: float | Non
     most = MOST_REPLICAS
     if max_gpus is not None:
         most = min(most, max_gpus // shape.gpus)
-    if max_usd_per_h is not None and shape.usd_per_gpu_h is not None:
+    if max_usd_per_h is not None and shape.usd_per_gpu_h:
         most = min(most, math.floor(max_usd_per_h / (shape.gpus * shape.usd_per_gpu_h) + 1e-9))
     return most
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
+from setpoint.hardware.deployment import Deployment, check_split, kv_capacity_tokens
 from setpoint.hardware.step_time import step_timer
 from setpoint.plan.asked import Asked
 from setpoint.plan.economy import replicas_needed
@@ -18,7 +18,7 @@ from setpoint.plan.fluid import capacity
 from setpoint.plan.headroom import Uncertainty, headroom
 from setpoint.plan.limits import limits_of
 from setpoint.plan.search import Arm, Progress, Search
-from setpoint.plan.sketch import sketch_of
+from setpoint.plan.sketch import check_context, sketch_of
 from setpoint.plan.space import UNBOUNDED_WAITING, servings_for
 from setpoint.plan.topology import Scheduler, Serving, Shape
 from setpoint.plan.trial import Runner
@@ -59,6 +59,9 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
     """Simulate the command and its alternatives. Raises ``PlanError`` where the command cannot run."""
     limits, load = limits_of(asked.requirement), sketch_of(asked.requirement.profile)
     shape = shape_of(asked, command)
+    if command.max_model_tokens is not None:
+        check_context(load, command.max_model_tokens, f"--improve: --max-model-len {command.max_model_tokens}")
+    check_context(load, asked.model.context_tokens, f"model {asked.model.name}")
     if shape.kv_tokens < load.largest_context:
         raise PlanError(
             f"--improve: {shape.name} has room for {max(shape.kv_tokens, 0):,} tokens of cache and one request needs "
@@ -112,6 +115,7 @@ def shape_of(asked: Asked, command: VllmCommand) -> Shape:
     devices = asked.choices.accelerators
     if len(devices) != 1:
         raise PlanError("--improve: a command does not say what it runs on; name it with --hardware, such as h100-sxm")
+    check_split(asked.model, command.tensor_parallel, "--improve: --tensor-parallel-size")
     deployment = Deployment(
         asked.model,
         devices[0],

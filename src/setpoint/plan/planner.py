@@ -25,7 +25,7 @@ from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, to
 from setpoint.plan.scaled import scaled
 from setpoint.plan.search import Arm, Progress, Search, deadlines_declared, requests_for
 from setpoint.plan.shadow import ShadowPrice, shadow_prices
-from setpoint.plan.sketch import LoadSketch, sketch_of
+from setpoint.plan.sketch import LoadSketch, check_context, sketch_of
 from setpoint.plan.space import servings_for, shapes_of
 from setpoint.plan.speculating import Outlook, variants
 from setpoint.plan.topology import Shape, Topology
@@ -97,6 +97,7 @@ class Plan:
 def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, done, total: None) -> Plan:
     """The whole plan. Deterministic by the seed in ``asked``."""
     limits, load = limits_of(asked.requirement), sketch_of(asked.requirement.profile)
+    check_context(load, asked.model.context_tokens, f"model {asked.model.name}")
     shapes, pruned = _bounded(asked, load, limits)
     search = Search(runner, limits, load, asked.load_rps, asked.seed, progress, asked.goal, asked.bounds)
     deadlines = deadlines_declared(limits)

@@ -203,7 +203,7 @@ def deployable(plan: Plan, ranked: Ranked) -> Deployable:
         model=requirement.model.source,
         served_name=requirement.model.served_name or plan.asked.model.name,
         native_precision=plan.asked.model.native_precision,
-        max_model_tokens=max(plan.load.largest_context, min(longest, plan.asked.model.context_tokens)),
+        max_model_tokens=min(longest, plan.asked.model.context_tokens),
         requirement_id=requirement_id(requirement),
     )
 

@@ -83,7 +83,7 @@ def shadow_prices(options: Sequence[Option], limits: Sequence[Limit], load_rps: 
                     moved_to=limit.limit * factor,
                     usd_per_h=now.usd_per_h if now else None,
                     moved_usd_per_h=moved.usd_per_h if moved else None,
-                    change=moved.usd_per_h / now.usd_per_h - 1.0 if moved and now else None,
+                    change=moved.usd_per_h / now.usd_per_h - 1.0 if moved and now and now.usd_per_h else None,
                     at_scale=moved_scale / scale - 1.0 if scale and moved_scale else None,
                     moved_name=moved.option.topology(moved.replicas).name if moved else None,
                 )

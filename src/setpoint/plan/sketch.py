@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from setpoint.plan.errors import PlanError
 from setpoint.record import Phase
 from setpoint.requirement import RequestProfile
 from setpoint.workload.drafts import Draft, Segment
@@ -59,9 +60,23 @@ class LoadSketch:
         return int((self.prompt_tokens + self.output_tokens).max())
 
     @property
+    def typical_context(self) -> float:
+        """Tokens of a request, prompt and answer: the median of the sample."""
+        return float(np.median(self.prompt_tokens + self.output_tokens))
+
+    @property
     def hit_rate(self) -> float:
         """Prompt tokens that a cache which forgets nothing would find, over prompt tokens."""
         return float(self.cached_tokens.sum() / self.prompt_tokens.sum())
+
+
+def check_context(load: LoadSketch, context_tokens: int, where: str) -> None:
+    """Raise ``PlanError`` if most requests are longer than can be served; single longer ones would be refused by the server."""
+    if load.typical_context > context_tokens:
+        raise PlanError(
+            f"{where}: its context is {context_tokens:,} tokens, and the typical request of the profile has "
+            f"{load.typical_context:,.0f} (prompt and answer); shorten the profile or choose a model with a longer context"
+        )
 
 
 def sketch_of(profile: RequestProfile) -> LoadSketch:

@@ -53,7 +53,7 @@ def shapes_of(model: ModelFacts, choices: Choices) -> list[Shape]:
     for device in choices.accelerators:
         own = device.name == OWN_ENGINE
         for parallel in choices.parallel:
-            if parallel > 1 and (own or not device.link_bytes_per_s or model.heads % parallel):
+            if parallel > 1 and (own or not device.link_bytes_per_s or not model.can_be_split(parallel)):
                 continue
             if choices.max_gpus is not None and parallel > choices.max_gpus:
                 continue

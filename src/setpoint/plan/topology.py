@@ -51,9 +51,9 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """Such as ``h100-sxm tp2 fp8`` (``fp8+kv-fp8`` where the cache is quantised as well)."""
+        """Such as ``h100-sxm tp2 fp8`` (``fp8+kv-fp8`` where the cache is in fewer bits than ``bf16`` as well)."""
         precision = self.deployment.weight_precision
-        if self.deployment.kv_precision not in (precision, "bf16", "fp16"):
+        if self.deployment.kv_precision not in ("bf16", "fp16"):
             precision += f"+kv-{self.deployment.kv_precision}"
         return f"{self.hardware} tp{self.deployment.tensor_parallel} {precision}"
 

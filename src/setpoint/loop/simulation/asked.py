@@ -114,7 +114,7 @@ def configuration_for(deployment: Deployment, requirement: Requirement, flags: S
 
 def _deployment(requirement: Requirement, flags: SystemFlags) -> Deployment:
     from setpoint.hardware.accelerator import accelerator
-    from setpoint.hardware.deployment import Deployment
+    from setpoint.hardware.deployment import Deployment, check_split
     from setpoint.hardware.errors import HardwareError
     from setpoint.hardware.model_facts import model_facts, precision_name
 
@@ -122,6 +122,7 @@ def _deployment(requirement: Requirement, flags: SystemFlags) -> Deployment:
     try:
         model, device = model_facts(requirement.model.source), accelerator(flags.hardware)
         precision = precision_name(flags.precision) if flags.precision else model.native_precision
+        check_split(model, flags.tensor_parallel, "--tensor-parallel")
         return Deployment(model, device, flags.tensor_parallel, flags.engine, precision, flags.kv_precision)
     except (HardwareError, ValueError) as error:
         raise BadInput(str(error)) from error

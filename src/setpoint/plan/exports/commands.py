@@ -25,9 +25,9 @@ def vllm_arguments(plan: Deployable) -> dict[str, str]:
         "gpu-memory-utilization": f"{MEMORY_SHARE:g}",
         "enable-prefix-caching": "",
     }
-    if _quantises(plan):
+    if plan.quantises:
         options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
-    if deployment.kv_precision in KV_TYPES and deployment.kv_precision != plan.native_precision:
+    if deployment.kv_precision in KV_TYPES:
         options["kv-cache-dtype"] = KV_TYPES[deployment.kv_precision]
     speculation = vllm_speculation(plan)
     if speculation:
@@ -57,17 +57,12 @@ def sglang_command(plan: Deployable) -> str:
         "context-length": str(plan.max_model_tokens),
         "mem-fraction-static": f"{MEMORY_SHARE:g}",
     }
-    if _quantises(plan):
+    if plan.quantises:
         options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
-    if deployment.kv_precision in KV_TYPES and deployment.kv_precision != plan.native_precision:
+    if deployment.kv_precision in KV_TYPES:
         options["kv-cache-dtype"] = "fp8_e4m3"
     options |= sglang_speculation(plan)
     return _shell(plan, ["python", "-m", "sglang.launch_server", *_options(options)])
-
-
-def _quantises(plan: Deployable) -> bool:
-    precision = plan.topology.pool.shape.deployment.weight_precision
-    return precision != plan.native_precision and precision in QUANTISED_ON_LOAD
 
 
 def _options(options: Mapping[str, str]) -> list[str]:

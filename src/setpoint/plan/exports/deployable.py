@@ -13,6 +13,9 @@ MEMORY_SHARE = 0.9
 QUANTISED_ON_LOAD = {"fp8": "fp8"}
 """Weight precisions that vLLM and SGLang make from a 16-bit checkpoint by a flag; others need a checkpoint of that kind."""
 
+WIDE = ("bf16", "fp16", "f32")
+"""Precisions of a checkpoint that is not quantised."""
+
 KV_TYPES = {"fp8": "fp8"}
 
 
@@ -30,6 +33,12 @@ class Deployable:
     native_precision: str
     max_model_tokens: int
     requirement_id: str
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the engine is to quantise the weights as it loads them: only a checkpoint that is not quantised yet."""
+        precision = self.topology.pool.shape.deployment.weight_precision
+        return precision in QUANTISED_ON_LOAD and self.native_precision in WIDE
 
     def notes(self) -> list[str]:
         """What an export cannot do by itself, one sentence each."""
@@ -55,6 +64,8 @@ class Deployable:
         if config.speculation is not SpeculationMode.OFF and config.draft_tokens is None:
             found.append("setpoint decides in every step how far to guess; this command always guesses as many tokens.")
         precision = deployment.weight_precision
-        if precision != self.native_precision and precision not in QUANTISED_ON_LOAD:
+        if precision != self.native_precision and not self.quantises:
             found.append(f"The weights are planned in {precision}: name a checkpoint in that precision.")
+        if deployment.kv_precision not in (*KV_TYPES, *WIDE):
+            found.append(f"The cache is planned in {deployment.kv_precision}, for which there is no flag here: set it by hand.")
         return found

@@ -27,8 +27,9 @@ def manifest(plan: Deployable) -> str:
 
 
 def object_name(plan: Deployable) -> str:
-    """A DNS label made from the served model's name and the requirement's id."""
+    """A DNS label made from the served model's name and the requirement's id; names of services begin with a letter."""
     words = re.sub(r"[^a-z0-9]+", "-", plan.served_name.lower()).strip("-")
+    words = f"model-{words}" if words[:1].isdigit() else words
     return f"{words[:40].strip('-') or 'model'}-{plan.requirement_id}"
 
 
