@@ -30,7 +30,24 @@ def test_length_of_the_sustained_phase(arrival: str, sustained_s: float) -> None
 def test_without_limits_the_batch_is_full_before_and_comes_to_its_end_after() -> None:
     text = FILE.format("{rate: 10/s}").split("slo:")[0]
     schedule = schedule_for(parse_requirement(text, "req.yaml"))
-    assert (schedule.warmup_s, schedule.drain_s) == (8.0, 20.0)
+    assert (schedule.warmup_s, schedule.drain_s) == (8.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "drain_s"),
+    [
+        ("{e2e: {p99: 30s}}", 30.0),
+        ("{ttft: {p99: 2s}, itl: {p99: 1s}}", 11.0),
+        ("{ttft: {p99: 2s}, tpot: {p99: 100ms}}", 5.0),
+        ("{ttft: {p99: 2s}}", 60.0),
+        ("{e2e: {p99: 10min}}", 60.0),
+    ],
+)
+def test_answers_are_waited_for_as_long_as_the_limits_allow_the_longest(limits: str, drain_s: float) -> None:
+    text = FILE.format("{rate: 10/s}").split("slo:")[0]
+    schedule = schedule_for(parse_requirement(f"{text}slo: {limits}\n", "req.yaml"))
+    assert schedule.drain_s == drain_s
+    assert schedule.usual_drain_s == 5.0
 
 
 def test_a_budget_lengthens_the_sustained_phase_so_that_three_measurements_fit() -> None:

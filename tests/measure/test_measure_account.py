@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from measure_helpers import even_plan, run_against_mock
 from rich.console import Console
 
+from setpoint.measure.client_account import whole_warnings
 from setpoint.measure.event_loop import LagMonitor
 from setpoint.measure.histogram import LogHistogram
 from setpoint.measure.options import LoadOptions
@@ -245,3 +246,15 @@ def test_live_gaps_are_those_within_each_stream() -> None:
     assert (figures.ttft_s.n, figures.itl_s.n, figures.tokens) == (2, 3, 5)
     assert figures.itl_s.max_s == pytest.approx(0.3)
     assert figures.itl_s.percentile(50) == pytest.approx(0.1, rel=0.03)
+
+
+def test_half_a_character_of_a_server_is_written_as_a_question_mark() -> None:
+    (row,) = requests_table([outcome(0, error="bad \ud83d", finish_reason="\ude00")], "c").to_pylist()
+    assert (row["error"], row["finish_reason"]) == ("bad ?", "?")
+
+
+def test_streams_that_come_in_one_piece_are_told() -> None:
+    whole = [outcome(at, token_times_s=np.full(3, at + 0.5)) for at in range(2)]
+    (said,) = whole_warnings([*whole, outcome(2)])
+    assert said.startswith("2 of 3 streams came in one piece, so ITL, TPOT and stalls say nothing of them")
+    assert whole_warnings([outcome(0), outcome(1, token_times_s=np.full(2, 1.5))]) == []

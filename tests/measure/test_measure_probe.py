@@ -162,3 +162,10 @@ def test_headers_that_cannot_be_sent_are_named(name: str, value: str) -> None:
 
 def test_key_never_shows() -> None:
     assert "secret" not in repr(Target("host", api_key="secret", headers={"x-key": "secret"}))
+
+
+def test_a_gateway_that_passes_names_on_is_believed() -> None:
+    found = look({"/v1/models": {"data": [{"id": "openai/*"}, {"id": "smol"}]}}, model="openai/gpt-x")
+    assert found.target.model == "openai/gpt-x"
+    with pytest.raises(ProbeError, match="'other/x' is not served"):
+        look({"/v1/models": {"data": [{"id": "openai/*"}]}}, model="other/x")

@@ -204,3 +204,8 @@ def test_failing_page_is_noted_once_with_its_last_failure() -> None:
 def test_page_that_is_packed_unasked_is_unpacked() -> None:
     side, _ = watch({"/metrics": lambda _: gzip.compress(f"{RUNNING} 4\n".encode())})
     assert side.metrics["running"] == [4, 4]
+
+
+def test_a_page_whose_url_cannot_be_read_is_a_mistake_in_words() -> None:
+    with pytest.raises(TargetError, match="cannot be read as a URL"):
+        page_source.page_at("http://[::1")

@@ -156,3 +156,26 @@ def test_json_answers_that_cannot_be_read_say_so() -> None:
     assert read_json_answer(b"[]").error == "the answer has no choices"
     failed = read_json_answer(b'{"error": {"message": "no blocks left"}}')
     assert (failed.error, failed.unreadable) == ("no blocks left", False)
+
+
+def usage(**counts: object) -> bytes:
+    return f"data: {json.dumps({'choices': [], 'usage': counts})}\n\n".encode()
+
+
+def chat(**delta: object) -> bytes:
+    return f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': None}]})}\n\n".encode()
+
+
+def test_tokens_that_were_thought_and_not_sent_came_in_no_event() -> None:
+    told = usage(completion_tokens=10, completion_tokens_details={"reasoning_tokens": 7})
+    hidden = read([chat(content="a"), chat(content="b"), chat(content="c"), told, DONE])
+    assert hidden.token_times_s.tolist() == [0.0, 1.0, 2.0]
+    assert hidden.output_tokens == 3
+    shown = read([*(chat(reasoning_content="x") for _ in range(7)), *(chat(content="y") for _ in range(3)), told, DONE])
+    assert shown.output_tokens == 10
+    assert shown.token_times_s.tolist() == [float(at) for at in range(10)]
+
+
+def test_a_count_that_no_request_has_is_not_believed() -> None:
+    answer = read([chat(content="a"), chat(content="b"), usage(prompt_tokens=2**32 - 1, completion_tokens=2**32 - 1), DONE])
+    assert (answer.output_tokens, answer.prompt_tokens) == (2, None)

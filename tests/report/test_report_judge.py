@@ -276,3 +276,17 @@ def test_goodput_is_judged_by_how_much_each_request_missed() -> None:
     goodputs = [judged(rows, slos).checks[1] for rows in (scattered, together)]
     assert [check.value for check in goodputs] == [0.95, 0.95]
     assert [check.verdict for check in goodputs] == [Verdict.MET, Verdict.INCONCLUSIVE]
+
+
+def test_unfinished_requests_that_missed_nothing_yet_leave_goodput_open() -> None:
+    slos = Slos(goodput_fraction_min=0.9, latency=p95(LatencyMetric.TTFT, 1.0).latency)
+
+    def goodput(unfinished: dict[str, Any]) -> SloCheck:
+        rows = [done if at % 5 else done | unfinished | {"request_class": "unfinished"} for at, done in enumerate(served(500))]
+        return next(each for each in judged(rows, slos).checks if each.metric == "goodput_fraction")
+
+    begun = goodput({"ended_s": 600.0})
+    assert begun.value == 0.8
+    assert begun.verdict is Verdict.INCONCLUSIVE
+    late = goodput({"ended_s": 600.0, "first_token_s": None, "last_token_s": None, "token_times_s": []})
+    assert late.verdict is Verdict.MISSED

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +257,15 @@ def test_any_damage_is_a_trace_or_one_line(tmp_path_factory: pytest.TempPathFact
         place = cut % len(content)
         path.write_bytes(content[:place] + insert + content[place + 2 :])
         reads_or_explains(path, None)
+
+
+def test_bailian_traces_have_seconds_and_short_blocks(tmp_path: Path) -> None:
+    rows = [
+        {"chat_id": at, "parent_chat_id": -1, "timestamp": 61.0 + at, "input_length": 48, "output_length": 5, "type": "text"}
+        | {"turn": 1, "hash_ids": [7, 8, 9 + at]}
+        for at in range(3)
+    ]
+    trace = read_trace(mooncake(tmp_path / "qwen.jsonl", rows))
+    assert columns_of(trace) == ([0.0, 1.0, 2.0], [48, 48, 48], [5, 5, 5])
+    assert trace.blocks is not None
+    assert np.unique(trace.blocks.sizes).tolist() == [16]

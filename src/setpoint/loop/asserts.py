@@ -134,13 +134,13 @@ def with_asserted_limits(requirement: Requirement, assertions: Sequence[Assertio
     Raises ``BadInput`` for a claim about something the requests do not have, such as gaps without streaming.
     """
     changes = {}
-    if not requirement.slo.declared():
-        changes["slo"] = asserted_slos(assertions, Phase.SUSTAINED)
-    if not requirement.slo_burst.declared() and requirement.profile.burst is not None:
-        changes["slo_burst"] = asserted_slos(assertions, Phase.BURST)
     if requirement.profile.burst is None and any(each.phase is Phase.BURST for each in assertions):
         raise BadInput("--assert burst:...: there is no burst; add --burst-rate, such as --burst-rate 3x")
     try:
+        if not requirement.slo.declared():
+            changes["slo"] = asserted_slos(assertions, Phase.SUSTAINED)
+        if not requirement.slo_burst.declared() and requirement.profile.burst is not None:
+            changes["slo_burst"] = asserted_slos(assertions, Phase.BURST)
         return Requirement.model_validate(
             requirement.model_dump() | {name: slos.model_dump() for name, slos in changes.items()}
         )

@@ -69,7 +69,11 @@ def _slo_report(requests: pa.Table, requirement: Requirement, spans: dict[Phase,
     checks = judge(requests, judgement.declared or requirement).checks
     if any(each.sees_failures and each.phase is Phase.SUSTAINED for each in judgement.assertions):
         checks = [check for check in checks if check.metric != FAILED_FRACTION]
-    checks = [*checks, *(assertion_check(requests, spans.get(each.phase), each) for each in judgement.assertions)]
+    growing = bool(judgement.assertions) and steady_state(requests).drifting
+    checks = [
+        *checks,
+        *(assertion_check(requests, spans.get(each.phase), each, growing=growing) for each in judgement.assertions),
+    ]
     return SloReport(verdict=overall_verdict(checks), checks=checks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from setpoint.measure.power import PowerSource
 from setpoint.measure.probe import Discovery, discover
 from setpoint.measure.target import Target
 from setpoint.measure.workers import worker_choice
-from setpoint.record import Phase
+from setpoint.record import Phase, RequestClass
+from setpoint.report.format import printable
 from setpoint.requirement import Requirement
 from setpoint.workload.plan import LoadPlan
 from setpoint.workload.prompt import PromptMaker
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from setpoint.measure.capacity import Capacity
 
 NO_SUCH_PAGE = 404
+REASONS_TOLD = 3
 UNNAMED = "measured"
 
 
@@ -72,6 +75,7 @@ async def measure_target(
             judgement=judgement_of(options, capacity),
             enough=enough,
         )
+    _tell_failures(measured, options)
     _hint(measured, options)
     if options.goal is not None:
         measured = _with_goal(measured, options.goal, plan)
@@ -136,6 +140,18 @@ def _introduce(found: Discovery, plan: LoadPlan, workers: int) -> None:
         say("prompt lengths are estimates: nothing was reachable that counts this server's tokens")
     for note in plan.notes:
         say(note)
+
+
+def _tell_failures(measured: MeasuredRun, options: MeasureOptions) -> None:
+    """Why requests failed, the most frequent reasons first."""
+    rows = zip(measured.requests["request_class"].to_pylist(), measured.requests["error"].to_pylist(), strict=True)
+    reasons = Counter(error for name, error in rows if name == RequestClass.FAILED and error)
+    if options.quiet:
+        return
+    for reason, count in reasons.most_common(REASONS_TOLD):
+        say(f"{count} requests failed: {printable(reason)}")
+    if any("ignore_eos" in reason for reason in reasons):
+        say("this server does not know the field ignore_eos: leave it out with --no-ignore-eos")
 
 
 def _hint(measured: MeasuredRun, options: MeasureOptions) -> None:

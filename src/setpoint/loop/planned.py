@@ -31,12 +31,11 @@ from setpoint.plan.simulated_trial import TrialOf
 from setpoint.plan.space import PARALLEL
 from setpoint.plan.topology import Scheduler
 from setpoint.plan.vllm_command import parse_vllm_command
-from setpoint.report.files import REPORT_FILE, RUN_FILE
+from setpoint.report.files import EXPORTS_FOLDER, REPORT_FILE, RUN_FILE
 from setpoint.report.format import printable
 from setpoint.requirement import ModelSource, Requirement, Speculation, UnitError, load_requirement
 from setpoint.requirement.units import parse_fraction
 
-EXPORTS = "exports"
 MOST_PARALLEL = 64
 
 
@@ -147,9 +146,9 @@ def write(done: Done, folder: Path, started_unix_s: float) -> None:
     from setpoint.loop.writing import plan_info
     from setpoint.plan.page import render_page
 
-    (folder / EXPORTS).mkdir(exist_ok=True)
+    (folder / EXPORTS_FOLDER).mkdir(exist_ok=True)
     for name, text in exports_of(done.plan).items():
-        (folder / EXPORTS / name).write_text(text, encoding="utf-8")
+        (folder / EXPORTS_FOLDER / name).write_text(text, encoding="utf-8")
     (folder / "plan.html").write_text(render_page(done.plan, done.document), encoding="utf-8")
     (folder / "plan.json").write_text(done.json_text, encoding="utf-8")
     from setpoint.plan.report import report_of

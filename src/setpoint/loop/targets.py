@@ -15,7 +15,10 @@ def target_from(url: str, model: str | None, api_key: str | None, header_lines: 
     """The target at ``url``. Raises ``BadInput`` or ``TargetError`` for what cannot be used."""
     try:
         target = Target(url, model=model or "", api_key=api_key, headers=_headers(header_lines))
-        target.address.host.encode("idna")
+        host = target.address.host
+        ascii_host = host.encode("idna").decode()
+        if not host.isascii():
+            raise BadInput(f"url: {host!r} has letters that no request can carry; write it as {ascii_host}")
     except TargetError:
         raise
     except ValueError as error:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from setpoint.loop.describe import described_requirement
-from setpoint.loop.errors import BadInput
+from setpoint.loop.errors import BadInput, first_problem
 from setpoint.loop.flags import LoadFlags
 from setpoint.loop.init_from import profile_of_trace
 from setpoint.loop.schedule import Schedule
@@ -92,16 +94,20 @@ class TraceChoice:
         """``base`` (or one without limits) with a profile that describes the trace in place of its own."""
         streaming = base.profile.streaming if base is not None else True
         rate_rps = self.arrival.mean_rps if self.arrival is not None else None
-        profile = profile_of_trace(
-            self.trace,
-            streaming=streaming if load.streaming is None else load.streaming,
-            speed_up=self.speed_up,
-            rate_rps=rate_rps,
-        )
         found = base or described_requirement(None, LoadFlags())
-        return Requirement.model_validate(
-            found.model_dump() | {"profile": profile.model_dump(), "slo_burst": {}} | ({} if base else {"name": self.name})
-        )
+        try:
+            profile = profile_of_trace(
+                self.trace,
+                streaming=streaming if load.streaming is None else load.streaming,
+                speed_up=self.speed_up,
+                rate_rps=rate_rps,
+            )
+            return Requirement.model_validate(
+                found.model_dump() | {"profile": profile.model_dump(), "slo_burst": {}} | ({} if base else {"name": self.name})
+            )
+        except ValidationError as error:
+            field, problem = first_problem(error)
+            raise BadInput(f"--trace {self.path.name}: with this trace {field}: {problem}") from error
 
     @property
     def name(self) -> str:

@@ -101,7 +101,7 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
                 seed=options.seed,
                 kept=_kept(keeper, candidates, options),
                 fixed=options.fixed,
-                trial_s=plan.duration_s + options.schedule.drain_s + LOADING_S,
+                trial_s=plan.duration_s + options.schedule.usual_drain_s + LOADING_S,
                 time_left_s=time_left_s,
                 say=say,
             )

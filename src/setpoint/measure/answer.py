@@ -10,19 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 DETAIL_CHARACTERS_MAX = 300
+TOKENS_MAX = 10_000_000
+"""Of one request: no model has such a context, so a count above it is a mistake of the server, and not believed."""
 
 # What a delta or a message may hold that counts as output.
-OUTPUT_FIELDS = (
-    "content",
-    "reasoning_content",
-    "reasoning",
-    "reasoning_details",
-    "thinking",
-    "tool_calls",
-    "function_call",
-    "refusal",
-    "audio",
-)
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+OUTPUT_FIELDS = ("content", *REASONING_FIELDS, "tool_calls", "function_call", "refusal", "audio")
 _BROKEN_OFF = frozenset({"abort", "error", "cancelled"})
 
 PIECES_GAP_SHARE = 0.25
@@ -37,6 +30,7 @@ class Answer:
     output_tokens: from ``usage`` where given, else counted; ``None`` where neither is possible.
     complete: a ``finish_reason`` or ``[DONE]`` was seen (streams), or a whole answer object (no stream).
     error: an error object inside the answer, or what could not be read; empty if there was none.
+    reasoning_tokens: those of ``usage`` that were thought and not, or not as content, shown.
     text: the content of the first choice, only where it was asked for.
     """
 
@@ -45,6 +39,7 @@ class Answer:
     output_tokens: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int = 0
     finish_reason: str | None = None
     complete: bool = False
     error: str = ""
@@ -57,6 +52,12 @@ class Answer:
         self.complete = True
         if self.finish_reason in _BROKEN_OFF:
             self.error = self.error or f"the server ended the answer with finish_reason {self.finish_reason!r}"
+
+
+def shows_reasoning(choice: dict[str, Any]) -> bool:
+    """Whether one choice of an event shows what the model thinks."""
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(delta.get(name) for name in REASONING_FIELDS)
 
 
 def has_output(choice: dict[str, Any]) -> bool:
@@ -190,11 +191,15 @@ def take_usage(answer: Answer, usage: Any) -> None:
         return
     for name, key in (("prompt_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")):
         count = whole_number(usage.get(key))
-        if count is not None:
+        if count is not None and count <= TOKENS_MAX:
             setattr(answer, name, count)
     details = usage.get("prompt_tokens_details")
     if isinstance(details, dict):
-        answer.cached_tokens = whole_number(details.get("cached_tokens"))
+        cached = whole_number(details.get("cached_tokens"))
+        answer.cached_tokens = cached if cached is None or cached <= TOKENS_MAX else None
+    thought = usage.get("completion_tokens_details")
+    if isinstance(thought, dict):
+        answer.reasoning_tokens = whole_number(thought.get("reasoning_tokens")) or 0
 
 
 def read_json_answer(body: bytes, *, keep_text: bool = False) -> Answer:

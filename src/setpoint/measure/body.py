@@ -21,7 +21,7 @@ class RequestWriter:
 
     def __init__(self, target: Target, options: LoadOptions) -> None:
         self._chat = options.endpoint is Endpoint.CHAT
-        fixed = json.dumps(_fixed_fields(target, options), ensure_ascii=False, separators=(",", ":"))
+        fixed = json.dumps(_fixed_fields(target, options), separators=(",", ":"))
         self._body_head = fixed.removesuffix("}").encode() + (b"," if len(fixed) > 2 else b"")
         accept = "text/event-stream" if options.streaming else "application/json"
         path = target.address.base_path + _PATHS[options.endpoint]
@@ -36,7 +36,8 @@ class RequestWriter:
         if self._chat and not isinstance(planned.prompt, str):
             raise ValueError("endpoint: chat takes text prompts, found token ids; use the completions endpoint")
         name, value = ("messages", _messages(planned, said)) if self._chat else ("prompt", _prompt(planned, said))
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        # Escaped: halves of a character that a server split over two events are one again, and a lone half can be sent.
+        text = json.dumps(value, separators=(",", ":"))
         body = self._body_head + f'"max_tokens":{planned.max_tokens},"{name}":{text}}}'.encode()
         return b"%sx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head,

@@ -27,6 +27,8 @@ CPU_SHARE_WARNING = 0.70
 MACHINE_SHARE_WARNING = 0.95
 HELD_BACK_SHARE_WARNING = 0.01
 _GAPS_READ_MAX = 2_000_000
+FEWEST_TOKENS = 3
+"""Two tokens may well come together."""
 
 
 def client_account(result: LoadResult, *, slos: Slos | None = None, capacity: Capacity | None = None) -> dict[str, Any]:
@@ -73,12 +75,26 @@ def client_account(result: LoadResult, *, slos: Slos | None = None, capacity: Ca
         "load_per_worker": load,
         "capacity": None if capacity is None else capacity.as_dict(),
         "warnings": [
+            *whole_warnings(rows),
             *_error_warnings(errors, rows),
             *_resource_warnings(client, len(rows)),
             *_wire_warnings([(span.phase.value, wire) for span, wire in on_the_wire], limit),
             *_capacity_warnings(load, capacity),
         ],
     }
+
+
+def whole_warnings(rows: list[RequestOutcome]) -> list[str]:
+    """Streams that came all at once: by a server that does not stream, or through a proxy that holds answers back."""
+    streams = [row for row in rows if row.streaming and row.completed and row.token_times_s.size >= FEWEST_TOKENS]
+    whole = sum(not np.ptp(row.token_times_s) for row in streams)
+    if not whole:
+        return []
+    warning = (
+        f"{whole} of {len(streams)} streams came in one piece, so ITL, TPOT and stalls say nothing of them, and their TTFT is "
+        "their E2E: does the server stream, and does a proxy hold answers back?"
+    )
+    return [warning]
 
 
 def _error_fields(error: ClientError) -> dict[str, Any]:

@@ -194,7 +194,10 @@ class Dispatcher:
             return False
         assert exchange.ended_s is not None
         seed, index = self._options.seed or 0, flight.planned.index
-        due_s = exchange.ended_s - self._start_s + wait_s(exchange, flight.attempts, seed=seed, index=index)
+        rest_s = wait_s(exchange, flight.attempts, seed=seed, index=index)
+        if rest_s > self._options.request_timeout_s:
+            return False  # No client waits so long, whatever the server says.
+        due_s = exchange.ended_s - self._start_s + rest_s
         if self._until_s is not None and due_s >= self._until_s:
             return False
         self._resting.add(flight)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from setpoint.measure.exchange import Exchange
 from setpoint.measure.fetch import fetch
 from setpoint.measure.pool import ConnectionPool
-from setpoint.measure.target import Target
+from setpoint.measure.target import Target, TargetError
 
 FETCH_TIMEOUT_S = 5.0
 PAGE_BYTES_MAX = 16 << 20
@@ -25,7 +25,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 def page_at(url: str, default_path: str = "/metrics") -> tuple[Target, str]:
     """The target and path of a page given by its whole URL, or by that of its server. Raises ``TargetError``."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+    except ValueError as error:
+        raise TargetError(f"{url}: cannot be read as a URL: {error}") from None
     target = Target(f"{parts.scheme}://{parts.netloc}")
     return target, parts.path if parts.path not in ("", "/") else default_path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from setpoint.measure.answer import refusal_text, whole_number
@@ -113,6 +114,8 @@ def _models(target: Target, exchange: Exchange) -> list[dict[str, Any]]:
         raise ProbeError(f"{where}: {exchange.detail}. Is it an HTTP server, and should the URL say https://?")
     if exchange.error is not None:
         raise ProbeError(f"{where}: {exchange.error}: {exchange.detail}")
+    if exchange.status == 403 and target.model:
+        return [{"id": target.model}]  # A key may be good for completions and not for lists.
     if exchange.status in (401, 403):
         raise ProbeError(f"{where}: HTTP {exchange.status}, a valid key is needed; pass it with --api-key.")
     if exchange.status in _NO_SUCH_PAGE and target.model:
@@ -141,6 +144,8 @@ def _choose(target: Target, entries: list[dict[str, Any]]) -> tuple[dict[str, An
     offered = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
     if target.model:
         found = [entry for entry in entries if entry["id"] == target.model or target.model in _aliases(entry)]
+        if not found and any("*" in name and fnmatchcase(target.model, name) for name in names):
+            return {"id": target.model}, names  # A gateway that passes any such name on.
         if not found:
             raise ProbeError(f"model: {target.model!r} is not served at {target.url}; it offers: {offered}")
         return found[0] | {"id": target.model}, names

@@ -10,7 +10,9 @@ import pyarrow as pa
 from setpoint.measure.outcome import RequestOutcome
 from setpoint.record.columns import REQUEST_COLUMNS
 
-_AS_THEY_ARE = tuple(name for name in REQUEST_COLUMNS.names if name not in ("candidate", "token_times_s", "error"))
+_AS_THEY_ARE = tuple(
+    name for name in REQUEST_COLUMNS.names if name not in ("candidate", "token_times_s", "error", "finish_reason")
+)
 
 
 def requests_table(rows: Sequence[RequestOutcome], candidate: str) -> pa.Table:
@@ -20,7 +22,8 @@ def requests_table(rows: Sequence[RequestOutcome], candidate: str) -> pa.Table:
         name: pa.array([getattr(row, name, None) for row in rows], REQUEST_COLUMNS.field(name).type) for name in _AS_THEY_ARE
     }
     columns["candidate"] = pa.array([candidate] * len(rows), pa.string())
-    columns["error"] = pa.array([row.error or None for row in rows], pa.string())
+    columns["error"] = _texts([row.error or None for row in rows])
+    columns["finish_reason"] = _texts([row.finish_reason for row in rows])
     columns["token_times_s"] = _lists([row.token_times_s for row in rows])
     return pa.Table.from_arrays([columns[name] for name in REQUEST_COLUMNS.names], schema=REQUEST_COLUMNS)
 
@@ -31,6 +34,11 @@ def named_table(table: pa.Table | None, candidate: str) -> pa.Table | None:
         return None
     place = table.schema.get_field_index("candidate")
     return table.set_column(place, table.schema.field(place), pa.array([candidate] * table.num_rows, pa.string()))
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    """A column of words from servers; half a character, which no file can hold, becomes a question mark."""
+    return pa.array([None if each is None else each.encode("utf-8", "replace").decode() for each in values], pa.string())
 
 
 def _lists(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> pa.Array:

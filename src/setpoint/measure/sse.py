@@ -25,6 +25,7 @@ from setpoint.measure.answer import (
     is_silent,
     output_weight,
     reconcile,
+    shows_reasoning,
     take_usage,
     whole_number,
 )
@@ -59,6 +60,7 @@ class StreamReader:
         self._answer = Answer(streaming=True)
         self._end_s: float | None = None
         self._done = False
+        self._reasoned = False
         self._counts_running = False
         self._texts: list[str] | None = [] if keep_text else None
         self._shape: EventShape | None = None
@@ -197,6 +199,7 @@ class StreamReader:
             self.event_times_s.extend([time_s] * weight)
         if self._texts is not None and choices[0].get("index") in (0, None):
             self._texts.append(content_of(choices[0]))
+        self._reasoned = self._reasoned or any(map(shows_reasoning, choices))
         reason = next((choice["finish_reason"] for choice in choices if choice.get("finish_reason")), None)
         if reason:
             answer.finish(reason)
@@ -231,7 +234,7 @@ class StreamReader:
         times: NDArray[np.float64] = np.array(self.event_times_s, dtype=np.float64)
         answer.token_times_s = reconcile(
             times,
-            answer.output_tokens,
+            self._shown_tokens(),
             silent_s=np.array(self._silent_s, dtype=np.float64),
             end_s=self._end_s,
             end_token=answer.finish_reason != "length",
@@ -241,6 +244,11 @@ class StreamReader:
         if self._texts is not None:
             answer.text = "".join(self._texts)
         return answer
+
+    def _shown_tokens(self) -> int | None:
+        """The server's count without what it thought but did not send: those tokens came in none of the events."""
+        told, thought = self._answer.output_tokens, self._answer.reasoning_tokens
+        return told - thought if told and not self._reasoned and thought < told else told
 
 
 class _Arrivals:

@@ -15,7 +15,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from setpoint.record import RequestClass, SloCheck, Verdict
+from setpoint.record import Phase, RequestClass, SloCheck, Verdict
 from setpoint.report.assertion import Assertion
 from setpoint.report.figures import PhaseSpan
 from setpoint.report.judge import within_limit
@@ -32,29 +32,41 @@ from setpoint.statistics import (
     share_interval,
 )
 
+FADING = ("percentile", "mean", "spread", "fraction")
+"""Kinds of claims about what a request may expect, which a growing backlog makes worse the longer it lasts."""
 RATE_BINS = 60
 LEAST_BINS = 8
 
 
-def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion) -> SloCheck:
+def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, *, growing: bool = False) -> SloCheck:
     """Judge one claim on the table of all phases (``record.columns.REQUEST_COLUMNS``, completed rows already classified).
 
-    ``span`` is the phase of the claim; without one (the phase was not run) the claim is inconclusive.
+    ``span`` is the phase of the claim; without one (the phase was not run) the claim is inconclusive. growing: whether a
+    backlog grew throughout the sustained phase: a latency or share of it that was kept so far is not shown to be kept.
     """
+    check = _checked(requests, span, assertion, growing=growing)
+    fades = assertion.kind in FADING and assertion.phase is Phase.SUSTAINED and growing
+    if fades and check.verdict is Verdict.MET and assertion.limit not in (0.0, 1.0):
+        return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE})
+    return check
+
+
+def _checked(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, *, growing: bool) -> SloCheck:
+    course = growing or assertion.phase is Phase.BURST
     rows = read_requests(phase_rows(requests, assertion.phase))
     if span is None or not len(rows):
         return _check(assertion, None, None, Verdict.INCONCLUSIVE)
     match assertion.kind:
         case "percentile":
-            return _percentile_check(rows, assertion)
+            return _percentile_check(rows, assertion, course=course)
         case "mean":
             return _mean_check(rows, assertion)
         case "max":
             return _max_check(rows, assertion)
         case "spread":
-            return _spread_check(rows, assertion)
+            return _spread_check(rows, assertion, course=course)
         case "fraction" | "stalled":
-            return _fraction_check(rows, assertion)
+            return _fraction_check(rows, assertion, course=course)
         case "count":
             count = float(rows.count(RequestClass(assertion.metric)))
             return _check(assertion, count, None, _by_value(count, assertion))
@@ -62,13 +74,13 @@ def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Asser
             return _rate_check(rows, read_requests(requests), span, assertion)
 
 
-def _percentile_check(rows: Requests, assertion: Assertion) -> SloCheck:
+def _percentile_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloCheck:
     sample, share = _sample(rows, assertion.metric), assertion.percentile or 50.0
     value = percentile(sample.values, share, sample.censored)
-    interval = percentile_interval(sample.values, share, censored=sample.censored)
+    interval = percentile_interval(sample.values, share, censored=sample.censored, transient=course)
     if assertion.sense == "at_least":
         return _check(assertion, value, interval, _by_interval(interval, assertion))
-    return _check(assertion, value, interval, within_limit(sample, share, assertion.limit))
+    return _check(assertion, value, interval, within_limit(sample, share, assertion.limit, course=course))
 
 
 def _mean_check(rows: Requests, assertion: Assertion) -> SloCheck:
@@ -95,21 +107,21 @@ def _max_check(rows: Requests, assertion: Assertion) -> SloCheck:
     return _check(assertion, largest, None, verdict)
 
 
-def _spread_check(rows: Requests, assertion: Assertion) -> SloCheck:
+def _spread_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloCheck:
     sample = _sample(rows, assertion.metric)
     p50, p99 = (percentile(sample.values, p, sample.censored) for p in (50.0, 99.0))
     known = p50 is not None and p99 is not None and p50 > 0 and math.isfinite(p99)
     value = p99 / p50 if known and p50 is not None and p99 is not None else None
-    interval = ratio_interval(sample.values, censored=sample.censored)
+    interval = ratio_interval(sample.values, censored=sample.censored, transient=course)
     return _check(assertion, value, interval, _by_interval(interval, assertion))
 
 
-def _fraction_check(rows: Requests, assertion: Assertion) -> SloCheck:
+def _fraction_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloCheck:
     hits = _hits(rows, assertion)
     if not len(hits):
         return _check(assertion, None, None, Verdict.INCONCLUSIVE)
     value = float(hits.mean())
-    interval = share_interval(hits)
+    interval = share_interval(hits, transient=course)
     if assertion.limit in (0.0, 1.0):
         return _check(assertion, value, interval, _by_value(value, assertion))
     return _check(assertion, value, interval, _by_interval(interval, assertion))

@@ -110,7 +110,10 @@ def _span(run: Run, phase: Phase, rows: Requests, figures: PhaseMeasures) -> Pha
     warmup_s = schedule.get("warmup_s") if isinstance(schedule, dict) else None
     first_s = float(np.nanmin(rows.intended_s))
     start_s = float(warmup_s) if phase is Phase.SUSTAINED and isinstance(warmup_s, int | float) else first_s
-    start_s = min(start_s, first_s)
+    load = run.report.load or {}
+    # A closed loop by number has no planned warm-up: its phase begins when the clients are at work.
+    by_number = "concurrency" in load and "requests" in load
+    start_s = first_s if by_number else min(start_s, first_s)
     return PhaseSpan(start_s, start_s + figures.duration_s)
 
 

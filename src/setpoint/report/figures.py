@@ -58,6 +58,18 @@ def severity(requests: Requests, slos: Slos) -> FloatArray:
     return np.where(requests.is_class(*SERVED), worst, np.inf)
 
 
+def may_yet_be_ok(requests: Requests, slos: Slos) -> BoolArray:
+    """Which unfinished requests had missed no limit on first token or end when they were last watched, shape ``[rows]``."""
+    open_ = requests.is_class(RequestClass.UNFINISHED)
+    waited_s = requests.waited_s()
+    first_s = slos.limit_s(LatencyMetric.TTFT)
+    if first_s is not None:
+        ttft_s = requests.ttft_s()
+        open_ = open_ & ~(np.where(np.isnan(ttft_s), waited_s, ttft_s) > first_s)
+    end_s = slos.limit_s(LatencyMetric.E2E)
+    return open_ if end_s is None else open_ & ~(waited_s > end_s)
+
+
 def classify(requests: Requests, slos: Slos) -> BoolArray:
     """Which requests, if they were completed, are ok (DESIGN.md section 3; ``severity``); the others are late."""
     completed = replace(requests, classes=np.full(len(requests), str(RequestClass.OK)))

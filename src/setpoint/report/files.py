@@ -42,6 +42,10 @@ SERVER_FILE = "server.parquet"
 DECISIONS_FILE = "decisions.parquet"
 TOKENS_FILE = "tokens.parquet"
 RUN_FILE = "run.json"
+MEASURED_FOLDER = "measured"
+"""Of a tuning: a run folder for each measurement it made."""
+EXPORTS_FOLDER = "exports"
+"""Of a plan: what to run elsewhere."""
 SCHEMA_FILE = Path(__file__).resolve().parent.parent / "report_schema.json"
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from setpoint.record import Phase, RequestClass, SloCheck, SloReport, Verdict
 from setpoint.report.choice import choose
-from setpoint.report.figures import classify_run, request_slos, severity
+from setpoint.report.figures import classify_run, may_yet_be_ok, request_slos, severity
 from setpoint.report.request_samples import SERVED, Requests, Sample, latency_sample, phase_rows, read_requests
 from setpoint.report.steady import steady_state
 from setpoint.requirement import LatencyMetric, LatencySlo, Requirement, Slos, SpreadSlo
@@ -178,13 +178,15 @@ def spread_within(sample: Sample, limit: float, *, course: bool = False) -> Verd
 
 def _goodput_check(judged: JudgedPhase, least: float, slos: Slos) -> SloCheck:
     """The share of ok requests of those offered. A limit of exactly 0 or 1 is about the run itself and judged by count, as
-    in ``_few_check``."""
+    in ``_few_check``. Unfinished requests that had missed no limit count as ok in the upper end only."""
     good = severity(judged.requests, slos) <= 1.0
-    interval = share_interval(good, transient=judged.course)
+    perhaps = good | may_yet_be_ok(judged.requests, slos)
+    surely, at_best = (share_interval(each, transient=judged.course) for each in (good, perhaps))
+    interval = None if surely is None or at_best is None else (surely[0], at_best[1])
     if interval is None:
         verdict = Verdict.INCONCLUSIVE
     elif least in (0.0, 1.0):
-        verdict = Verdict.MET if good.mean() >= least else Verdict.MISSED
+        verdict = Verdict.MET if good.mean() >= least else Verdict.MISSED if perhaps.mean() < least else Verdict.INCONCLUSIVE
     else:
         verdict = _at_most((-interval[1], -interval[0]), -least)
     return SloCheck(

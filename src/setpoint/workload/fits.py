@@ -24,6 +24,7 @@ FEW_VALUES = 12
 GROUP_ENDS = (*np.arange(0.05, 0.951, 0.05).tolist(), 0.98, 0.99, 1.0)
 
 BURST_WINDOW_S = 10.0
+MOST_WINDOWS = 1_000_000
 LEAST_BURST = 1.5
 LEAST_SURPRISE = 5.0
 """A peak counts as a burst when it lies so many standard deviations of a Poisson count above the mean."""
@@ -124,7 +125,7 @@ def fit_arrivals(times_s: Floats, duration_s: float) -> ArrivalFit:
     ahead = np.searchsorted(times_s, times_s + window_s, side="left") - np.arange(times_s.size)
     most = float(ahead.max())
     expected = rate_rps * window_s
-    windows = int(duration_s / window_s)
+    windows = min(int(duration_s / window_s), MOST_WINDOWS)
     counts = np.histogram(times_s, bins=max(windows, 1), range=(0.0, max(windows, 1) * window_s))[0]
     return ArrivalFit(
         rate_rps=rate_rps,

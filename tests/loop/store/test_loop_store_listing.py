@@ -121,6 +121,17 @@ def test_only_the_files_of_a_run_are_deleted(index: RunIndex, tmp_path: Path) ->
     delete_run(other)
 
 
+def test_what_tune_measured_on_its_way_is_part_of_its_run(index: RunIndex, tmp_path: Path) -> None:
+    run = found_run(index, add(index, stored(tmp_path / "runs" / "a")))
+    stored(tmp_path / "runs" / "a" / "measured" / "01-continuous-8")
+    exports = tmp_path / "runs" / "a" / "exports"
+    exports.mkdir()
+    (exports / "vllm.sh").write_text("vllm serve")
+    assert reindex(RunIndex(tmp_path / "other.sqlite3"), tmp_path / "runs").runs == 1
+    delete_run(run)
+    assert not (tmp_path / "runs" / "a").exists()
+
+
 def test_a_trend_says_what_changed_between_runs(index: RunIndex, tmp_path: Path) -> None:
     add(index, stored(tmp_path / "a", NOW_S, report_of(goodput=0.9)))
     add(index, stored(tmp_path / "b", NOW_S + 1, report_of(goodput=0.5, config=CONFIG | {"max_running": 4})))

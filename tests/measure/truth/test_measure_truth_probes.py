@@ -32,9 +32,7 @@ def test_probe_delivers_what_was_asked_undistorted(
             return
 
 
-def test_collecting_a_large_heap_first_is_no_lateness_of_the_probe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_collecting_a_large_heap_first_is_no_lateness_of_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gc.collect", lambda: time.sleep(COLLECTING_S))
     test_probe_delivers_what_was_asked_undistorted(100.0, 2, 1, tmp_path)
 

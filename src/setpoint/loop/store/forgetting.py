@@ -9,6 +9,8 @@ from setpoint.loop.store.entry import Entry
 from setpoint.loop.store.listing import State, state_of
 from setpoint.report.files import (
     DECISIONS_FILE,
+    EXPORTS_FOLDER,
+    MEASURED_FOLDER,
     REPORT_FILE,
     REQUESTS_FILE,
     RUN_FILE,
@@ -30,6 +32,8 @@ RUN_FILES = (
     "plan.html",
 )
 
+EXPORTED = ("serve-*.json", "vllm.sh", "sglang.sh", "kubernetes.yaml", "ray-serve.yaml")
+
 
 def delete_run(entry: Entry) -> None:
     """Delete the files of the run, and its folder if nothing else is in it. Raises ``BadInput`` if the folder holds another."""
@@ -39,10 +43,26 @@ def delete_run(entry: Entry) -> None:
         raise BadInput(f"{entry.id}: {folder} holds another run now; its files stay")
     if state is State.GONE:
         return
+    for pattern in EXPORTED:
+        for file in (folder / EXPORTS_FOLDER).glob(pattern):
+            file.unlink(missing_ok=True)
+    _remove_if_empty(folder / EXPORTS_FOLDER)
+    for measured in (folder / MEASURED_FOLDER).glob("*"):
+        _delete_files(measured)
+    _remove_if_empty(folder / MEASURED_FOLDER)
+    _delete_files(folder)
+
+
+def _delete_files(folder: Path) -> None:
+    """Those of one run folder, and what of it is empty then."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
     for log in (folder / "logs").glob("*.log"):
         log.unlink(missing_ok=True)
-    for each in (folder / "logs", folder):
-        if each.is_dir() and not any(each.iterdir()):
-            each.rmdir()
+    _remove_if_empty(folder / "logs")
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

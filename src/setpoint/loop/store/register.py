@@ -10,7 +10,7 @@ from pathlib import Path
 from setpoint.loop.errors import BadInput
 from setpoint.loop.store.entry import Entry, entry_of
 from setpoint.loop.store.index import RunIndex, readable
-from setpoint.report.files import REPORT_FILE
+from setpoint.report.files import MEASURED_FOLDER, REPORT_FILE
 
 MOST_VISITED = 200_000
 NEVER = {"node_modules", "__pycache__", "site-packages"}
@@ -50,4 +50,6 @@ def run_folders(root: Path) -> Iterator[Path]:
             raise BadInput(f"--reindex {root}: more than {MOST_VISITED} folders; name one further down")
         below[:] = sorted(name for name in below if not name.startswith(".") and name not in NEVER)
         if REPORT_FILE in files:
+            # What tune measured on its way is part of its run.
+            below[:] = [name for name in below if name != MEASURED_FOLDER]
             yield Path(folder)

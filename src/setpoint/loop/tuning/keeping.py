@@ -23,10 +23,9 @@ from setpoint.loop.tuning.trial import Trial
 from setpoint.loop.writing import circumstances, versions
 from setpoint.policy.configuration import ServingConfig
 from setpoint.record import Report
-from setpoint.report.files import Run, RunFolderError, read_run, write_run
+from setpoint.report.files import MEASURED_FOLDER, Run, RunFolderError, read_run, write_run
 from setpoint.requirement import Requirement
 
-FOLDER = "measured"
 MOST_KEPT = 64
 SAME = ("requirement", "seed", "schedule", "versions", "sources")
 
@@ -35,7 +34,7 @@ class Keeper:
     """Keeps trials under ``folder``, one a folder, and finds those of the same question again."""
 
     def __init__(self, folder: Path, requirement: Requirement, schedule: Schedule, seed: int) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / MEASURED_FOLDER
         self.question: dict[str, Any] = {
             "requirement": requirement.model_dump(mode="json"),
             "seed": seed,

@@ -1,5 +1,8 @@
 """Mooncake's JSONL traces: an object a line, with the hashes of the blocks of 512 tokens that a prompt consists of.
 
+The Bailian traces of Qwen have the same keys beside ``chat_id`` and ``parent_chat_id``, with times in seconds and blocks of 16
+tokens, by their own documentation.
+
 An equal hash stands for an equal block behind equal blocks, so prompts are made of blocks of text that follow from the
 hash: what the trace's prompts had in common, ours have, and a prefix cache finds as much.
 """
@@ -15,8 +18,9 @@ from typing import Any
 from setpoint.workload.traces.rows import MAX_LINE_CHARS, BadRow, Requests, RowLog, lines_of, tokens_in
 from setpoint.workload.traces.trace import Trace
 
-BLOCK_TOKENS = 512
-MAX_BLOCKS_A_PROMPT = 4096
+BLOCK_TOKENS, BAILIAN_BLOCK_TOKENS = 512, 16
+BAILIAN_KEYS = ("chat_id", "parent_chat_id")
+MAX_BLOCKS_A_PROMPT = 16_384
 
 # Later writers of the format spell some keys differently.
 TIMES = ("timestamp", "created_time")
@@ -40,7 +44,8 @@ def read_mooncake(path: Path) -> Trace:
             break
         try:
             row = _row(line)
-            time_s = _time_s(_value(row, TIMES))
+            bailian = all(name in row for name in BAILIAN_KEYS)
+            time_s = _number(_value(row, TIMES)) / (1 if bailian else 1000)
             prompt_tokens = tokens_in(_value(row, PROMPTS), PROMPTS[0], least=1)
             output_tokens = tokens_in(_value(row, OUTPUTS), OUTPUTS[0])
             numbers = _block_numbers(row.get("hash_ids"))
@@ -52,7 +57,7 @@ def read_mooncake(path: Path) -> Trace:
             continue
         log.note_good()
         requests.add(time_s, prompt_tokens, output_tokens)
-        requests.add_blocks(numbers, BLOCK_TOKENS)
+        requests.add_blocks(numbers, BAILIAN_BLOCK_TOKENS if bailian else BLOCK_TOKENS)
         without_blocks += not numbers
     note = f"{without_blocks} requests have no hash_ids; their prompts have nothing in common with others."
     return requests.trace(log, "mooncake", (note,) if without_blocks else ())
@@ -77,11 +82,10 @@ def _value(row: dict[str, Any], names: tuple[str, ...]) -> Any:
     raise BadRow(f"it has no {names[0]}")
 
 
-def _time_s(value: Any) -> float:
-    """Seconds from milliseconds."""
+def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise BadRow(f"timestamp is {str(value)[:40]!r}, milliseconds are needed")
-    return float(value) / 1000
+        raise BadRow(f"timestamp is {str(value)[:40]!r}, a number is needed")
+    return float(value)
 
 
 def _block_numbers(value: Any) -> list[int]:
