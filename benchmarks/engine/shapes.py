@@ -2,8 +2,8 @@
 
     python benchmarks/engine/shapes.py --output benchmarks/results/engine_shapes.json
 
-The executor alone, without a server: steps with one to eleven decodes and, in half of them, a part of a prompt of random length,
-the same steps on every side. Each side is a process of its own; sides take turns. About 4 minutes; quiet machine.
+The executor alone, without a server: steps with one to eleven decodes and, in half of them, a part of a prompt of random
+length, the same steps on every side. Each side is a process of its own; sides take turns. About 4 minutes; quiet machine.
 """
 
 from __future__ import annotations
@@ -86,7 +86,11 @@ def main() -> None:
     few, many = ([row["steps_s"] for row in rows if row["kept"] == kept] for kept in KEPT)
     ratio = statistics.median(one / other for one, other in zip(few, many, strict=True))
     print(f"time with {KEPT[0]} over time with {KEPT[1]}: {ratio:.3f}")
-    facts = {"machine": machine_facts(), "command": "python benchmarks/engine/shapes.py", "cpu_use_before_percent": busy_percent}
+    facts = {
+        "machine": machine_facts(),
+        "command": "python benchmarks/engine/shapes.py",
+        "cpu_use_before_percent": busy_percent,
+    }
     if given.output:
         given.output.write_text(json.dumps({**facts, "steps": STEPS, "rows": rows, "time_ratio": ratio}, indent=1) + "\n")
 

@@ -137,7 +137,8 @@ def forget(
             delete_run(entry)
     index.forget(each.id for each in found)
     for entry in found:
-        say(f"forgot run {entry.id}; {entry.folder} {'was deleted' if delete_folders else 'stays'}")
+        left = "stays" if not delete_folders else "keeps files of yours" if Path(entry.folder).exists() else "was deleted"
+        say(f"forgot run {entry.id}; {entry.folder} {left}")
     return 0
 
 

@@ -57,12 +57,10 @@ def tune(
     from setpoint.requirement import load_requirement
 
     needed = load_requirement(requirement)
-    space = dict(space_for(needed))
+    space = dict(candidates_for(needed) if grid else space_for(needed))
     for name in only or ():
         if name not in space:
             raise BadInput(f"--only {name}: not a candidate; the candidates are {', '.join(space)}")
-    if grid:
-        space = dict(candidates_for(needed))
     chosen = {name: config for name, config in space.items() if not only or name in only}
     folder = output or default_folder(needed.name)
     sustained_s = seconds("duration", duration, positive=True) if duration is not None else None
