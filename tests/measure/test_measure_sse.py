@@ -174,6 +174,10 @@ def test_tokens_that_were_thought_and_not_sent_came_in_no_event() -> None:
     shown = read([*(chat(reasoning_content="x") for _ in range(7)), *(chat(content="y") for _ in range(3)), told, DONE])
     assert shown.output_tokens == 10
     assert shown.token_times_s.tolist() == [float(at) for at in range(10)]
+    inside = read([*(chat(content="x") for _ in range(10)), told, DONE])
+    assert inside.output_tokens == 10, "thoughts between marks are content"
+    cut = read([usage(completion_tokens=9, completion_tokens_details={"reasoning_tokens": 9}), DONE])
+    assert not cut.token_times_s.size, "nothing came"
 
 
 def test_a_count_that_no_request_has_is_not_believed() -> None:

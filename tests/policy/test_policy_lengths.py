@@ -1,4 +1,4 @@
-"""Learned lengths: the cap until something is known, quantiles after that, conditional on what has come."""
+"""Learned lengths: the cap, within reason, until something is known, quantiles after that, conditional on what has come."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_a_cap_that_nobody_means_is_not_believed() -> None:
     rows = columns([Row(1, emitted=0, cap=8192), Row(2, emitted=500, cap=8192), Row(3, emitted=600, cap=8192)])
     assert OutputLengths().remaining(rows).tolist() == [512.0, 12.0, 7592.0]
     assert learned([40] * PRIORS_UNTIL, cap=8000).expected(INTERACTIVE, 8000, 0.9) == 40
-    assert 400 < learned([40], cap=8000).expected(INTERACTIVE, 8000, 0.9) <= PRIOR_TOKENS
+    assert PRIOR_TOKENS <= learned([40], cap=8000).expected(INTERACTIVE, 8000, 0.9) <= 2 * PRIOR_TOKENS
+    assert learned([40], cap=512).expected(INTERACTIVE, 512, 0.9) == 512
 
 
 def test_quantiles_of_what_ended() -> None:

@@ -115,6 +115,7 @@ def test_what_was_far_from_a_refusal_teaches_nothing() -> None:
 
 def test_new_tenants_do_not_keep_an_old_one_out_for_ever() -> None:
     counters = TenantCounters()
+    counters.present([10])
     counters.charge(1, prompt_tokens=1000)
     old = [Row(1, NOW_S - PATIENCE_S, prefill=10, tenant=1), Row(2, NOW_S - PATIENCE_S, prefill=10, tenant=1)]
     new = [Row(10 + number, NOW_S - 1, prefill=10, tenant=10 + number) for number in range(5)]
@@ -122,6 +123,11 @@ def test_new_tenants_do_not_keep_an_old_one_out_for_ever() -> None:
     found = order([*new, *old], counters)
     assert found[0] == 1
     assert found[-1] == 2, "one at a time"
+    counters.under_way([1])
+    assert order([*new, *old], counters)[-2:] == [1, 2], "who has something running waits for its turn"
+    counters.under_way([])
+    counters.put_behind(frozenset([1]))
+    assert order([*new, *old], counters)[-2:] == [1, 2]
 
 
 def test_an_aged_batch_request_goes_before_every_tenant() -> None:

@@ -20,8 +20,8 @@ UNGATED = {
 }  # fmt: skip
 QKV_BIAS = {"qwen2", "qwen2_moe", "gpt_oss", "starcoder2", "phi", "gpt2"}
 FOUR_NORMS = {"gemma2", "gemma3", "gemma3_text", "gemma4_text"}
-UNSTATED_CONTEXT = 2048
-"""Of a configuration that names none."""
+UNSTATED_CONTEXT = 1 << 20
+"""Of a configuration that names none: as good as no bound."""
 NESTED = ("text_config", "llm_config", "language_config", "language_model_config")
 
 

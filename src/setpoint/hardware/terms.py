@@ -86,7 +86,7 @@ def terms_of(deployment: Deployment) -> Terms:
         output_sequence_s=output / devices / wide_flops,
         kv_token_s=whole * kv_unit / dp / bandwidth,
         window_sequence_s=window * kv_unit / dp / bandwidth,
-        product_s=model.attention_flops / devices / wide_flops,
+        product_s=(model.attention_flops + (model.window_attention_flops if long else 0.0)) / devices / wide_flops,
         link_token_s=reduced / device.link_bytes_per_s if device.link_bytes_per_s and devices > 1 else 0.0,
         activation_token_s=ACTIVATION_PASSES * model.layers * model.hidden * ACTIVATION_BYTES / dp / bandwidth,
         reductions=2.0 * model.layers * log2(devices) if devices > 1 else 0.0,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CPU_SHARE_WARNING = 0.70
 MACHINE_SHARE_WARNING = 0.95
 HELD_BACK_SHARE_WARNING = 0.01
+WHOLE_SHARE_WARNING = 0.05
 _GAPS_READ_MAX = 2_000_000
 FEWEST_TOKENS = 3
 """Two tokens may well come together."""
@@ -88,7 +89,7 @@ def whole_warnings(rows: list[RequestOutcome]) -> list[str]:
     """Streams that came all at once: by a server that does not stream, or through a proxy that holds answers back."""
     streams = [row for row in rows if row.streaming and row.completed and row.token_times_s.size >= FEWEST_TOKENS]
     whole = sum(not np.ptp(row.token_times_s) for row in streams)
-    if not whole:
+    if whole <= WHOLE_SHARE_WARNING * len(streams):
         return []
     warning = (
         f"{whole} of {len(streams)} streams came in one piece, so ITL, TPOT and stalls say nothing of them, and their TTFT is "

@@ -248,7 +248,10 @@ class StreamReader:
     def _shown_tokens(self) -> int | None:
         """The server's count without what it thought but did not send: those tokens came in none of the events."""
         told, thought = self._answer.output_tokens, self._answer.reasoning_tokens
-        return told - thought if told and not self._reasoned and thought < told else told
+        if not told or self._reasoned or not 0 < thought <= told:
+            return told
+        # More events than that: what was thought came as content.
+        return told - thought if len(self.event_times_s) <= told - thought else told
 
 
 class _Arrivals:

@@ -51,7 +51,7 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """Such as ``h100-sxm tp2 fp8`` (``fp8+kv-fp8`` where the cache is in fewer bits than ``bf16`` as well)."""
+        """Such as ``h100-sxm tp2 fp8`` (``fp8+kv-fp8`` where the cache is not in ``bf16``)."""
         precision = self.deployment.weight_precision
         if self.deployment.kv_precision not in ("bf16", "fp16"):
             precision += f"+kv-{self.deployment.kv_precision}"

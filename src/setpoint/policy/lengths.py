@@ -5,8 +5,8 @@ Formula: with the sorted shares F of ended requests, a request of cap c that has
 survival (the empirical conditional distribution). Requests are learned from by class and by the power of two of their cap,
 for a caller who asks for 4096 tokens and one who asks for 16 are different callers. Before anything is known an answer is taken
 for as long as its cap, but no longer than ``PRIOR_TOKENS``: who names no cap gets the whole context as one, and does not mean
-it. ``PRIORS`` imaginary requests of that length stand beside the real ones until ``PRIORS_UNTIL`` of those have ended, so that
-the first answers to end (the short ones) do not set the tone.
+it. ``PRIORS`` imaginary requests of about that length stand beside the real ones until ``PRIORS_UNTIL`` of those have ended, so
+that the first answers to end (the short ones) do not set the tone.
 
 Defaults: the newest 256 ended requests a group; a group is ``known`` from 8 on; 512 tokens before anything is. When it is
 wrong: an answer's length that hangs on the prompt's content is only known on average; after a change of callers the old sample
@@ -106,8 +106,8 @@ class OutputLengths:
         kept = self._sorted.get(group)
         if kept is None:
             priors = PRIORS if len(samples) < PRIORS_UNTIL else 0
-            # The largest cap of the group is 2 ** bits - 1: of it, the share that comes to PRIOR_TOKENS.
-            prior = min(1.0, PRIOR_TOKENS / (2 ** group[1] - 1))
+            # Of the smallest cap of the group the share that comes to PRIOR_TOKENS; up to twice as many of the largest.
+            prior = min(1.0, PRIOR_TOKENS / 2 ** (group[1] - 1))
             kept = np.array(sorted([*samples, *[prior] * priors]), dtype=np.float64)
             self._sorted[group] = kept
         return kept

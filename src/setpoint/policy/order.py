@@ -6,7 +6,7 @@ arrival. Of the batch class, the oldest that has waited ``BATCH_PATIENCE_S`` is 
 and however many have aged, they never push the interactive aside together. Where nobody at all has a deadline, the
 highest response ratio goes first, ``1 + wait / own prefill seconds`` (Brinch Hansen, 1971): short ones first, and waiting makes
 anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each tenant's own; the
-oldest without a deadline that has waited ``PATIENCE_S`` goes before all tenants, one at a time.
+oldest without a deadline that has waited ``PATIENCE_S`` goes before all tenants, one at a time, if its own has nothing running.
 
 When it is wrong: earliest deadline first serves those first who are late already, which is why the doomed are dropped; fairness
 can place a tenant's lax request before another's urgent one.
@@ -43,7 +43,9 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
         start = np.zeros(len(columns))
     else:
         start = tenants.start_tags(columns, np.lexsort((columns.arrived_s, tie, due_s, kind)))
-        start[[*aged, *_overdue(columns, free & (columns.request_class == INTERACTIVE), now_s=now_s)]] = -inf
+        starving = tenants.may_age(columns)
+        overdue = _overdue(columns, starving & free & (columns.request_class == INTERACTIVE), now_s=now_s)
+        start[[*aged[starving[aged]], *overdue]] = -inf
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
 
 

@@ -143,19 +143,22 @@ class SetpointPolicy:
         """One that comes before its time, or another with the same prompt: let in where a fresh one would be, else told to wait
         as before."""
         if not queue_is_full(self._max_waiting, request.request_class, system):
-            verdict = self._fresh(request, system, outlook)
+            if request.limits == RequestLimits():
+                return self._admit(request, outlook, system.now_s, "queue_has_room", promise)
+            verdict = self._fresh(request, system, outlook, own=promise)
             if verdict.code == "fits":
                 return self._admit(request, outlook, system.now_s, "fits", promise, verdict.operands)
         due_in_s = promise.due_s - system.now_s
         return Reject(Reason("too_early", {"due_in_s": due_in_s}), due_in_s)
 
-    def _fresh(self, request: RequestView, system: SystemView, outlook: Outlook) -> Verdict:
-        """Judged with all that is kept back, behind those to whom room was promised."""
+    def _fresh(self, request: RequestView, system: SystemView, outlook: Outlook, *, own: Promise | None = None) -> Verdict:
+        """Judged with all that is kept back, behind those to whom room was promised (its ``own`` promise apart)."""
         now_s = system.now_s
         verdict = self._judge(request, outlook, now_s, careful=True)
         if verdict.code != "fits":
             return verdict
-        due = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
+        promised = self.promises.due_before(now_s, now_s + min(outlook.first_s, MOST_WAIT_S))
+        due = [each for each in promised if each is not own]
         if not due:
             return verdict
         behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
@@ -243,6 +246,7 @@ class SetpointPolicy:
         step = replace(step, running=self._by_likely_length(step))
         self._left_over.see(step, self.lengths, self.model)
         self.tenants.present(step.waiting.tenant.tolist())
+        self.tenants.under_way(step.running.tenant.tolist())
         self.tenants.put_behind(self.tenant_room.far_over(step.now_s))
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
         least_s = alone_s(self.model)
@@ -316,6 +320,9 @@ class SetpointPolicy:
         seconds = {}
         for request_id, tokens in zip(step.waiting.ids[lost].tolist(), step.waiting.prefill_tokens[lost].tolist(), strict=True):
             request = self.outcomes.shed(request_id, step.now_s)
+            if request is not None and request.request_class == BATCH:
+                seconds[request_id] = LEAST_RETRY_S
+                continue
             self._refused_s = step.now_s
             output = 1 if request is None else self.lengths.expected(request.request_class, request.max_output_tokens)
             _, per_token, per_sequence, *_ = self.model.coefficients

@@ -21,6 +21,7 @@ from setpoint.policy.views import Columns, FloatColumn, IntColumn, StepView
 MARGIN = 0.25
 SPEND = 0.5
 FLOOR_SHARE = 0.1
+SURELY = 0.8
 
 
 def longest_step_s(left_s: FloatColumn, owed: FloatColumn | IntColumn, decode_s: float) -> FloatColumn:
@@ -34,9 +35,12 @@ def longest_step_s(left_s: FloatColumn, owed: FloatColumn | IntColumn, decode_s:
 
 
 def alone_s(model: StepTimeModel) -> float:
-    """Seconds of a step that computes one token of one request: a tighter gap is kept by no step."""
-    c0, per_token, per_sequence, _, _ = model.coefficients
-    return c0 + per_token + per_sequence
+    """Seconds that every step takes: ``SURELY`` of one that computes one token of one request, at the machine's usual speed.
+
+    A limit between tokens that is not over it is lost, however the machine does.
+    """
+    c0, per_token, per_sequence, _, _ = model.usual
+    return SURELY * (c0 + per_token + per_sequence)
 
 
 def step_slack_s(step: StepView, decode_s: float = 0.0, *, least_s: float = 0.0) -> float:

@@ -32,7 +32,7 @@ import numpy as np
 
 from setpoint.policy.decisions import StepResult, StepWork
 from setpoint.policy.hindsight import Hindsight, ShapeChanges
-from setpoint.policy.slack import MARGIN, step_slack_s
+from setpoint.policy.slack import MARGIN, SURELY, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.survival import PRIOR, Survivals
 from setpoint.policy.verify_time import DraftTime, VerifyTime
@@ -185,9 +185,9 @@ class SpeculationController:
     def _change_s(self, tokens: IntColumn) -> FloatColumn:
         return min(1.0, self.changes.each) * self.verify.change_s(tokens)
 
-    @staticmethod
-    def _longest_s(step: StepView, plain_s: float) -> float:
-        slack_s = step_slack_s(step, plain_s)
+    def _longest_s(self, step: StepView, plain_s: float) -> float:
+        alone_s = float(self.verify.predict_s(1, 0, np.array([0]))[0])
+        slack_s = step_slack_s(step, plain_s, least_s=SURELY * alone_s)
         return slack_s if isinf(slack_s) else slack_s * (1 - MARGIN)
 
     def _probe(self, step: StepView, drafts: DraftView, within: FloatColumn, plain_s: float) -> Drafts:

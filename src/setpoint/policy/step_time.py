@@ -136,6 +136,11 @@ class StepTimeModel:
         return self._coefficients[:FEATURES]
 
     @property
+    def usual(self) -> tuple[float, ...]:
+        """``coefficients`` as of the last fit: whatever slows the machine at the moment is not in them."""
+        return self._fitted[:FEATURES]
+
+    @property
     def change_s(self) -> float:
         """Seconds that a step of another number of tokens than the one before costs more."""
         return self._coefficients[FEATURES]

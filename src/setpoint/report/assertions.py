@@ -32,8 +32,8 @@ from setpoint.statistics import (
     share_interval,
 )
 
-FADING = ("percentile", "mean", "spread", "fraction")
-"""Kinds of claims about what a request may expect, which a growing backlog makes worse the longer it lasts."""
+FADING = ("percentile", "mean", "spread")
+"""Kinds of claims about latencies, which a growing backlog makes worse the longer it lasts."""
 RATE_BINS = 60
 LEAST_BINS = 8
 
@@ -45,8 +45,11 @@ def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Asser
     backlog grew throughout the sustained phase: a latency or share of it that was kept so far is not shown to be kept.
     """
     check = _checked(requests, span, assertion, growing=growing)
-    fades = assertion.kind in FADING and assertion.phase is Phase.SUSTAINED and growing
-    if fades and check.verdict is Verdict.MET and assertion.limit not in (0.0, 1.0):
+    if assertion.kind == "fraction":
+        fades = assertion.limit not in (0.0, 1.0)  # Those are about the run itself.
+    else:
+        fades = assertion.kind in FADING and assertion.sense == "at_most"
+    if fades and growing and assertion.phase is Phase.SUSTAINED and check.verdict is Verdict.MET:
         return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE})
     return check
 

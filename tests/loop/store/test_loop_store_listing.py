@@ -122,7 +122,7 @@ def test_only_the_files_of_a_run_are_deleted(index: RunIndex, tmp_path: Path) ->
 
 
 def test_what_tune_measured_on_its_way_is_part_of_its_run(index: RunIndex, tmp_path: Path) -> None:
-    run = found_run(index, add(index, stored(tmp_path / "runs" / "a")))
+    run = found_run(index, add(index, stored(tmp_path / "runs" / "a", report=report_of(kind="tune"))))
     stored(tmp_path / "runs" / "a" / "measured" / "01-continuous-8")
     exports = tmp_path / "runs" / "a" / "exports"
     exports.mkdir()

@@ -47,8 +47,10 @@ def delete_run(entry: Entry) -> None:
         for file in (folder / EXPORTS_FOLDER).glob(pattern):
             file.unlink(missing_ok=True)
     _remove_if_empty(folder / EXPORTS_FOLDER)
-    for measured in (folder / MEASURED_FOLDER).glob("*"):
-        _delete_files(measured)
+    if entry.kind == "tune":
+        for measured in (folder / MEASURED_FOLDER).glob("[0-9][0-9]-*"):
+            if measured.is_dir() and not measured.is_symlink():
+                _delete_files(measured)
     _remove_if_empty(folder / MEASURED_FOLDER)
     _delete_files(folder)
 
