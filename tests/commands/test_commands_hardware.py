@@ -64,7 +64,7 @@ def test_a_model_alone_is_shown_too(run: Run) -> None:
     [
         (("show", "h100-sxn"), "setpoint: accelerator 'h100-sxn' is not known"),
         (("show", "h100-sxm", "--model", "gtp"), "setpoint: model 'gtp' is not known"),
-        (("show", "h100-sxm", "--model", "llama-3.1-8b", "--tensor-parallel", "7"), "must divide the 32 heads"),
+        (("show", "h100-sxm", "--model", "llama-3.1-8b", "--tensor-parallel", "7"), "has 32 heads and 8 KV heads"),
         (("show", "h100-sxm", "--model", "llama-3.1-8b", "--engine", "tgi"), "--engine 'tgi' is not known"),
         (("validate", "absent.csv"), "setpoint: absent.csv: cannot be read as CSV"),
         (("calibrate", "absent-run"), "setpoint: "),
