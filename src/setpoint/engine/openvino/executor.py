@@ -22,8 +22,8 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
 
 KERNELS_KEPT = 200
-"""Kernels the CPU device keeps for shapes of steps seen before, least recently used first out. Its default of 5,000 takes
-hundreds of megabytes bit by bit as a server meets new shapes, and is not faster (docs/decisions/0091)."""
+"""Kernels the CPU device keeps for shapes of steps seen before, least recently used first out. Its default of 5,000 takes a
+hundred megabytes and more bit by bit as a server meets new shapes, and is hardly faster (docs/decisions/0091)."""
 
 
 @dataclass(frozen=True, slots=True)
