@@ -123,9 +123,9 @@ def test_new_tenants_do_not_keep_an_old_one_out_for_ever() -> None:
     found = order([*new, *old], counters)
     assert found[0] == 1
     assert found[-1] == 2, "one at a time"
-    counters.under_way([1])
+    counters.under_way(np.array([1], dtype=np.int64))
     assert order([*new, *old], counters)[-2:] == [1, 2], "who has something running waits for its turn"
-    counters.under_way([])
+    counters.under_way(np.zeros(0, dtype=np.int64))
     counters.put_behind(frozenset([1]))
     assert order([*new, *old], counters)[-2:] == [1, 2]
 

@@ -38,7 +38,7 @@ from setpoint.policy.forecast import Decoding, Machine, Prompt, play
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
 from setpoint.policy.margin import LearnedMargin
 from setpoint.policy.order import most_urgent, urgency_keys
-from setpoint.policy.slack import MARGIN, alone_s
+from setpoint.policy.slack import MARGIN, least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import Others
 from setpoint.policy.tenants import TenantCounters
@@ -115,7 +115,7 @@ class Outlooks:
         own = own_row(request)
         output = self._lengths.expected(request.request_class, request.max_output_tokens, TYPICAL)
         long_output = self._lengths.expected(request.request_class, request.max_output_tokens, LONG)
-        gap_s = tightest_gap_s(running, own, waiting, least_s=alone_s(self._model))
+        gap_s = tightest_gap_s(running, own, waiting, least_s=least_step_s(self._model))
         allowed_s = min(gap_s, pace_s(running, self._lengths, system.now_s, self._model))
         every = joined_columns(waiting, own)
         margin = self._step_margin.share

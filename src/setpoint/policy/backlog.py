@@ -9,7 +9,7 @@ import numpy as np
 
 from setpoint.policy.forecast import Decoding, Machine, Prompt
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
-from setpoint.policy.slack import MARGIN, alone_s, decode_work, longest_step_s, prefill_floor
+from setpoint.policy.slack import MARGIN, decode_work, least_step_s, longest_step_s, prefill_floor
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import Columns, FloatColumn, IntColumn, KvView
 
@@ -29,7 +29,7 @@ class StepLimits:
 def tightest_gap_s(*parts: Columns, least_s: float = 0.0) -> float:
     """The tightest gap between tokens that anybody's limits allow; ``inf`` where nobody streams under a limit.
 
-    A limit that is not over ``least_s`` (``alone_s``) cannot be kept, is lost whatever is done, and binds nobody.
+    A limit that is not over ``least_s`` (``least_step_s``) cannot be kept, is lost whatever is done, and binds nobody.
     """
     kept = [part.gap_s[part.gap_s > least_s] for part in parts]
     return min((float(gaps.min()) for gaps in kept if len(gaps)), default=inf)
@@ -65,7 +65,7 @@ def machine_of(
     decoding = running.prefill_tokens == 0
     context = _mean(running.context_tokens[decoding]) if decoding.any() else _mean(waiting.prefill_tokens)
     chunk_context = _mean(waiting.context_tokens + waiting.prefill_tokens / 2)
-    gap_s = tightest_gap_s(running, waiting, least_s=alone_s(model))
+    gap_s = tightest_gap_s(running, waiting, least_s=least_step_s(model))
     return Machine(
         base_s=c0 + per_sequence + model.change_s,
         token_s=per_token + per_product * chunk_context,

@@ -18,7 +18,7 @@ from setpoint.policy.backlog import pace_s, tightest_gap_s
 from setpoint.policy.deadlines import gap_limit_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.lengths import OutputLengths
-from setpoint.policy.slack import alone_s
+from setpoint.policy.slack import least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import INTERACTIVE, Columns, RequestView, StepView, taken
 
@@ -47,7 +47,7 @@ class LeftOver:
         self._running = len(running)
         if not count:
             return
-        gap_s = tightest_gap_s(running, waiting, least_s=alone_s(model))
+        gap_s = tightest_gap_s(running, waiting, least_s=least_step_s(model))
         self._note(step.now_s, min(gap_s, pace_s(running, lengths, step.now_s, model)))
 
     def asked(self, request: RequestView, now_s: float, *, output_tokens: int, least_s: float = 0.0) -> None:

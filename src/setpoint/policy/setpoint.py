@@ -33,9 +33,9 @@ from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
 from setpoint.policy.slack import (
     MARGIN,
-    alone_s,
     chunk_context_tokens,
     decode_work,
+    least_step_s,
     prefill_budget,
     prefill_floor,
     step_slack_s,
@@ -115,7 +115,7 @@ class SetpointPolicy:
         others = self.tenant_room.of(request.tenant, now_s)
         outlook = self._outlooks.of(request, system, [], others=others)
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
-        self._left_over.asked(request, now_s, output_tokens=long, least_s=alone_s(self.model))
+        self._left_over.asked(request, now_s, output_tokens=long, least_s=least_step_s(self.model))
         interactive = request.request_class == INTERACTIVE
         promise = self.promises.returned(request.fingerprint, now_s) if interactive else None
         if system.waiting == 0 and system.running == 0:
@@ -246,10 +246,10 @@ class SetpointPolicy:
         step = replace(step, running=self._by_likely_length(step))
         self._left_over.see(step, self.lengths, self.model)
         self.tenants.present(step.waiting.tenant.tolist())
-        self.tenants.under_way(step.running.tenant.tolist())
+        self.tenants.under_way(step.running.tenant)
         self.tenants.put_behind(self.tenant_room.far_over(step.now_s))
         self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
-        least_s = alone_s(self.model)
+        least_s = least_step_s(self.model)
         reading = taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0))
         self._reading_gap_s = tightest_gap_s(reading, least_s=least_s)
         if _nobody_asks(step):
@@ -342,7 +342,7 @@ class SetpointPolicy:
         most = max(self._limits.floor_tokens, self._limits.token_budget - decodes.tokens)
         if _nobody_asks(step):
             return most, Reason("no_prompts", {"decodes": decodes.tokens})
-        least_s = alone_s(self.model)
+        least_s = least_step_s(self.model)
         slack_s = step_slack_s(step, self.model.predict_s(decodes) + self.model.change_s, least_s=least_s)
         if isinf(slack_s):
             return most, Reason("nothing_at_risk", {"budget": most})

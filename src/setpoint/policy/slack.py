@@ -34,7 +34,7 @@ def longest_step_s(left_s: FloatColumn, owed: FloatColumn | IntColumn, decode_s:
     return np.asarray(np.maximum(left_s / owed, spare_s), dtype=np.float64)
 
 
-def alone_s(model: StepTimeModel) -> float:
+def least_step_s(model: StepTimeModel) -> float:
     """Seconds that every step takes: ``SURELY`` of one that computes one token of one request, at the machine's usual speed.
 
     A limit between tokens that is not over it is lost, however the machine does.
@@ -81,7 +81,7 @@ def prefill_floor(configured_tokens: int, model: StepTimeModel, *, gap_s: float,
     A gap that not even a step of one decode keeps is lost whatever the floor is. ``context_tokens``: as ``prefill_budget``.
     """
     _, per_token, _, _, per_product = model.coefficients
-    if isinf(gap_s) or alone_s(model) >= gap_s:
+    if isinf(gap_s) or least_step_s(model) >= gap_s:
         return configured_tokens
     token_s = per_token + per_product * context_tokens
     return max(1, min(configured_tokens, int(FLOOR_SHARE * gap_s / max(token_s, 1e-9))))

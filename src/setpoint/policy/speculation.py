@@ -186,8 +186,8 @@ class SpeculationController:
         return min(1.0, self.changes.each) * self.verify.change_s(tokens)
 
     def _longest_s(self, step: StepView, plain_s: float) -> float:
-        alone_s = float(self.verify.predict_s(1, 0, np.array([0]))[0])
-        slack_s = step_slack_s(step, plain_s, least_s=SURELY * alone_s)
+        single_s = float(self.verify.predict_s(1, 0, np.array([0]))[0])
+        slack_s = step_slack_s(step, plain_s, least_s=SURELY * single_s)
         return slack_s if isinf(slack_s) else slack_s * (1 - MARGIN)
 
     def _probe(self, step: StepView, drafts: DraftView, within: FloatColumn, plain_s: float) -> Drafts:

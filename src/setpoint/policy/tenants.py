@@ -32,20 +32,20 @@ class TenantCounters:
         self._served: dict[int, float] = {}
         self._active: frozenset[int] = frozenset()
         self._behind: frozenset[int] = frozenset()
-        self._under_way: frozenset[int] = frozenset()
+        self._under_way: IntColumn = np.zeros(0, dtype=np.int64)
 
     def put_behind(self, tenants: frozenset[int]) -> None:
         """Who goes after everybody else until the next call: whoever is far over its share (``policy/tenant_room.py``)."""
         self._behind = tenants
 
-    def under_way(self, tenants: Iterable[int]) -> None:
-        """Who has something running now."""
-        self._under_way = frozenset(tenants)
+    def under_way(self, tenants: IntColumn) -> None:
+        """Who has something running now, once or more each."""
+        self._under_way = tenants
 
     def may_age(self, columns: Columns) -> npt.NDArray[np.bool_]:
         """Whose requests may go before every tenant once they have waited too long: not those of one that has something running
         or goes behind. Shape (requests,)."""
-        return ~np.isin(columns.tenant, [*self._under_way, *self._behind])
+        return ~(np.isin(columns.tenant, self._under_way) | np.isin(columns.tenant, list(self._behind)))
 
     def present(self, active: Iterable[int]) -> None:
         """Who has something queued now; whoever had not before is lifted."""
