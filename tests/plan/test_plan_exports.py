@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from fnmatch import fnmatch
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from plan_world import CHAT, requirement, serving, shape
 
 from setpoint.plan.exports.commands import sglang_command, vllm_command
 from setpoint.plan.exports.deployable import Deployable
-from setpoint.plan.exports.files import export_files
+from setpoint.plan.exports.files import EXPORTED, export_files
 from setpoint.plan.exports.kubernetes import LABEL, manifest
 from setpoint.plan.exports.ray_serve import BUILDER, ray_serve_config
 from setpoint.plan.identity import requirement_id
@@ -61,6 +62,10 @@ def test_a_checkpoint_that_is_quantised_is_not_quantised_again_and_its_cache_is_
     assert any("name a checkpoint in that precision" in note for note in narrower.notes())
     odd = Deployable(Topology.single(shape(cache="int8"), serving(), 1), "org/model", "model", "bf16", 4096, ID)
     assert any("The cache is planned in int8" in note for note in odd.notes())
+
+
+def test_every_export_has_a_name_that_is_told() -> None:
+    assert all(any(fnmatch(name, pattern) for pattern in EXPORTED) for name in export_files(deployable()))
 
 
 def test_a_service_begins_with_a_letter() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from setpoint.loop.errors import BadInput
 from setpoint.loop.store.entry import Entry
 from setpoint.loop.store.listing import State, state_of
+from setpoint.plan.exports.files import EXPORTED
 from setpoint.report.files import (
     DECISIONS_FILE,
     EXPORTS_FOLDER,
@@ -31,8 +32,6 @@ RUN_FILES = (
     "plan.json",
     "plan.html",
 )
-
-EXPORTED = ("serve-*.json", "vllm.sh", "sglang.sh", "kubernetes.yaml", "ray-serve.yaml")
 
 
 def delete_run(entry: Entry) -> None:

@@ -9,6 +9,8 @@ from setpoint.plan.exports.ray_serve import ray_serve_config
 from setpoint.plan.exports.serve_config import serve_config_json
 
 OWN_HARDWARE = "this-machine"
+EXPORTED = ("serve-*.json", "vllm.sh", "sglang.sh", "kubernetes.yaml", "ray-serve.yaml")
+"""Patterns of all names that ``export_files`` gives."""
 
 
 def export_files(plan: Deployable) -> dict[str, str]:
