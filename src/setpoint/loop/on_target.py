@@ -144,10 +144,10 @@ def _introduce(found: Discovery, plan: LoadPlan, workers: int) -> None:
 
 def _tell_failures(measured: MeasuredRun, options: MeasureOptions) -> None:
     """Why requests failed, the most frequent reasons first."""
-    rows = zip(measured.requests["request_class"].to_pylist(), measured.requests["error"].to_pylist(), strict=True)
-    reasons = Counter(error for name, error in rows if name == RequestClass.FAILED and error)
     if options.quiet:
         return
+    rows = zip(measured.requests["request_class"].to_pylist(), measured.requests["error"].to_pylist(), strict=True)
+    reasons = Counter(error for name, error in rows if name == RequestClass.FAILED and error)
     for reason, count in reasons.most_common(REASONS_TOLD):
         say(f"{count} requests failed: {printable(reason)}")
     if any("ignore_eos" in reason for reason in reasons):

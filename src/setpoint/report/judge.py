@@ -181,7 +181,9 @@ def _goodput_check(judged: JudgedPhase, least: float, slos: Slos) -> SloCheck:
     in ``_few_check``. Unfinished requests that had missed no limit count as ok in the upper end only."""
     good = severity(judged.requests, slos) <= 1.0
     perhaps = good | may_yet_be_ok(judged.requests, slos)
-    surely, at_best = (share_interval(each, transient=judged.course) for each in (good, perhaps))
+    surely = at_best = share_interval(good, transient=judged.course)
+    if (perhaps != good).any():
+        at_best = share_interval(perhaps, transient=judged.course)
     interval = None if surely is None or at_best is None else (surely[0], at_best[1])
     if interval is None:
         verdict = Verdict.INCONCLUSIVE
