@@ -17,7 +17,8 @@ from model_reference import NEAR_TIE, Reference
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino import graph
-from setpoint.engine.openvino.executor import KERNELS_KEPT, ExecutorOptions, OpenVinoExecutor
+from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
+from setpoint.engine.openvino.runtime import KERNELS_KEPT
 from setpoint.engine.openvino.fusion import fuse_parallel_projections
 from setpoint.engine.openvino.runtime import ops, ov, paged_attention_transformation
 from setpoint.engine.request import EngineFailed, GenerationRequest, SamplingParams

@@ -15,16 +15,11 @@ import numpy.typing as npt
 from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.openvino.graph import first_line, load_graph
 from setpoint.engine.openvino.masks import Masks
-from setpoint.engine.openvino.runtime import ov
+from setpoint.engine.openvino.runtime import KERNELS_KEPT, ov
 from setpoint.engine.openvino.sampler import Sampler
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
-
-KERNELS_KEPT = 200
-"""Kernels the CPU device keeps for shapes of steps seen before, least recently used first out. Its default of 5,000 takes a
-hundred megabytes and more bit by bit as a server meets new shapes, and is hardly faster (docs/decisions/0091)."""
-
 
 @dataclass(frozen=True, slots=True)
 class ExecutorOptions:

@@ -1,13 +1,20 @@
-"""The one place that imports OpenVINO, so that its telemetry is off before it can send anything.
+"""The one place that imports OpenVINO, so that its telemetry is off before it can send anything, and its caches have bounds.
 
 The runtime falls back to a silent stub when its telemetry package cannot be imported; marking that package as absent is the
 switch that needs no file in the user's home and no consent dialog.
+
+oneDNN, which OpenVINO's CPU device calls, reads how many kernels to keep from the environment, once (docs/decisions/0091).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
+KERNELS_KEPT = 128
+"""Kernels that the CPU device, and oneDNN under it, each keep for shapes of steps seen before, least recently used first out."""
+
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
 if "openvino" not in sys.modules:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
@@ -16,4 +23,4 @@ import openvino_genai
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
-__all__ = ["openvino_genai", "ops", "ov", "paged_attention_transformation"]
+__all__ = ["KERNELS_KEPT", "openvino_genai", "ops", "ov", "paged_attention_transformation"]
