@@ -3,8 +3,8 @@
     python benchmarks/engine/shapes.py --output benchmarks/results/engine_shapes.json
 
 The executor alone, without a server: steps with one to eleven decodes and, in half of them, a part of a prompt of random
-length, the same steps on every side. A side is how many kernels OpenVINO's CPU device keeps and how many oneDNN does, each in a process of its own; sides take turns.
-About 4 minutes; quiet machine.
+length, the same steps on every side. A side is how many kernels OpenVINO's CPU device keeps and how many oneDNN does, each in a
+process of its own; sides take turns. About 4 minutes; quiet machine.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def step(rng: random.Random, of: list[Sequence]) -> Batch:
 
 
 def side(kept: tuple[int, int]) -> dict[str, Any]:
-    """All steps with ``kept`` kernels, OpenVINO's and oneDNN's (set by whoever starts this process): resident MiB every ``EVERY`` steps, and the seconds that the steps took."""
+    """All steps with ``kept`` kernels, OpenVINO's and oneDNN's (the environment has that): resident MiB every ``EVERY`` steps,
+    and the seconds that the steps took."""
     executor.KERNELS_KEPT = kept[0]
     options = executor.ExecutorOptions(kv_cache_tokens=16_384)
     engine = executor.OpenVinoExecutor(resolve_model(DEMO_MODEL).folder, options, time.monotonic)

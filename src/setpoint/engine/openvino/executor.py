@@ -21,6 +21,7 @@ from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
 
+
 @dataclass(frozen=True, slots=True)
 class ExecutorOptions:
     """How to compile. ``precision``: ``f32``, ``bf16``, ``f16``, or ``None`` for the device's choice; ``cache_precision``

@@ -12,10 +12,10 @@ import os
 import sys
 
 KERNELS_KEPT = 128
-"""Kernels that the CPU device, and oneDNN under it, each keep for shapes of steps seen before, least recently used first out."""
+"""Kernels that the CPU device, and oneDNN under it, keep for shapes of steps seen before, least recently used first out."""
 
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
 if "openvino" not in sys.modules:
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import openvino as ov
