@@ -17,9 +17,10 @@ from model_reference import NEAR_TIE, Reference
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino import graph
+from setpoint.engine.openvino.bounds import KERNELS_KEPT
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
 from setpoint.engine.openvino.fusion import fuse_parallel_projections
-from setpoint.engine.openvino.runtime import KERNELS_KEPT, ops, ov, paged_attention_transformation
+from setpoint.engine.openvino.runtime import ops, ov, paged_attention_transformation
 from setpoint.engine.request import EngineFailed, GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.tokenizer import ModelTokenizer

@@ -32,9 +32,12 @@ async def test_a_drain_lets_running_requests_end() -> None:
         await asyncio.sleep(0)
         with pytest.raises(EngineFailed, match="shutting down"):
             await rig.ask(1)
+        following = asyncio.create_task(rig.ask(5, follows=True))
+        await asyncio.sleep(0)
         rig.executor.let_go()
         assert text_of(await all_of(stream)) == "abcde"
         assert text_of(await all_of(await asking)) == "abc"
+        assert text_of(await all_of(await following)) == "abcde", "one more answer to a request that is in the engine"
         await stopping
         assert rig.executor.closed
         assert rig.engine.gauges().kv_used_blocks == 0
@@ -153,7 +156,7 @@ async def test_a_request_that_was_checked_before_the_end_and_posted_after_it_is_
             rig.executor.fail_in_collect = RuntimeError("gone")
             await all_of(await rig.ask(1))
         await rig.engine.stop()
-        monkeypatch.setattr(rig.engine, "_raise_if_down", lambda: None)
+        monkeypatch.setattr(rig.engine, "_raise_if_down", lambda **_: None)
         with pytest.raises(EngineFailed, match="gone" if failed else "shutting down"):
             await rig.ask(1)
 

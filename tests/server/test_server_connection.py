@@ -225,3 +225,25 @@ def test_requests_in_line_are_bounded() -> None:
         raw.sendall(GET_HEALTH * (MAX_PIPELINED + 2))
         engine.wait_until(lambda: not engine.streams)
         assert to_the_end(raw) == b""
+
+
+def test_trailers_without_an_end_are_refused_and_those_with_one_are_no_headers() -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n"
+    with bounded(max_header_bytes=2000) as served:
+        endless = connected(served)
+        endless.settimeout(10)
+        endless.sendall(head + b"0\r\nx: ")
+        sent = 0
+        try:
+            while sent < 8 << 20:
+                sent += endless.send(b"a" * 65536)
+        except (ConnectionError, TimeoutError):
+            pass
+        assert sent < 4 << 20, "somebody went on reading"
+        endless.close()
+        assert cut_for(served, "header_too_large") == 1
+        body = json.dumps({"prompt": "hello", "max_tokens": 1}).encode()
+        chunks = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\nx-slo-ttft-ms: nonsense\r\n\r\n"
+        raw = connected(served)
+        assert answer_on(raw, head + chunks)[0] == 200
+        raw.close()

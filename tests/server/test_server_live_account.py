@@ -225,3 +225,40 @@ def test_codes_of_reasons() -> None:
     assert refusal_code("shed: it could no longer make its deadline (slack)", "x") == "doomed"
     assert refusal_code("", "server_shutting_down") == "server_shutting_down"
     assert set(FINISHED) == {FinishReason.STOP, FinishReason.LENGTH}
+
+
+def given_up(limits: RequestLimits, after_s: float, *, first_s: float | None = None) -> tuple[Ending, Ending]:
+    """How a request whose client leaves after so long ended, and how those who learn from outcomes see it."""
+    book = LiveBook()
+    account = RequestAccount(book, "r")
+    account.asked(asked(limits), 10.0)
+    clock = account.clock()
+    assert book.open == {account}
+    if first_s is not None:
+        clock.tokens(1, 10.0 + first_s)
+    overdue = account.overdue(10.0 + after_s)
+    clock.ended(None)
+    ending = account.close(10.0 + after_s)
+    assert ending is not None
+    assert not book.open
+    ((arrived_s, seen),) = book.outcomes
+    assert arrived_s == 10.0
+    assert overdue is (seen is Ending.LATE)
+    return ending, seen
+
+
+@pytest.mark.parametrize(
+    ("limits", "after_s", "first_s", "seen"),
+    [
+        (RequestLimits(ttft_s=0.5), 30.0, None, Ending.LATE),
+        (RequestLimits(ttft_s=0.5), 0.4, None, Ending.CANCELLED),
+        (RequestLimits(ttft_s=0.5), 30.0, 0.3, Ending.CANCELLED),
+        (RequestLimits(ttft_s=0.5), 30.0, 0.9, Ending.LATE),
+        (RequestLimits(e2e_s=2.0), 30.0, 0.3, Ending.LATE),
+        (RequestLimits(), 30.0, None, Ending.CANCELLED),
+    ],
+)
+def test_a_client_that_gives_up_after_a_limit_had_passed_is_one_that_was_served_late(
+    limits: RequestLimits, after_s: float, first_s: float | None, seen: Ending
+) -> None:
+    assert given_up(limits, after_s, first_s=first_s) == (Ending.CANCELLED, seen)

@@ -111,3 +111,13 @@ def test_without_keys_all_are_one_tenant_unless_a_gateway_says_otherwise() -> No
         assert [request.tenant for request in served.engine.submitted] == ["", "id:b"]
         refused = served.ask("POST", "/v1/completions", BODY, {"x-gateway-inference-fairness-id": "x" * 257})
         assert (refused.status, refused.error["param"]) == (400, "x-gateway-inference-fairness-id")
+
+
+def test_who_is_over_its_quota_is_counted_as_turned_away() -> None:
+    with serving(api_keys=KEYS, server_limits=ServerLimits(max_requests_per_minute_per_key=1)) as served:
+        answers = [served.ask("POST", "/v1/completions", BODY, headers=bearer(KEYS[0])).status for _ in range(3)]
+        assert answers == [200, 429, 429]
+        text = served.ask("GET", "/metrics", headers=bearer(KEYS[0])).raw.decode()
+        assert 'reason="rate_limit_exceeded"' in text
+        shed = next(line for line in text.splitlines() if "requests_ended" in line and 'class="shed"' in line)
+        assert shed.endswith(" 2.0")

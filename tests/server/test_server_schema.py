@@ -102,17 +102,36 @@ def test_wrong_values_are_named(field: str, value: object, code: str) -> None:
         ({"role": "tool", "content": "hi"}, "messages[0]", "invalid_value"),
         ({"role": "user", "content": "hi", "tool_calls": [CALL]}, "messages[0]", "invalid_value"),
         ({"role": "assistant", "tool_calls": [{}]}, "messages[0].tool_calls[0].function", "missing_required_parameter"),
-        (
-            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]},
-            "messages[0].tool_calls[0].function.arguments",
-            "invalid_value",
-        ),
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content", "unsupported_parameter"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content", "invalid_type"),
     ],
 )
 def test_wrong_messages_are_named(message: object, param: str, code: str) -> None:
     assert refusal(chat, messages=[message]) == (param, code)
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        ('{"x": 1}', {"x": 1}),
+        ("", {}),
+        ('"{\\"x\\": 1}"', {"x": 1}),
+        ("[]", "[]"),
+        ("not json", "not json"),
+        ('{"x": "\\ud800"}', '{"x": "\\ud800"}'),
+        ('{"x": ' + "[" * 5000 + "]" * 5000 + "}", '{"x": ' + "[" * 5000 + "]" * 5000 + "}"),
+        ('{"x": [' + "1," * 30_000 + "1]}", '{"x": [' + "1," * 30_000 + "1]}"),
+    ],
+    ids=["object", "nothing", "quoted", "list", "words", "half a character", "deep", "large"],
+)
+def test_arguments_of_calls_are_objects_to_the_template_where_they_are_and_text_where_not(written: str, seen: object) -> None:
+    """The model wrote them, so whatever they are they may come back."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": written}}
+    body = chat(messages=[{"role": "assistant", "tool_calls": [call]}])
+    (message,) = [each.as_template_sees_it() for each in body.messages]
+    calls = message["tool_calls"]
+    assert isinstance(calls, list)
+    assert calls[0]["function"]["arguments"] == seen
 
 
 def test_messages_as_the_template_sees_them() -> None:

@@ -74,7 +74,9 @@ def test_text_without_calls_comes_as_it_is(text: str, cuts: list[int]) -> None:
         ('{"arguments": {"x": 1}, "name": "add"}', ("add", '{"x": 1}')),
         ('{"name": "add"}', ("add", "{}")),
         ('{"name": "add", "parameters": {"x": "}"}}', ("add", '{"x": "}"}')),
-        ('{"name": "add", "arguments": "{\\"x\\": 1}"}', ("add", '"{\\"x\\": 1}"')),
+        ('{"name": "add", "arguments": "{\\"x\\": 1}"}', ("add", '{"x": 1}')),
+        ('{"arguments": "{\\"x\\": 1}", "name": "add"}', ("add", '{"x": 1}')),
+        ('{"name": "add", "arguments": "five"}', ("add", '"five"')),
     ],
 )
 def test_other_ways_to_write_a_call(inner: str, call: tuple[str, str]) -> None:

@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from setpoint.engine.request import EngineFailed, InvalidRequest
 
 # A template is a program over what the client sent: besides its own errors it may trip over a type or a missing key.
-REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 class ToolStyle(StrEnum):

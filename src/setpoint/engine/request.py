@@ -77,7 +77,8 @@ class SamplingParams:
 class GenerationRequest:
     """One request as the engine takes it. ``sent_s`` is on the engine's clock; ``None`` means on arrival.
 
-    ``tenant``: whose request it is, for fairness inside a class (a name of any kind; equal names share).
+    ``tenant``: whose request it is, for fairness inside a class (a name of any kind; equal names share). ``follows``: it is one
+    more answer to a request that is in the engine already, and so let in while that drains.
     """
 
     prompt_ids: tuple[int, ...]
@@ -88,6 +89,7 @@ class GenerationRequest:
     request_class: int = INTERACTIVE
     sent_s: float | None = None
     tenant: str = ""
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,7 @@ class StepLoop:
             work=assembled.batch.work,
             new_tokens={e.sequence.sequence_id: 1 for e in emissions if e.token is not None},
             finished=tuple(finished),
+            stopped=self._stopped(),
         )
         if assembled.batch.drafted and self.speculator is not None:
             result = self.speculator.verified(result, assembled, output)
@@ -252,6 +253,10 @@ class StepLoop:
             if sequence.finish_reason is not None:
                 break
         return emissions
+
+    def _stopped(self) -> tuple[int, ...]:
+        """Whose text was found to end while the step was under way."""
+        return tuple(each for each, (_, reason) in self._ending.items() if reason is FinishReason.STOP)
 
     def _shed(self, plan: StepPlan) -> None:
         for sequence_id in plan.shed:

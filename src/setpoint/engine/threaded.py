@@ -51,6 +51,8 @@ SWITCH_INTERVAL_S = 0.0005
 # A step of a second is long; a minute is a kernel that will not return.
 STEP_LIMIT_S = 60.0
 WATCH_EVERY_S = 0.25
+# How long a stop waits, after its deadline, for an engine that is being built again.
+STOP_GRACE_S = 1.0
 logger = logging.getLogger("setpoint.engine")
 
 
@@ -83,7 +85,7 @@ class ThreadedEngine:
         self._stalls_total = 0
         self._watch = StepWatch(step_limit_s, clock)
         self._watching: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Future[int]] = set()
+        self._asking: set[asyncio.Future[None]] = set()
         self._live: dict[int, LiveRequest] = {}
         self._id_of: dict[EngineStream, int] = {}
         self._ended = EndedRequests()
@@ -110,17 +112,17 @@ class ThreadedEngine:
 
     async def submit(self, request: GenerationRequest) -> EngineStream:
         """Admit a request at the next step boundary. Raises ``Rejected``, ``InvalidRequest`` or ``EngineFailed``."""
-        self._raise_if_down()
+        self._raise_if_down(follows=request.follows)
         require_servable(request, self.tokenizer.vocabulary_size)
         if request.sent_s is None:  # its limits run from here: the engine looks into its inbox only between two steps
             request = replace(request, sent_s=self._clock())
         stream = EngineStream(request, self.cancel)
-        answer: asyncio.Future[int] = self._event_loop.create_future()
+        answer: asyncio.Future[None] = self._event_loop.create_future()
         self._asking.add(answer)
         answer.add_done_callback(self._asking.discard)
         self._post(lambda: self._admit(stream, answer))
         try:
-            stream.cached_tokens = await answer
+            await answer
         except asyncio.CancelledError:
             stream.cancel()
             raise
@@ -139,7 +141,7 @@ class ThreadedEngine:
         if self._thread is not None:
             self._post(self._quit)
             # A thread inside a step that never returns is left behind: it is a daemon and ends with the process.
-            while self._thread.is_alive() and not self._watch.given_up:
+            while self._thread.is_alive() and not self._watch.given_up and not self._builds_past(deadline_s + STOP_GRACE_S):
                 await asyncio.to_thread(self._thread.join, WATCH_EVERY_S)
         if self._watching is not None:
             self._watching.cancel()
@@ -172,8 +174,9 @@ class ThreadedEngine:
             raise EngineFailed(NOT_STARTED)
         return self._steps.decisions.columns(since)
 
-    def _raise_if_down(self) -> None:
-        if self._recovery.failure is not None or self._stopping or self._steps is None:
+    def _raise_if_down(self, *, follows: bool = False) -> None:
+        draining = self._stopping and not (follows and self._live)
+        if self._recovery.failure is not None or draining or self._steps is None:
             raise EngineFailed(self._why_down())
         outage = self._outage()
         if outage is not None:
@@ -186,6 +189,10 @@ class ThreadedEngine:
     def _comes_back(self) -> bool:
         """Whether what is in the engine may still end as it should."""
         return self._recovery.failure is None and not self._watch.given_up
+
+    def _builds_past(self, moment_s: float) -> bool:
+        """Whether the engine is still being built again at that moment: nothing in it is worth waiting for."""
+        return self._recovery.outage is not None and self._clock() >= moment_s
 
     def _why_down(self) -> str:
         stopped = SHUTTING_DOWN if self._stopping or self._quitting else NOT_STARTED
@@ -331,7 +338,7 @@ class ThreadedEngine:
         self._wake.wait(min(wait_s, IDLE_CHECK_S))
         self._wake.clear()
 
-    def _admit(self, stream: EngineStream, answer: asyncio.Future[int]) -> None:
+    def _admit(self, stream: EngineStream, answer: asyncio.Future[None]) -> None:
         if self._closed or self._steps is None:
             self._on_event_loop(partial(refuse, answer, EngineFailed(self._why_down())))
             return
@@ -349,7 +356,7 @@ class ThreadedEngine:
         text = TextStream(self.tokenizer.token_bytes, stream.request.sampling.stop)
         self._live[sequence.sequence_id] = LiveRequest(sequence, stream, text)
         self._id_of[stream] = sequence.sequence_id
-        self._on_event_loop(partial(resolve, answer, sequence.cached_tokens))
+        self._on_event_loop(partial(resolve, answer, None))
 
     def _cancel(self, stream: EngineStream) -> None:
         live = self._live.get(self._id_of.get(stream, -1))

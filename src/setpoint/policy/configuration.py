@@ -37,7 +37,7 @@ class ServingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: BatchingMode = BatchingMode.SETPOINT
-    max_running: int = Field(default=32, ge=1, le=1024)
+    max_running: int = Field(default=32, ge=1, le=4096)
     token_budget: int = Field(default=512, ge=1, le=65536)
     batch_wait_s: float = Field(default=0.2, ge=0)
     max_waiting: int = Field(default=1024, ge=0)

@@ -84,7 +84,8 @@ class StepWork:
 class StepResult:
     """What a step did: measured seconds, the work, tokens emitted per request, who finished.
 
-    drafted, accepted: draft tokens verified and accepted, by request; ``drafted`` names everybody who had a draft.
+    stopped: of those, whose answer had ended before, by a stop string in its text; they have no new token. drafted, accepted:
+    draft tokens verified and accepted, by request; ``drafted`` names everybody who had a draft.
     draft_s: seconds that drafting took before ``start_s``.
     """
 
@@ -93,6 +94,7 @@ class StepResult:
     work: StepWork
     new_tokens: Mapping[int, int]
     finished: tuple[int, ...] = ()
+    stopped: tuple[int, ...] = ()
     accepted: Mapping[int, int] = field(default_factory=dict)
     drafted: Mapping[int, int] = field(default_factory=dict)
     draft_s: float = 0.0

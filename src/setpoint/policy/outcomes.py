@@ -54,7 +54,7 @@ class Outcomes:
             self._tenants.charge(request.tenant, output_tokens=count)
         for request_id in result.finished:
             known = self._known.pop(request_id, None)
-            if known is None or request_id not in result.new_tokens:
+            if known is None or not (request_id in result.new_tokens or request_id in result.stopped):
                 continue  # cancelled: nothing is learned from how long it got
             request = known.request
             self._lengths.ended(request.request_class, cap_tokens=request.max_output_tokens, emitted_tokens=known.emitted)

@@ -33,12 +33,13 @@ from setpoint.server.refused import refusals
 
 
 def _routes(context: ServerContext, companion: Companion | None, *, key_needed: bool) -> list[Route]:
+    quotas = KeyQuotas(context.limits)
     about = Introspection(context)
     dashboard = Dashboard(context, key_needed=key_needed)
     beside = [] if companion is None else [Route(companion.path, CompanionEndpoint(companion).state)]
     return [
-        Route("/v1/chat/completions", Accounted(ChatCompletions(context), context), methods=["POST"], name="chat"),
-        Route("/v1/completions", Accounted(TextCompletions(context), context), methods=["POST"], name="text"),
+        Route("/v1/chat/completions", Accounted(ChatCompletions(context), context, quotas), methods=["POST"], name="chat"),
+        Route("/v1/completions", Accounted(TextCompletions(context), context, quotas), methods=["POST"], name="text"),
         Route("/v1/models", about.models),
         Route("/v1/models/{name:path}", about.model),
         Route("/health", about.health),
@@ -119,8 +120,7 @@ def create_app(
 
     paths = [route.path for route in routes]
     process = ProcessMetrics(context.metrics.registry)
-    quotas = KeyQuotas(context.limits)
-    gate = Middleware(Gate, keys=ApiKeys(api_keys), quotas=quotas, responses=context.metrics.responses, paths=paths)
+    gate = Middleware(Gate, keys=ApiKeys(api_keys), responses=context.metrics.responses, paths=paths)
     app = Starlette(
         routes=routes,
         middleware=[gate],

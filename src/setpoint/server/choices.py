@@ -52,23 +52,25 @@ class Answer:
         self.error: errors.ApiError | None = None
 
     async def prime(self) -> None:
-        """Wait for the first deltas and keep them for ``deltas``."""
-        self._kept = await self.deltas()
+        """Wait for the first deltas and keep them for ``deltas``; they count as sent when they are given out."""
+        self._kept = await self._read()
 
     async def deltas(self) -> Sequence[Delta]:
         """What is ready, at least one delta; ``error`` is set if the answer ends with one."""
-        if self._kept:
-            kept, self._kept = self._kept, ()
-            return kept
-        deltas = await self._reader.batch()
-        last = deltas[-1] if deltas else NO_END
+        deltas = self._kept or await self._read()
+        self._kept = ()
         new_tokens = sum([len(delta.token_ids) for delta in deltas])
         self.output_tokens += new_tokens
-        self.finish_reason = last.finish_reason
         now_s = time.perf_counter()
         self._clock.tokens(new_tokens, now_s)
         if self.finish_reason in FINISHED:
             self._clock.finished(now_s)
+        return deltas
+
+    async def _read(self) -> Sequence[Delta]:
+        deltas = await self._reader.batch()
+        last = deltas[-1] if deltas else NO_END
+        self.finish_reason = last.finish_reason
         self.error = failure_of(last, draining=self._context.draining)
         return deltas
 
@@ -116,15 +118,20 @@ class Choices:
         await self._enter([follower for place in places for follower in place[1:]], prime=True)
 
     async def _enter(self, requests: Sequence[tuple[int, GenerationRequest]], *, prime: bool) -> None:
+        if self._gone:
+            return
         new: list[Answer] = []
-        for index, request in requests:
-            if self._gone:
-                return
-            answer = Answer(self._context, await self._submit(request), self._clock())
-            self._answers[index] = answer
-            new.append(answer)
+        # All at once: the engine looks for new requests between two steps only.
+        entered = await asyncio.gather(*(self._submit(request) for _, request in requests), return_exceptions=True)
+        for (index, _), stream in zip(requests, entered, strict=True):
+            if not isinstance(stream, BaseException):
+                answer = self._answers[index] = Answer(self._context, stream, self._clock())
+                new.append(answer)
         if self._gone:
             self.cancel()
+        for failure in entered:
+            if isinstance(failure, BaseException):
+                raise failure
         if prime and new:
             await asyncio.gather(*(answer.prime() for answer in new))
             self.raise_error()

@@ -26,6 +26,8 @@ SWEEP_S: Final = 0.25
 HEALTH_CONNECTIONS: Final = 64
 MAX_PIPELINED: Final = 16
 MAX_HEADERS: Final = 128
+# What one read may hold beside body: framing is counted from the last piece of body on.
+READ_BYTES: Final = 256 * 1024
 # Fewer bytes than this taken in ``slow_reader_s`` is not reading.
 LEAST_TAKEN_BYTES: Final = 1024
 # How long the rest of a body is read and thrown away after the answer, so that the client gets to see the answer.
@@ -127,6 +129,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._head_bytes = 0
+        self._framing_bytes = 0
         self._head_since_s: float | None = self.loop.time()
         self._linger_until_s: float | None = None
         self._last_answer = False
@@ -157,7 +160,7 @@ class GuardedConnection(HttpToolsProtocol):
     # Headers
 
     def data_received(self, data: bytes) -> None:
-        """Parse, with at most one byte more of a head than is allowed."""
+        """Parse, with at most one byte more of a head than is allowed, and of what frames a body (chunk lengths, trailers)."""
         self.guard.idle(self, False)
         while data and not self.transport.is_closing():
             piece = data
@@ -166,9 +169,13 @@ class GuardedConnection(HttpToolsProtocol):
                     self._head_since_s = self.loop.time()
                 piece = data[: self.guard.limits.max_header_bytes + 1 - self._head_bytes]
                 self._head_bytes += len(piece)
+            elif self._in_body:
+                piece = data[: self.guard.limits.max_header_bytes + 1] if self._framing_bytes else data
+                self._framing_bytes += len(piece)
             super().data_received(piece)
             data = data[len(piece) :]
-            if self._in_head and self._head_bytes > self.guard.limits.max_header_bytes:
+            most = self.guard.limits.max_header_bytes
+            if (self._in_head and self._head_bytes > most) or (self._in_body and self._framing_bytes > most + READ_BYTES):
                 self._refuse(_head_too_large(self.guard.limits), "header_too_large")
 
     def on_message_begin(self) -> None:
@@ -178,6 +185,8 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; the parser turns what is raised here into an end of the connection."""
+        if self._in_body:
+            return  # A trailer: nobody may say afterwards whose request it was, or how soon it was wanted.
         if len(self.headers) >= MAX_HEADERS:
             self._refusal = _head_too_large(self.guard.limits)
             raise ValueError("too many headers")
@@ -187,12 +196,17 @@ class GuardedConnection(HttpToolsProtocol):
         """The head is there: what follows is body."""
         self._in_head = False
         self._in_body = True
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
         self._head_since_s = None
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many pipelined requests")
         super().on_headers_complete()
         self.cycle.transport = _LateCloser(self)  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is there: what follows is the next head."""

@@ -54,7 +54,6 @@ class ServerContext:
         self.metrics = ServerMetrics(engine, self.model_names[0], self.live)
         self.prompts = PromptEncoder(engine, max_prompt_tokens=self.limits.max_prompt_tokens)
         self.grammars = GrammarWorker(engine.tokenizer)
-        self.submit_failed = False
         self._started = False
         self._stopping = False
 
@@ -78,7 +77,7 @@ class ServerContext:
             self.grammars.close()
 
     def health(self) -> Health:
-        """Failed when the engine says so, or when the last request could not be handed to it for that reason."""
+        """What the engine says of itself."""
         if self._stopping:
             return Health.DRAINING
         if not self._started:
@@ -89,7 +88,7 @@ class ServerContext:
             return Health.RESTARTING
         except EngineFailed:
             return Health.FAILED
-        return Health.FAILED if self.submit_failed else Health.OK
+        return Health.OK
 
     def require_model(self, name: str | None) -> None:
         """Raises ``ApiError`` 404 for a model that is not served; a request that names none takes the one there is."""

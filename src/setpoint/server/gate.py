@@ -1,4 +1,4 @@
-"""The first thing every request passes: its name, its key and quota, and a last net for errors nobody foresaw."""
+"""The first thing every request passes: its name, its key, and a last net for errors nobody foresaw."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from setpoint.server.errors import ApiError, engine_error
 from setpoint.server.headers import request_id, tenant_name
-from setpoint.server.quota import KeyQuotas
 
 REQUEST_ID: Final = "setpoint.request_id"
 OPEN_PATHS: Final = ("/health", "/dashboard")
+OWNER: Final = "setpoint.owner"
 TENANT: Final = "setpoint.tenant"
-QUOTA_PATHS: Final = ("/v1/chat/completions", "/v1/completions")
 logger = logging.getLogger("setpoint.server")
 
 
@@ -52,15 +51,14 @@ def _unauthorized() -> ApiError:
 
 
 class Gate:
-    """ASGI middleware: names the request and its tenant, checks key and quota, counts responses, answers stray errors.
+    """ASGI middleware: names the request, its owner and its tenant, checks the key, counts responses, answers stray errors.
 
     ``paths`` are the server's own; responses elsewhere are counted under one label, so that labels stay bounded.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, quotas: KeyQuotas, responses: Counter, paths: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, responses: Counter, paths: Collection[str]) -> None:
         self._app = app
         self._keys = keys
-        self._quotas = quotas
         self._responses = responses
         self._paths = frozenset(paths)
 
@@ -86,9 +84,8 @@ class Gate:
             await _unauthorized().response()(scope, receive, named_send)
             return
         try:
-            scope[TENANT] = tenant_name(headers, owner)
-            with self._quotas.one(owner if scope["path"] in QUOTA_PATHS else ""):
-                await self._app(scope, receive, named_send)
+            scope[OWNER], scope[TENANT] = owner, tenant_name(headers, owner)
+            await self._app(scope, receive, named_send)
         except ApiError as error:
             await error.response()(scope, receive, named_send)
         except Exception:

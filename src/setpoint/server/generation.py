@@ -80,6 +80,8 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             account.asked(prompts[0][0], arrived_s)
             if hangup.gone:
                 return
+            if context.draining:
+                raise errors.shutting_down()
             choices = Choices(context, self._submit, account.clock)
             hangup.call(choices.cancel)
             try:
@@ -108,7 +110,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         prompts = await self.prompts(body)
         param = "messages" if self.chat else "prompt"
         grammar = await self.grammar(body)
-        groups = []
+        groups: list[list[GenerationRequest]] = []
         for prompt_ids in prompts:
             max_tokens = self._context.prompts.answer_tokens(prompt_ids, body.answer_tokens, param)
             request = GenerationRequest(
@@ -121,6 +123,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 tenant=scope[TENANT],
                 sent_s=sent_s,
             )
+            request = replace(request, follows=bool(groups))
             groups.append([request, *(_sibling(request, number) for number in range(1, body.n or 1))])
         return groups
 
@@ -130,10 +133,8 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
 
     async def _submit(self, request: GenerationRequest) -> TokenStream:
         context = self._context
-        if context.draining:
-            raise errors.shutting_down()
         try:
-            stream = await context.engine.submit(request)
+            return await context.engine.submit(request)
         except Rejected as error:
             raise errors.overloaded(error.reason, error.retry_after_s) from None
         except InvalidRequest as error:
@@ -141,10 +142,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         except EngineFailed as error:
             if context.draining:
                 raise errors.shutting_down() from None
-            context.submit_failed = True
             raise errors.engine_error(str(error)) from None
-        context.submit_failed = False
-        return stream
 
     async def _stream(
         self, choices: Choices, rendering: Rendering, answer_id: str, with_usage: bool, hangup: Hangup, send: Send
@@ -203,7 +201,7 @@ def _sibling(request: GenerationRequest, number: int) -> GenerationRequest:
     """The same request for one more answer: another name, and another seed where one is given."""
     seed = request.sampling.seed
     sampling = request.sampling if seed is None else replace(request.sampling, seed=seed + number)
-    return replace(request, name=f"{request.name}-{number}", sampling=sampling)
+    return replace(request, name=f"{request.name}-{number}", sampling=sampling, follows=True)
 
 
 class ChatCompletions(GenerationEndpoint[ChatBody]):

@@ -9,11 +9,14 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from setpoint.server.errors import ApiError
 from setpoint.server.fields import Body, unsupported, wrong
+from setpoint.server.json_bounds import require_bounded
 
 MAX_MESSAGES: Final = 4096
 MAX_PARTS: Final = 4096
 MAX_CALLS: Final = 128
+MAX_ARGUMENTS_WEIGHT: Final = 20_000
 TOOL: Final = "tool"
 ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", TOOL: TOOL}
 
@@ -41,21 +44,28 @@ def _content(value: object) -> object:
 
 
 class CalledFunction(Body):
-    """Which function was called, and its arguments as JSON text."""
+    """Which function was called, and its arguments: JSON text, or whatever else the model wrote there."""
 
     name: str = Field(min_length=1, max_length=256)
     arguments: str
 
-    @field_validator("arguments")
-    @classmethod
-    def _an_object(cls, value: str) -> str:
-        try:
-            arguments = json.loads(value or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise wrong("must be a JSON object as text")
-        return value
+    def as_template_sees_it(self) -> dict[str, Any]:
+        """With the arguments as an object, as templates write them out themselves; as text where they are none."""
+        found = _object_in(self.arguments or "{}", depth=2)
+        return {"name": self.name, "arguments": self.arguments if found is None else found}
+
+
+def _object_in(text: str, *, depth: int) -> dict[str, Any] | None:
+    """The JSON object that ``text`` is, or is a string of; ``None`` if it is none, a very large one, or cannot be written."""
+    try:
+        require_bounded(text.encode(), MAX_ARGUMENTS_WEIGHT)
+        value = json.loads(text)
+        if isinstance(value, str) and depth > 1:
+            return _object_in(value, depth=depth - 1)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError, ApiError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class CalledTool(Body):
@@ -74,8 +84,7 @@ class CalledTool(Body):
 
     def as_template_sees_it(self) -> dict[str, Any]:
         """With the arguments as an object: templates write them out themselves."""
-        arguments = json.loads(self.function.arguments or "{}")
-        return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
+        return {"id": self.id, "type": "function", "function": self.function.as_template_sees_it()}
 
 
 class Message(Body):

@@ -19,6 +19,9 @@ from setpoint.server.messages import Message
 from setpoint.server.tools import Tool
 
 INLINE_CHARACTERS: Final = 4096
+# A template writes more than the messages: a default system prompt, roles. The encoder of longer texts (LONG_CHARACTERS) may be
+# busy, and nobody on the event loop waits for it.
+INLINE_CHAT_CHARACTERS: Final = 2048
 MAX_PENDING: Final = 1024
 # About two seconds of encoding on one core.
 MAX_PENDING_CHARACTERS: Final = 4_000_000
@@ -46,15 +49,16 @@ class PromptEncoder:
         plain = [message.as_template_sees_it() for message in messages]
         shown = [tool.as_template_sees_it() for tool in tools]
         characters = sum(MESSAGE_CHARACTERS + len(message.content or "") for message in messages)
-        if shown or any(message.tool_calls for message in messages):
-            characters += len(json.dumps([plain, shown]))
+        characters += sum(len(call.function.arguments) for message in messages for call in message.tool_calls or ())
+        if shown:
+            characters += len(json.dumps(shown))
 
         def render_and_encode() -> list[int]:
             tokenizer = self._engine.tokenizer
             text = tokenizer.render_chat(plain, tools=shown, add_generation_prompt=add_generation_prompt)
             return tokenizer.encode(text, add_special_tokens=False)
 
-        return await self._encode(render_and_encode, characters, "messages")
+        return await self._encode(render_and_encode, characters, "messages", inline=INLINE_CHAT_CHARACTERS)
 
     async def text(self, text: str, *, add_special_tokens: bool = True, param: str = "prompt") -> tuple[int, ...]:
         """Token ids of a text. Raises ``ApiError`` 400 or 503."""
@@ -88,14 +92,16 @@ class PromptEncoder:
         self._closed = True
         self._worker.shutdown(wait=False)
 
-    async def _encode(self, encode: Callable[[], list[int]], characters: int, param: str) -> tuple[int, ...]:
+    async def _encode(
+        self, encode: Callable[[], list[int]], characters: int, param: str, *, inline: int = INLINE_CHARACTERS
+    ) -> tuple[int, ...]:
         limit = self._engine.max_model_len
         if characters > limit * MAX_CHARACTERS_PER_TOKEN:
             raise too_long(f"{characters} characters", None, limit, param)
         if self._closed:
             raise shutting_down()
         try:
-            if characters <= INLINE_CHARACTERS:
+            if characters <= inline:
                 return tuple(encode())
             if self._pending and not self._has_room(characters):
                 raise overloaded("too many prompts are waiting to be encoded", None)

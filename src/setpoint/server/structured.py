@@ -10,8 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from setpoint.engine.constraint import GrammarKind, GrammarSpec
 from setpoint.server.errors import invalid
 from setpoint.server.fields import Body, unsupported, wrong
+from setpoint.server.json_bounds import require_bounded
 
 MAX_CHOICES: Final = 1024
+MAX_SCHEMA_WEIGHT: Final = 30_000
 ANY_OBJECT: Final = '{"type": "object"}'
 Choices = Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
 
@@ -21,6 +23,7 @@ def _schema_text(value: dict[str, Any] | str, field: str) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     try:
+        require_bounded(value.encode("utf-8", "replace"), MAX_SCHEMA_WEIGHT)
         schema = json.loads(value)
     except (ValueError, RecursionError):
         schema = None

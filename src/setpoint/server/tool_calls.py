@@ -95,6 +95,7 @@ class CallFinder:
         self._most = MAX_CALLS if parallel else 1
         self._held = ""
         self._arguments: JsonEnd | None = None
+        self._quoted: list[str] | None = None  # Arguments that are a string, of which nothing is told before its end.
         self._after = False  # Between the end of the arguments and the end of the call.
         self._inside = False
         self._silent = False
@@ -121,10 +122,10 @@ class CallFinder:
 
     def _advance(self, pieces: list[Piece], *, last: bool) -> bool:
         """One step; False if nothing more can be told from what is held."""
-        if not self._held and not (last and self._inside):
+        if not self._held and not (last and (self._inside or self._quoted)):
             return False
         if self._arguments is not None:
-            return self._take_arguments(pieces)
+            return self._take_arguments(pieces, last=last)
         if self._after:
             return self._leave_call(last=last)
         if self._inside:
@@ -168,6 +169,7 @@ class CallFinder:
                 self._begin(pieces, name)
                 self._held = self._held[head.end() :]
                 self._arguments, self._inside = JsonEnd(), False
+                self._quoted = [] if self._held.startswith('"') else None
                 return True
         inner, end, rest = self._held.partition(CLOSING) if hermes else (self._held, "", "")
         if end or last:
@@ -184,14 +186,20 @@ class CallFinder:
             self._held, self._inside = "", False
         return False
 
-    def _take_arguments(self, pieces: list[Piece]) -> bool:
+    def _take_arguments(self, pieces: list[Piece], *, last: bool) -> bool:
         assert self._arguments is not None
         end = self._arguments.feed(self._held)
+        text = self._held if end is None else self._held[:end]
+        if self._quoted is None:
+            self._argue(pieces, text)
+        else:
+            self._quoted.append(text)
+            if end is not None or last:
+                whole, self._quoted = "".join(self._quoted), None
+                self._argue(pieces, _unquoted(whole))
         if end is None:
-            self._argue(pieces, self._held)
             self._held = ""
             return False
-        self._argue(pieces, self._held[:end])
         self._held, self._arguments, self._after = self._held[end:], None, True
         return True
 
@@ -232,6 +240,17 @@ def _string(quoted: str) -> str | None:
     except ValueError:
         return None
     return name if isinstance(name, str) and name else None
+
+
+def _unquoted(text: str) -> str:
+    """Arguments that a model wrote as a string of JSON, as that JSON; a string of anything else as it is."""
+    try:
+        inner = json.loads(text)
+        if isinstance(inner, str) and isinstance(json.loads(inner), dict):
+            return inner
+    except (ValueError, RecursionError):
+        pass
+    return text
 
 
 def _whole_call(text: str) -> tuple[str, str] | None:

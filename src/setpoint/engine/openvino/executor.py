@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from setpoint.engine.batch import Batch, BatchItem, StepOutput
+from setpoint.engine.openvino.bounds import KERNELS_KEPT
 from setpoint.engine.openvino.graph import first_line, load_graph
 from setpoint.engine.openvino.masks import Masks
-from setpoint.engine.openvino.runtime import KERNELS_KEPT, ov
+from setpoint.engine.openvino.runtime import ov
 from setpoint.engine.openvino.sampler import Sampler
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence

@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 import sys
 
-KERNELS_KEPT = 128
-"""Kernels that the CPU device, and oneDNN under it, keep for shapes of steps seen before, least recently used first out."""
+from setpoint.engine.openvino.bounds import KERNELS_KEPT
 
 if "openvino" not in sys.modules:
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+if "ONEDNN_PRIMITIVE_CACHE_CAPACITY" not in os.environ:
+    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNELS_KEPT)
 
 import openvino as ov
 import openvino_genai
 from openvino import opset13 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
-__all__ = ["KERNELS_KEPT", "openvino_genai", "ops", "ov", "paged_attention_transformation"]
+__all__ = ["openvino_genai", "ops", "ov", "paged_attention_transformation"]

@@ -166,17 +166,33 @@ class RequestAccount:
         self._offered()
         ending = self._ending(draining)
         self._book.ended[ending] += 1
-        self._book.outcomes.append((self._arrived_s or now_s, ending))
+        self._book.open.discard(self)
+        given_up = ending is Ending.CANCELLED and self.overdue(now_s)
+        self._book.outcomes.append((self._arrived_s or now_s, Ending.LATE if given_up else ending))
         if ending is Ending.SHED and error is not None:
             self._book.shed(_refusal(error, self._name, now_s))
         if ending is Ending.FAILED:
             self._never_came()
         return ending
 
+    @property
+    def arrived_s(self) -> float:
+        """When its last byte came."""
+        return self._arrived_s
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether it has missed a limit already, though it has not ended."""
+        waited_s, limits = now_s - self._arrived_s, self._limits
+        if any(clock.late for clock in self._clocks) or (limits.e2e_s is not None and waited_s > limits.e2e_s):
+            return True
+        begun = any(clock.begun for clock in self._clocks)
+        return self._streaming and not begun and limits.ttft_s is not None and waited_s > limits.ttft_s
+
     def _offered(self) -> None:
         if not self._counted:
             self._counted = True
             self._book.offered += 1
+            self._book.open.add(self)
 
     def _ending(self, draining: bool) -> Ending:
         if self._error is not None:

@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from setpoint.server.live.checks import E2E, ITL, QUEUE_WAIT, TPOT, TTFT, Objectives
 from setpoint.server.live.histogram import Bins, DurationCounts, fine_bounds
+
+if TYPE_CHECKING:
+    from setpoint.server.live.account import RequestAccount
 
 REASONS_MAX: Final = 32
 OTHER: Final = "other"
@@ -96,7 +99,8 @@ def _latency(metric: str, objectives: Objectives) -> Latency:
 class LiveBook:
     """Totals since the start. ``offered`` = the sum of ``ended`` + ``unfinished``; ``invalid`` requests were not offered.
 
-    outcomes: of the newest that ended, when each had arrived and how it ended; whoever reads them takes them out.
+    outcomes: of the newest that ended, when each had arrived and how it ended (one whose client gave up after a limit had
+    passed is ``late`` here); whoever reads them takes them out. open: those that were offered and have not ended.
     """
 
     objectives: Objectives = field(default_factory=Objectives)
@@ -109,6 +113,7 @@ class LiveBook:
     step: DurationCounts = field(default_factory=lambda: DurationCounts(fine_bounds((), TOKEN_BUCKETS_S)))
     latencies: dict[str, Latency] = field(default_factory=dict)
     outcomes: deque[tuple[float, Ending]] = field(default_factory=lambda: deque(maxlen=OUTCOMES_KEPT))
+    open: set[RequestAccount] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.latencies = {metric: _latency(metric, self.objectives) for metric in BUCKETS_S}

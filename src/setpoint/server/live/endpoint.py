@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from setpoint.server.errors import ApiError, engine_error
-from setpoint.server.gate import REQUEST_ID
+from setpoint.server.gate import OWNER, REQUEST_ID
 from setpoint.server.live.account import RequestAccount
+from setpoint.server.quota import KeyQuotas
 
 if TYPE_CHECKING:
     from setpoint.server.context import ServerContext
@@ -19,17 +20,24 @@ ACCOUNT: Final = "setpoint.account"
 
 
 class Accounted:
-    """ASGI application around an endpoint that generates; its request's account is ``account_of(scope)``."""
+    """ASGI application around an endpoint that generates; its request's account is ``account_of(scope)``.
 
-    def __init__(self, app: ASGIApp, context: ServerContext, clock: Callable[[], float] = time.perf_counter) -> None:
+    quotas: what its owner may have; who is over that is counted as well.
+    """
+
+    def __init__(
+        self, app: ASGIApp, context: ServerContext, quotas: KeyQuotas, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._app = app
         self._context = context
+        self._quotas = quotas
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         account = scope[ACCOUNT] = RequestAccount(self._context.live.book, scope[REQUEST_ID])
         try:
-            await self._app(scope, receive, send)
+            with self._quotas.one(scope[OWNER]):
+                await self._app(scope, receive, send)
         except ApiError as error:
             account.refused(error)
             raise
