@@ -193,3 +193,24 @@ def test_choices_are_within_bounds_bounded_and_nearest_first(
 def test_rails_are_above_nothing() -> None:
     with pytest.raises(ValueError, match="dwell_s is 0"):
         Rails(dwell_s=0)
+
+
+def test_requests_that_are_late_and_have_not_ended_count_as_missed() -> None:
+    controller = Controller(START, RAILS)
+    controller.due(0.0)
+    controller.see(100.0, Seen(overdue=[60.0 + place for place in range(30)]))
+    assert controller.due(100.0) is Cause.MISSED
+    controller.see(102.0, Seen())
+    assert controller.due(102.0) is not Cause.MISSED
+
+
+def test_what_was_served_under_another_configuration_is_not_the_before_of_a_change() -> None:
+    controller = Controller(START, RAILS)
+    told(controller, 100.0, good=40)
+    change(controller, 100.0)
+    told(controller, 140.0, good=0, bad=40)
+    unjudged = controller.applied(141.0, START, Prediction(0.5, 0.9, 0.4, 0.1))
+    assert unjudged is not None
+    assert (unjudged.verdict, unjudged.trial.config, unjudged.restore) == (Verdict.OVERTAKEN, BETTER, None)
+    assert controller.trial is not None
+    assert controller.trial.began_s == 100.0 + RAILS.settle_s

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 from adapt_world import requirement
 from test_loop_adapt_profile import asked, ended
 
 from setpoint.loop.adapt.planner import DEAD, NICENESS, ProcessPlanner
 from setpoint.loop.adapt.profile import LiveProfile
 from setpoint.loop.adapt.reading import STEP_COLUMNS
-from setpoint.loop.adapt.replan import Answer, Question
+from setpoint.loop.adapt.replan import MOST_REQUESTS, Answer, Question, load_of
 from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.views import BATCH, RequestLimits
 
 
 def question() -> Question:
@@ -65,3 +69,22 @@ def test_without_steps_there_is_no_plan() -> None:
     planner.close()
     assert "at least 50 are needed" in answer.problem
     assert answer.present is None
+
+
+def world(rate_rps: float, **changes: Any) -> Any:
+    profile = replace(question().profile, rate_rps=rate_rps, gap_cv=1.0, **changes)
+    return load_of(profile, requirement(), rate_rps, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("rate_rps", [0.1, 2.0, 60.0, 130.0, 2000.0])
+def test_at_every_rate_there_is_a_window_to_be_judged_after_a_warm_up(rate_rps: float) -> None:
+    load = world(rate_rps)
+    judged = int((load.phase == 1).sum())
+    assert 10 <= judged <= MOST_REQUESTS + 100
+    assert load.phases[1].end_s > load.phases[0].end_s
+    assert load.sent_s[-1] > 0.8 * load.phases[1].end_s
+
+
+def test_batch_requests_have_no_limits_in_a_plan_either() -> None:
+    load = world(2.0, request_class=np.full(20, BATCH))
+    assert [kind.limits for kind in load.kinds] == [RequestLimits()]

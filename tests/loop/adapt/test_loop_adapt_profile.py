@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from setpoint.engine.request import FinishReason, RequestStats
@@ -45,7 +47,19 @@ def test_rate_lengths_cache_and_streaming_are_those_of_the_requests_since_then()
 
 def test_a_refused_request_that_comes_back_under_its_name_counts_once() -> None:
     live = LiveProfile()
-    assert [live.asked(asked(number)) for number in (1, 1, 2)] == [True, False, True]
+    refused = replace(asked(1), admitted=False)
+    assert [live.asked(each) for each in (refused, refused, asked(1), asked(2))] == [True, False, False, True]
+
+
+def test_requests_that_were_let_in_under_one_name_count_each_and_end_in_order() -> None:
+    """Several prompts of one request, or a client that names all its requests alike."""
+    live = LiveProfile()
+    assert all(live.asked(replace(asked(number), name="same")) for number in range(20))
+    for number in range(20):
+        live.ended(replace(ended(number, 5 + number), name="same"))
+    profile = live.since(0.0, 10.0)
+    assert profile is not None
+    assert profile.output_tokens.tolist() == list(range(5, 25))
 
 
 def test_answers_not_known_yet_are_as_long_as_those_of_the_nearest_prompts() -> None:
@@ -91,7 +105,7 @@ def test_requests_are_read_from_decisions_and_early_returns_are_none() -> None:
         "code": ["fits", "earliest_deadline", "ttft_would_be", "too_early"],
         "operands": [facts, {}, facts, facts],
     }
-    assert asked_in(columns) == [Asked("a", 1.0, 9, 4, 7), Asked("b", 1.2, 9, 4, 7)]
+    assert asked_in(columns) == [Asked("a", 1.0, 9, 4, 7), Asked("b", 1.2, 9, 4, 7, admitted=False)]
 
 
 def test_a_load_drawn_from_a_profile_has_its_rate_its_lengths_and_its_cached_share() -> None:

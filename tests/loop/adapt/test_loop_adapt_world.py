@@ -21,7 +21,7 @@ READING = Traffic(180.0, 1.5, prompt_tokens=400, output_tokens=16)
 
 def test_when_traffic_shifts_it_recovers_within_a_minute_to_what_the_best_would_reach() -> None:
     adaptive = World(LARGE, [CHAT, READING])
-    adaptive.run_until(360.0)
+    adaptive.run_until(400.0)
     static, best = (World(config, [replace(READING, from_s=0.0)], adapt=False) for config in (LARGE, SMALL))
     for world in (static, best):
         world.run_until(180.0)

@@ -44,12 +44,14 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What happened since the last look. steps: work, start, end. outcomes: when requests came, whether they were good."""
+    """What happened since the last look. steps: work, start, end. outcomes: when requests came, whether they were good.
+    overdue: when those came that have not ended and have missed a limit already."""
 
     asked: Sequence[Asked] = ()
     ended: Sequence[RequestStats] = ()
     steps: Sequence[tuple[StepWork, float, float]] = ()
     outcomes: Sequence[tuple[float, bool]] = ()
+    overdue: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Controller:
         self._next_unasked_s: float | None = None
         self._next_periodic_s: float | None = None
         self._backoff = 1.0
-        self._again = 0
+        self._again = self._looks = 0
         self._planning = False
         self.wants_machine = True
 
@@ -125,6 +127,7 @@ class Controller:
             self._watch.step(*step)
         for outcome in seen.outcomes:
             self.outcomes.add(*outcome)
+        self.outcomes.overdue = tuple(seen.overdue)
         drifts = self._watch.look(now_s)
         if drifts:
             self.wants_machine = True
@@ -160,7 +163,7 @@ class Controller:
             return Cause.DRIFT if ready else None
         if self.trial is not None:
             return None
-        lately = self.outcomes.between(max(now_s - WINDOW_S, self._traffic_since_s), now_s)
+        lately = self.outcomes.between(self._comparable_since_s(now_s), now_s)
         if now_s >= self._next_unasked_s and lately.requests >= LEAST_JUDGED and lately.value < self._aim:
             return Cause.MISSED
         return Cause.PERIODIC if self._next_periodic_s is not None and now_s >= self._next_periodic_s else None
@@ -227,11 +230,20 @@ class Controller:
 
     # Changes
 
-    def applied(self, now_s: float, config: ServingConfig, prediction: Prediction) -> None:
-        """``config`` is served from now on; its effect is measured."""
-        began_s = max(self._traffic_since_s, now_s - WINDOW_S)
-        self.trial = Trial(self.config, config, prediction, began_s, now_s)
+    def applied(self, now_s: float, config: ServingConfig, prediction: Prediction) -> Effect | None:
+        """``config`` is served from now on; its effect is measured. Gives the trial that thereby ends without a verdict."""
+        unjudged = None
+        if self.trial is not None:
+            unjudged = Effect(self.trial, Verdict.OVERTAKEN, *self._shares(self.trial, now_s))
+        self.trial = Trial(self.config, config, prediction, self._comparable_since_s(now_s), now_s)
+        self._looks = 0
         self._changed(now_s, config)
+        return unjudged
+
+    def _comparable_since_s(self, now_s: float) -> float:
+        """Since when requests, the last minute's at most, came to the present traffic and met the present configuration."""
+        settled_s = self.changes[-1] + self.rails.settle_s if self.changes else float("-inf")
+        return max(now_s - WINDOW_S, self._traffic_since_s, settled_s)
 
     def restored(self, now_s: float, effect: Effect) -> None:
         """The configuration before the change is served again."""
@@ -251,19 +263,27 @@ class Controller:
         trial, rails = self.trial, self.rails
         if trial is None:
             return None
-        before = self.outcomes.between(trial.began_s, trial.applied_s)
-        after = self.outcomes.between(trial.applied_s + rails.settle_s, now_s)
-        if self._drift_since_s is not None and self._drift_since_s > trial.applied_s:
-            found: Verdict | None = Verdict.OVERTAKEN
-        elif now_s < trial.applied_s + rails.settle_s + rails.trial_s:
-            found = None
-        else:
-            time_is_up = now_s >= trial.applied_s + rails.most_trial_s
-            found = verdict(before, after, trial.prediction, time_is_up=time_is_up, least=rails.trial_requests)
+        moments_s = rails.verdicts_s
+        overtaken = self._drift_since_s is not None and self._drift_since_s > trial.applied_s
+        if not overtaken and now_s < trial.applied_s + moments_s[self._looks]:
+            return None
+        self._looks += 1
+        while self._looks < len(moments_s) and now_s >= trial.applied_s + moments_s[self._looks]:
+            self._looks += 1
+        before, after = self._shares(trial, now_s)
+        time_is_up = self._looks == len(moments_s)
+        found = verdict(before, after, trial.prediction, time_is_up=time_is_up, least=rails.trial_requests)
+        if overtaken:
+            found = Verdict.OVERTAKEN
         if found is None:
             return None
         self.trial = None
         return Effect(trial, found, before, after)
+
+    def _shares(self, trial: Trial, now_s: float) -> tuple[Share, Share]:
+        """Good requests before the trial and in it."""
+        before = self.outcomes.between(trial.began_s, trial.applied_s)
+        return before, self.outcomes.between(trial.applied_s + self.rails.settle_s, now_s)
 
     def state(self, now_s: float) -> Mapping[str, object]:
         """For people and metrics."""

@@ -140,7 +140,9 @@ class Adapter:
             arrived_s, ending = book.popleft()
             if ending is not Ending.CANCELLED:
                 outcomes.append((arrived_s + ahead_s, ending is Ending.OK))
-        return Seen(asked, ended, steps, outcomes)
+        server_s = now_s - ahead_s
+        overdue = [each.arrived_s + ahead_s for each in self._context.live.book.open if each.overdue(server_s)]
+        return Seen(asked, ended, steps, outcomes, overdue)
 
     def _drifted(self, drift: Drift) -> None:
         self.metrics.counts.drifts[drift.quantity] += 1
@@ -208,7 +210,9 @@ class Adapter:
             logger.warning("dry run: would serve as %s: %s", named(decision.config), decision.why)
             return
         await self._serve(decision.config)
-        self._controller.applied(now_s, decision.config, decision.prediction)
+        unjudged = self._controller.applied(now_s, decision.config, decision.prediction)
+        if unjudged is not None:
+            self._kept(unjudged)
         self._audit.event("changed", changes=differs, why=decision.why, predicted=predicted)
         logger.warning("serving as %s: %s", named(decision.config), decision.why)
 
@@ -219,24 +223,20 @@ class Adapter:
 
     # Effects
 
-    async def _ended(self, effect: Effect) -> None:
+    def _kept(self, effect: Effect) -> None:
+        """A trial is over and nothing is to be restored."""
         self.metrics.counts.effects[effect.verdict] += 1
-        facts = {
-            "verdict": effect.verdict.value,
-            "config": named(effect.trial.config),
-            "good_before": _round(effect.before.value),
-            "requests_before": effect.before.requests,
-            "good_after": _round(effect.after.value),
-            "requests_after": effect.after.requests,
-            "predicted": {name: _round(value) for name, value in asdict(effect.trial.prediction).items()},
-        }
+        self._audit.event("kept", **_effect_told(effect))
+
+    async def _ended(self, effect: Effect) -> None:
         if effect.restore is None:
-            self._audit.event("kept", **facts)
+            self._kept(effect)
             return
+        self.metrics.counts.effects[effect.verdict] += 1
         differs = changes(self._controller.config, effect.restore)
         await self._serve(effect.restore)
         self._controller.restored(self._engine.gauges().now_s, effect)
-        self._audit.event("rolled_back", changes=differs, **facts)
+        self._audit.event("rolled_back", changes=differs, **_effect_told(effect))
         logger.warning("back to %s: %s %s", named(effect.restore), named(effect.trial.config), effect.verdict.value)
 
     async def _serve(self, config: ServingConfig) -> None:
@@ -245,6 +245,18 @@ class Adapter:
         self.metrics.config = config
         self.metrics.counts.changes += 1
         self._context.live.about.update(config.model_dump(mode="json"))
+
+
+def _effect_told(effect: Effect) -> dict[str, object]:
+    return {
+        "verdict": effect.verdict.value,
+        "config": named(effect.trial.config),
+        "good_before": _round(effect.before.value),
+        "requests_before": effect.before.requests,
+        "good_after": _round(effect.after.value),
+        "requests_after": effect.after.requests,
+        "predicted": {name: _round(value) for name, value in asdict(effect.trial.prediction).items()},
+    }
 
 
 def _told(forecast: Forecast | None) -> Mapping[str, object] | None:

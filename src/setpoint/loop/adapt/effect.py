@@ -1,8 +1,9 @@
 """Whether a change did what was predicted: the share of good requests before and after it, by requests that came then.
 
 Two shares are compared by the difference of Agresti and Caffo (The American Statistician 54, 2000): one success and one failure
-are added to each. A change *helped* if the difference is above 0 at ``Z``, *harmed* if it is below 0 at ``Z``. One that
-did neither when the time is up did not help if less than half of the predicted gain came nor the predicted share.
+are added to each. A change *helped* if the difference is above 0 at ``Z``, *harmed* if it is below 0 at ``Z``: 5 % one-sided
+over the ``LOOKS`` looks that a trial gets (S. J. Pocock, Biometrika 64, 1977). One that did neither when the time is up did not
+help if less than half of the predicted gain came nor the predicted share. Without requests before it nothing is said.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
 
-KEPT_OUTCOMES = 8192
-Z = 1.645
+KEPT_OUTCOMES = 65_536
+LOOKS = 5
+Z = 2.122
 ENOUGH_OF_GAIN = 0.5
 
 
@@ -52,20 +54,24 @@ class Share:
 
 
 class Outcomes:
-    """Moments at which requests came, and whether they turned out good; the newest ``KEPT_OUTCOMES`` that have ended."""
+    """Moments at which requests came, and whether they turned out good; the newest ``KEPT_OUTCOMES`` that have ended.
+
+    overdue: when those came that have not ended and cannot turn out good any more.
+    """
 
     def __init__(self) -> None:
         self._ended: deque[tuple[float, bool]] = deque(maxlen=KEPT_OUTCOMES)
+        self.overdue: tuple[float, ...] = ()
 
     def add(self, arrived_s: float, good: bool) -> None:
         """A request ended."""
         self._ended.append((arrived_s, good))
 
     def between(self, from_s: float, until_s: float) -> Share:
-        """Of the requests that came in that time and have ended."""
-        ended = list(self._ended)
-        good = [each for arrived_s, each in ended if from_s <= arrived_s < until_s]
-        return Share(sum(good), len(good))
+        """Of the requests that came in that time and have ended, or are late already."""
+        good = [each for arrived_s, each in self._ended if from_s <= arrived_s < until_s]
+        late = sum(from_s <= arrived_s < until_s for arrived_s in self.overdue)
+        return Share(sum(good), len(good) + late)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class Prediction:
 
 def verdict(before: Share, after: Share, predicted: Prediction, *, time_is_up: bool, least: int) -> Verdict | None:
     """``None`` if it is too early to say."""
-    if after.requests < least:
+    if after.requests < least or not before.requests:
         return Verdict.UNMEASURED if time_is_up else None
     difference, error = after.above(before)
     if difference < -Z * error:

@@ -2,13 +2,15 @@
 
 Prompts, their cached part and arrivals are known when a request asks, whatever becomes of it; the length of an answer when it
 ends. Until then it is taken to be that of the ended request with the nearest prompt. A refused request that asks again under
-its name counts once. When it is wrong: short answers end first, so for the first seconds after a change answers look short.
+its name counts once; several that were let in under one name (the prompts of one request, a client that names all alike) count
+each, and their ends are taken in order. When it is wrong: short answers end first, so for the first seconds after a change
+answers look short.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +27,10 @@ LEAST_REQUESTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it came. ``uncached_tokens``: of its prompt, those that no cached block covered then."""
+    """A request as it came. ``uncached_tokens``: of its prompt, those that no cached block covered then.
+
+    admitted: whether it was let in.
+    """
 
     name: str
     at_s: float
@@ -33,6 +38,7 @@ class Asked:
     uncached_tokens: int
     cap_tokens: int
     request_class: int = 0
+    admitted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +77,68 @@ class Profile:
 @dataclass(slots=True)
 class _Row:
     asked: Asked
+    admitted: bool
     output_tokens: int | None = None
     streaming: bool = True
 
 
 class LiveProfile:
-    """The newest ``KEPT_REQUESTS`` requests. ``asked`` when one comes, ``ended`` when it is over."""
+    """The newest ``most`` requests. ``asked`` when one comes, ``ended`` when it is over."""
 
     def __init__(self, most: int = KEPT_REQUESTS) -> None:
         self._most = most
-        self._rows: OrderedDict[str, _Row] = OrderedDict()
+        self._rows: deque[_Row] = deque()
+        self._not_ended: dict[str, deque[_Row]] = {}
 
     def asked(self, request: Asked) -> bool:
         """Whether it is a request that was not seen before."""
-        if request.name in self._rows:
+        same = self._not_ended.setdefault(request.name, deque())
+        refused = next((row for row in same if not row.admitted), None)
+        if refused is not None:
+            refused.admitted = request.admitted
             return False
-        self._rows[request.name] = _Row(request)
+        row = _Row(request, request.admitted)
+        same.append(row)
+        self._rows.append(row)
         if len(self._rows) > self._most:
-            self._rows.popitem(last=False)
+            self._forget(self._rows.popleft())
         return True
 
     def ended(self, stats: RequestStats) -> None:
         """An answer is over; one that was cut says nothing about how long answers are."""
-        row = self._rows.get(stats.name)
-        if row is not None and stats.finish_reason in WHOLE:
+        row = next((each for each in self._not_ended.get(stats.name, ()) if each.admitted), None)
+        if row is None:
+            return
+        self._forget(row)
+        if stats.finish_reason in WHOLE:
             row.output_tokens = max(1, stats.output_tokens)
             row.streaming = stats.streaming
 
+    def _forget(self, row: _Row) -> None:
+        """It will not end, or has: its name means others from now on."""
+        same = self._not_ended.get(row.asked.name)
+        if same is None:
+            return
+        kept = deque(each for each in same if each is not row)
+        if kept:
+            self._not_ended[row.asked.name] = kept
+        else:
+            del self._not_ended[row.asked.name]
+
     def answered_since(self, since_s: float) -> int:
         """Requests that came at ``since_s`` or later and have a whole answer."""
-        return sum(row.output_tokens is not None and row.asked.at_s >= since_s for row in self._rows.values())
+        return sum(row.output_tokens is not None and row.asked.at_s >= since_s for row in self._rows)
 
     def since(self, since_s: float, now_s: float, *, rate_since_s: float | None = None) -> Profile | None:
         """Requests that came at ``since_s`` or later; ``None`` for fewer than ``LEAST_REQUESTS``.
 
         rate_since_s: since when their rate has been what it is, where that is longer.
         """
-        rows = [row for row in self._rows.values() if row.asked.at_s >= since_s]
+        rows = [row for row in self._rows if row.asked.at_s >= since_s]
         if len(rows) < LEAST_REQUESTS:
             return None
         earliest_s = since_s if rate_since_s is None else min(since_s, rate_since_s)
-        times_s = np.array([row.asked.at_s for row in self._rows.values() if row.asked.at_s >= earliest_s])
+        times_s = np.array([row.asked.at_s for row in self._rows if row.asked.at_s >= earliest_s])
         gaps_s = np.diff(times_s)
         mean_s = float(gaps_s.mean())
         prompts = [row.asked.prompt_tokens for row in rows]
@@ -130,7 +157,7 @@ class LiveProfile:
     def _outputs(self, rows: Sequence[_Row]) -> IntColumn:
         """Of each row; where its end is not known, that of the nearest prompt (of these rows, else of all), else its cap."""
         known = [row for row in rows if row.output_tokens is not None]
-        known = known or [row for row in self._rows.values() if row.output_tokens is not None]
+        known = known or [row for row in self._rows if row.output_tokens is not None]
         known.sort(key=lambda row: row.asked.prompt_tokens)
         lengths = [row.asked.prompt_tokens for row in known]
         found = []
@@ -159,6 +186,8 @@ def asked_in(columns: Mapping[str, Sequence[object]]) -> list[Asked]:
         if kind not in ("admit", "reject") or code == "too_early":
             continue
         assert isinstance(operands, Mapping)
-        numbers = (int(operands[each]) for each in ("prompt_tokens", "uncached_tokens", "cap_tokens", "request_class"))
-        found.append(Asked(str(name), float(str(at_s)), *numbers))
+        prompt, uncached, cap, kind_of = (
+            int(operands[each]) for each in ("prompt_tokens", "uncached_tokens", "cap_tokens", "request_class")
+        )
+        found.append(Asked(str(name), float(str(at_s)), prompt, uncached, cap, kind_of, admitted=kind == "admit"))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from setpoint.loop.adapt.effect import LOOKS
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 
 
@@ -63,6 +64,13 @@ class Rails:
     plan_cpu_s: float = 8.0
     plan_wall_s: float = 30.0
     cpu_share: float = 0.05
+
+    @property
+    def verdicts_s(self) -> tuple[float, ...]:
+        """Seconds after a change at which its effect is judged: few, for each look may err (``effect.LOOKS``)."""
+        first_s = self.settle_s + self.trial_s
+        between_s = max(0.0, self.most_trial_s - first_s) / (LOOKS - 1)
+        return tuple(first_s + between_s * look for look in range(LOOKS))
 
     def __post_init__(self) -> None:
         for each in fields(self):

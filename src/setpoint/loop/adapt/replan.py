@@ -22,9 +22,10 @@ import pyarrow as pa
 from setpoint.loop.adapt.profile import Profile
 from setpoint.loop.forecast.machine import KnownMachine, MeasuredTables, machine_of_runs
 from setpoint.loop.simulation.figures import gap_limits_s, phase_requests
-from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.policy.step_time import Sample
-from setpoint.record import Phase
+from setpoint.policy.views import BATCH, RequestLimits
+from setpoint.record import Phase, RequestClass
 from setpoint.report.figures import severity
 from setpoint.requirement import Requirement
 from setpoint.simulate.calibrated import TooFewSteps
@@ -39,11 +40,14 @@ LOADS = 7
 FINALISTS = 4
 SCREENING_SHARE = 0.6
 REQUESTS = 160
-WARMUP_S, DRAIN_S = 5.0, 20.0
+MOST_REQUESTS = 4 * REQUESTS
+WARMUP_S, WARMUP_SHARE = 5.0, 0.25
 LEAST_LOAD_S, MOST_LOAD_S = 15.0, 240.0
 MOST_RATE_ERROR = 0.5
 MOST_CV, LEAST_CV = 5.0, 0.05
 CONFIDENCE = 0.95
+SUSTAINED = 1
+"""Place of the phase that is judged."""
 NEAR = 0.01
 """Choices whose gains are this near to each other count as equal."""
 
@@ -176,24 +180,37 @@ class _World:
         rate_error = min(MOST_RATE_ERROR, max(1.0, profile.gap_cv) / sqrt(profile.arrivals))
         rate_rps = profile.rate_rps * (exp(rate_error * dice.standard_normal()) if number else 1.0)
         self._load = load_of(profile, question.requirement, rate_rps, dice)
+        assert self._load.kind is not None
+        batch = np.array([kind.request_class == BATCH for kind in self._load.kinds])
+        self._batch = batch[self._load.kind[self._load.phase == SUSTAINED]]
 
     def good(self, config: ServingConfig) -> float:
-        """Share of the requests offered that meet every limit."""
+        """Share of the requests offered that meet every limit; batch requests have none and are good if they are served.
+
+        Drafts are left as they are in every choice, so all are compared without.
+        """
         requirement, machine = self._question.requirement, self._machine
-        system = machine.system(config, exp(machine.error_for(config.max_running) * self._deviation))
+        plain = config.model_copy(update={"speculation": SpeculationMode.OFF, "draft_model": None})
+        system = machine.system(plain, exp(machine.error_for(config.max_running) * self._deviation))
         done = simulate(self._load, system, seed=self._seed, gap_limits_s=gap_limits_s(requirement))
         requests = phase_requests(done, Phase.SUSTAINED)
-        return float((severity(requests, requirement.slo) <= 1.0).mean()) if len(requests) else 0.0
+        batch = self._batch & requests.is_class(RequestClass.OK)
+        return float(((severity(requests, requirement.slo) <= 1.0) | batch).mean()) if len(requests) else 0.0
 
 
 def load_of(profile: Profile, requirement: Requirement, rate_rps: float, dice: np.random.Generator) -> Load:
-    """Requests drawn from those that were seen, with gamma gaps as uneven as theirs, for about ``REQUESTS`` of them."""
-    length_s = min(MOST_LOAD_S, max(LEAST_LOAD_S, REQUESTS / max(rate_rps, 1e-6)))
-    end_s = WARMUP_S + length_s
-    count = max(2, min(4 * REQUESTS, int(1.5 * rate_rps * end_s) + 16))
+    """Requests drawn from those that were seen, with gamma gaps as uneven as theirs, for about ``REQUESTS`` of them.
+
+    A short window at a high rate has more, at most about ``MOST_REQUESTS`` with those of the warm-up.
+    """
+    rate_rps = max(rate_rps, 1e-6)
+    length_s = min(MOST_LOAD_S, max(LEAST_LOAD_S, REQUESTS / rate_rps), (1 - WARMUP_SHARE) * MOST_REQUESTS / rate_rps)
+    warmup_s = min(WARMUP_S, WARMUP_SHARE / (1 - WARMUP_SHARE) * length_s)
+    end_s = warmup_s + length_s
+    count = max(2, int(1.5 * rate_rps * end_s) + 16)
     cv = min(MOST_CV, max(LEAST_CV, profile.gap_cv))
-    sent_s = np.cumsum(dice.gamma(1 / cv**2, cv**2 / max(rate_rps, 1e-6), size=count))
-    sent_s = sent_s[sent_s < end_s]
+    sent_s = np.cumsum(dice.gamma(1 / cv**2, cv**2 / rate_rps, size=count))
+    sent_s = sent_s[sent_s < end_s][: 2 * MOST_REQUESTS]
     rows = dice.integers(0, len(profile), size=len(sent_s))
     kinds = {(streaming, kind): place for place, (streaming, kind) in enumerate(_kinds(profile))}
     limits = limits_of(requirement.slo)
@@ -203,12 +220,14 @@ def load_of(profile: Profile, requirement: Requirement, rate_rps: float, dice: n
         prompt_tokens=profile.prompt_tokens[rows],
         output_tokens=outputs,
         cap_tokens=np.maximum(profile.cap_tokens[rows], outputs),
-        phases=(PhaseOfLoad(Phase.WARMUP, 0.0, WARMUP_S), PhaseOfLoad(Phase.SUSTAINED, WARMUP_S, end_s)),
-        phase=(sent_s >= WARMUP_S).astype(np.int64),
-        kinds=tuple(Kind(streaming=streaming, limits=limits, request_class=kind) for streaming, kind in kinds),
+        phases=(PhaseOfLoad(Phase.WARMUP, 0.0, warmup_s), PhaseOfLoad(Phase.SUSTAINED, warmup_s, end_s)),
+        phase=(sent_s >= warmup_s).astype(np.int64) * SUSTAINED,
+        kinds=tuple(
+            Kind(streaming=streaming, limits=RequestLimits() if kind == BATCH else limits, request_class=kind)
+            for streaming, kind in kinds
+        ),
         kind=np.array([kinds[bool(profile.streaming[row]), int(profile.request_class[row])] for row in rows], dtype=np.int64),
         named=SharedPrefixes(np.zeros(len(rows), dtype=np.int64), profile.cached_tokens[rows]),
-        drain_s=DRAIN_S,
     )
 
 
