@@ -3,9 +3,10 @@
     python benchmarks/hardware/mlperf.py TABLE.csv
 
 Nothing is fitted on the table. What a row does not say is assumed, and printed with it: how many devices share a layer
-(``TENSOR_PARALLEL``), at most ``MOST_RUNNING`` requests and ``BUDGET_TOKENS`` tokens a step, and Open-Orca's lengths as
-log-normal with the means and medians of ``PROMPT`` and ``OUTPUT``. Each replica gets its
-share of the arrivals, so one is simulated.
+(``TENSOR_PARALLEL``), at most ``MOST_RUNNING`` requests and ``BUDGET_TOKENS`` tokens a step, the share of memory of an engine
+that is set up for a benchmark, and Open-Orca's lengths as log-normal with the means and medians of ``PROMPT`` and ``OUTPUT``,
+the latter brought to the row's own mean, its tokens over its completed requests. Each replica gets its share of the arrivals,
+so one is simulated.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from setpoint.hardware.accelerator import accelerator
 from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
+from setpoint.hardware.measurements import MEMORY_SHARE
 from setpoint.hardware.model_facts import model_facts
 from setpoint.hardware.step_time import step_timer
 from setpoint.policy.configuration import BatchingMode, ServingConfig
@@ -28,7 +30,8 @@ from setpoint.simulate.run import Flavour, SimulatedSystem, simulate
 # (mean, median, most) tokens.
 PROMPT, OUTPUT = (294.0, 245.0, 1024), (290.0, 248.0, 1024)
 TENSOR_PARALLEL = {("H100-SXM-80GB", "llama2-70b"): 2}
-MOST_RUNNING, BUDGET_TOKENS, BLOCK_TOKENS = 1024, 8192, 16
+# By Little's law the table's own rates and latencies have up to 1,424 requests under way on one device.
+MOST_RUNNING, BUDGET_TOKENS, BLOCK_TOKENS = 2048, 8192, 16
 WARM_UP_S, SUSTAINED_S = 120.0, 240.0
 BARS = 0.2
 
@@ -55,13 +58,15 @@ def predicted(row: dict[str, str]) -> tuple[dict[str, float], str]:
     random = np.random.default_rng(0)
     rate_rps, end_s = float(row["scheduled_qps"]) / replicas, WARM_UP_S + SUSTAINED_S
     sent_s = np.sort(random.uniform(0, end_s, random.poisson(rate_rps * end_s)))
-    prompt, output = (lengths(random, shape, len(sent_s)) for shape in (PROMPT, OUTPUT))
+    mean_output = float(row["tokens_per_s"]) / float(row["completed_qps"])
+    own = (mean_output, OUTPUT[1] / OUTPUT[0] * mean_output, OUTPUT[2])
+    prompt, output = (lengths(random, shape, len(sent_s)) for shape in (PROMPT, own))
     phases = (PhaseOfLoad(Phase.WARMUP, 0.0, WARM_UP_S), PhaseOfLoad(Phase.SUSTAINED, WARM_UP_S, end_s))
     load = Load(sent_s, prompt, output, output, phases, (sent_s >= WARM_UP_S).astype(np.int64))
     configuration = ServingConfig(
         mode=BatchingMode.CONTINUOUS, max_running=MOST_RUNNING, token_budget=BUDGET_TOKENS, max_waiting=1_000_000
     )
-    blocks = kv_capacity_tokens(deployment) // BLOCK_TOKENS
+    blocks = kv_capacity_tokens(deployment, memory_share=MEMORY_SHARE) // BLOCK_TOKENS
     done = simulate(load, SimulatedSystem(timer, blocks, BLOCK_TOKENS, configuration, flavour=Flavour.VLLM))
     kept = load.phase == 1
     first_s, last_s = done.ledger.first_s[kept], done.ledger.last_s[kept]

@@ -303,3 +303,37 @@ def test_every_other_layer_of_a_gguf_of_gpt_oss_has_a_window(tmp_path: Path) -> 
 def test_heads_and_kv_heads_are_dealt_out_evenly(heads: int, kv_heads: int, parallel: int, possible: bool) -> None:
     facts = facts_from_config(config(num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16), name="t")
     assert facts.can_be_split(parallel) is possible
+
+
+def test_the_precision_in_a_checkpoints_name_is_that_of_its_weights() -> None:
+    for name, precision in (
+        ("RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8", "fp8"),
+        ("Qwen/Qwen3-32B-AWQ", "int4"),
+        ("nvidia/Qwen3-32B-NVFP4", "fp4"),
+        ("meta-llama/Llama-3.1-70B-Instruct", "bf16"),
+        ("openai/gpt-oss-120b", "fp4"),
+    ):
+        assert model_facts(name).native_precision == precision
+
+
+def test_scales_of_mxfp4_take_half_of_those_of_nvfp4() -> None:
+    """65.3 GB is what the published files take."""
+    assert model_facts("gpt-oss-120b").weight_bytes("fp4") == pytest.approx(65.3e9, rel=0.02)
+
+
+def test_gemma_3_may_leave_out_what_its_library_fills_in() -> None:
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34, "intermediate_size": 10240}
+    facts = facts_from_config({"model_type": "gemma3", "text_config": {**text, "sliding_window": 1024}}, name="gemma-3-4b-it")
+    assert (facts.heads, facts.kv_heads, facts.head_dim, facts.vocabulary) == (8, 4, 256, 262_208)
+    assert facts.parameters == pytest.approx(3.88e9, rel=0.02)
+
+
+@pytest.mark.parametrize("strange", [{"layer_types": ["mamba", "attention"] * 2}, {"hybrid_override_pattern": "M-M*"}])
+def test_layers_that_are_not_modelled_are_refused(strange: dict[str, Any]) -> None:
+    with pytest.raises(HardwareError, match="not modelled"):
+        facts_from_config(config(**strange), name="t")
+
+
+def test_four_bits_beside_a_cache_of_eight_are_four_bits() -> None:
+    quantization = {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}
+    assert facts_from_config(config(quantization_config=quantization), name="t").native_precision == "fp4"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from setpoint.hardware.accelerator import accelerator
 from setpoint.hardware.calibrations import save
 from setpoint.hardware.coefficients import ON_GPU
-from setpoint.hardware.deployment import Deployment, kv_capacity_tokens
+from setpoint.hardware.deployment import Deployment, kv_capacity_tokens, sequence_bytes
 from setpoint.hardware.model_facts import model_facts
 from setpoint.hardware.step_time import PhysicalTimer, bound_by, breakdown, physical_timer, step_s, step_timer
 from setpoint.hardware.terms import terms_of
@@ -104,7 +104,8 @@ def test_a_batch_of_32_costs_little_more_than_one_request() -> None:
 
 def test_room_for_the_cache_follows_from_memory_and_weights() -> None:
     room = kv_capacity_tokens(llama("h100-sxm"))
-    assert room == pytest.approx((0.9 * 80e9 - 3e9 - 16.06e9) / 131072, rel=0.01)
+    # 81,559 MiB, as its driver reports.
+    assert room == pytest.approx((0.9 * 81_559 * 2**20 - 3e9 - 16.06e9) / 131072, rel=0.01)
     assert kv_capacity_tokens(llama("mi300x")) > 2.5 * room
     big = Deployment(model_facts("llama-3.1-70b"), accelerator("h100-sxm"), 1, "vllm", "bf16")
     assert kv_capacity_tokens(big) <= 0
@@ -156,3 +157,22 @@ def test_parallelism_and_engine_are_checked() -> None:
         llama("h100-sxm", engine="other")
     with pytest.raises(ValueError, match="at least 1"):
         llama("h100-sxm", 0)
+
+
+def test_windows_take_no_more_of_the_cache_than_they_keep() -> None:
+    facts = model_facts("gpt-oss-120b")
+    deployment = Deployment(facts, accelerator("h100-sxm"), 2, "vllm", "fp4")
+    every = kv_capacity_tokens(deployment)
+    assert kv_capacity_tokens(deployment, context_tokens=8192.0) == pytest.approx(2 * every, rel=0.05)
+    assert kv_capacity_tokens(llama("h100-sxm"), context_tokens=8192.0) == kv_capacity_tokens(llama("h100-sxm"))
+
+
+def test_states_are_dealt_out_to_more_devices_than_kv_heads() -> None:
+    facts = model_facts("qwen3.5-397b-a17b")
+    assert facts.state_parts > facts.kv_heads
+    of_state = [
+        sequence_bytes(Deployment(facts, accelerator("h200"), parallel, "vllm", "fp8", kv), 0.0)
+        for parallel, kv in ((1, "bf16"), (8, "bf16"), (8, "fp8"))
+    ]
+    assert of_state[0] == pytest.approx(8 * of_state[1])
+    assert of_state[2] == of_state[1]

@@ -25,6 +25,7 @@ THIS_MACHINE = "this-machine"
 GPU, CPU = "gpu", "cpu"
 MOST_FILES = 256
 PRECISIONS = ("bf16", "fp8", "fp4", "int8")
+HBM_GIGABYTE, LEAST_HBM_BYTES_PER_S = 1.069, 1.2e12
 # What a multiplication runs in where the accelerator has no unit for the precision of the weights.
 FALLBACKS = {"fp8": ("fp8", "bf16"), "fp4": ("fp4", "bf16"), "int8": ("int8", "bf16"), "int4": ("bf16",), "bf16": ("bf16",)}
 
@@ -54,6 +55,13 @@ class Accelerator:
     spec_source: str
     aliases: tuple[str, ...] = ()
     kind: str = GPU
+
+    @property
+    def installed_bytes(self) -> float:
+        """Bytes of memory as its driver reports them: what a datasheet calls a gigabyte of HBM is more than 1e9 bytes (an H100
+        of 80 GB has 81,559 MiB, an H200 of 141 GB 143,771); of GDDR the error correction takes the difference."""
+        hbm = self.kind == GPU and self.memory_bytes_per_s >= LEAST_HBM_BYTES_PER_S
+        return self.memory_bytes * (HBM_GIGABYTE if hbm else 1.0)
 
     def compute_flops_per_s(self, weight_precision: str) -> float:
         """Dense operations a second for weights of ``weight_precision``: where it has no such unit, those of bf16."""

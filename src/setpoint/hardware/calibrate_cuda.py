@@ -15,7 +15,7 @@ from math import log
 from typing import Any
 
 from setpoint.hardware.accelerator import Accelerator, UnknownAccelerator, accelerator
-from setpoint.hardware.calibrations import SCHEMA, effects_calibration
+from setpoint.hardware.calibrations import SCHEMA, effects_calibration, errors_of
 from setpoint.hardware.errors import HardwareError
 
 REPEATS = 20
@@ -37,7 +37,9 @@ def calibrate_cuda() -> dict[str, Any]:
     present = effects_calibration()
     factors = {level: dict(names) for level, names in present.effects.factors.items()} if present else {}
     moved = {key: log(min(max(value / TYPICAL[key], 1 / MOST_FACTOR), MOST_FACTOR)) for key, value in multiples.items()}
-    factors["accelerator"] = {**factors.get("accelerator", {}), device.name: moved}
+    own = dict(factors.get("accelerator", {}).get(device.name, {}))
+    moved = {key: own.get(key, 0.0) + value for key, value in moved.items()}
+    factors["accelerator"] = {**factors.get("accelerator", {}), device.name: {**own, **moved}}
     return {
         "schema": SCHEMA,
         "kind": "effects",
@@ -45,7 +47,7 @@ def calibrate_cuda() -> dict[str, Any]:
         "note": f"micro-benchmark of {name}, {date.today().isoformat()}, over {present.name if present else 'prior means'}",
         "effects": factors,
         "rows": sorted(present.rows) if present else [],
-        "errors": {},
+        **errors_of(present),
     }
 
 

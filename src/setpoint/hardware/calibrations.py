@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -160,6 +160,16 @@ def parsed(document: Any, *, where: str) -> Calibration:
 def effects_calibration() -> EffectsCalibration | None:
     """The strongest with effects, if there is one."""
     return next((each for each in calibrations() if isinstance(each, EffectsCalibration)), None)
+
+
+def errors_of(calibration: EffectsCalibration | None) -> dict[str, Any]:
+    """Held-out errors as a calibration's file has them, for one that was made from ``calibration`` and has none of its own."""
+    if calibration is None:
+        return {"errors": {}, "deviations": {}}
+    return {
+        "errors": {source: asdict(each) for source, each in calibration.errors.items()},
+        "deviations": dict(calibration.deviations),
+    }
 
 
 def source_of(effects: Effects, levels: Mapping[str, str]) -> str:

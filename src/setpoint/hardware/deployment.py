@@ -57,6 +57,13 @@ class Deployment:
         return self.model.kv_bytes_per_token(self.kv_precision) / self.kv_shards
 
 
+def sequence_bytes(deployment: Deployment, context_tokens: float) -> float:
+    """Bytes that a sequence of ``context_tokens`` takes on each device that holds a part of it: its cache and its state."""
+    model = deployment.model
+    states = model.state_bytes / min(deployment.tensor_parallel, model.state_parts)
+    return model.kv_bytes(context_tokens, deployment.kv_precision) / deployment.kv_shards + states
+
+
 def check_split(model: ModelFacts, parallel: int, option: str) -> None:
     """Raise ``HardwareError`` that names ``option`` if no engine runs ``model`` with tensor parallelism ``parallel``."""
     if parallel >= 1 and not model.can_be_split(parallel):
@@ -74,22 +81,27 @@ def device_weight_bytes(deployment: Deployment) -> float:
 
 def kv_capacity_bytes(deployment: Deployment, *, memory_share: float = 0.9) -> float:
     """Bytes for the cache on each device; negative: the weights do not fit."""
-    usable = memory_share * deployment.accelerator.memory_bytes - RESERVED_BYTES[deployment.kernels]
+    usable = memory_share * deployment.accelerator.installed_bytes - RESERVED_BYTES[deployment.kernels]
     return usable - device_weight_bytes(deployment)
 
 
-def kv_capacity_tokens(deployment: Deployment, *, memory_share: float = 0.9) -> int:
-    """Tokens of cache of the whole replica, every layer keeping every token; at most 0: the model does not fit.
+def kv_capacity_tokens(deployment: Deployment, *, memory_share: float = 0.9, context_tokens: float | None = None) -> int:
+    """Tokens of cache of the whole replica; at most 0: the model does not fit.
 
     ``memory_share``: of the device's memory for weights, cache and all else (vLLM's ``gpu_memory_utilization``).
+    context_tokens: how long sequences typically are, by which layers with windows or states count; ``None``: every layer keeps
+    every token.
     """
-    free = kv_capacity_bytes(deployment, memory_share=memory_share)
-    tokens = free / max(deployment.kv_bytes_per_token_per_device, 1e-9) * deployment.data_parallel
+    uneven = deployment.model.window_tokens or deployment.model.state_bytes
+    if uneven and context_tokens is not None and context_tokens >= 1.0:
+        tokens = kv_capacity_sequences(deployment, context_tokens, memory_share=memory_share) * context_tokens
+    else:
+        free = kv_capacity_bytes(deployment, memory_share=memory_share)
+        tokens = free / max(deployment.kv_bytes_per_token_per_device, 1e-9) * deployment.data_parallel
     return int(max(min(tokens, 1e12), -1e12))
 
 
 def kv_capacity_sequences(deployment: Deployment, context_tokens: float, *, memory_share: float = 0.9) -> float:
     """Sequences of ``context_tokens`` whose cache fits, windows and states counted as they are; at most 0: none."""
     free = kv_capacity_bytes(deployment, memory_share=memory_share) * deployment.data_parallel
-    one = deployment.model.kv_bytes(context_tokens, deployment.kv_precision) / deployment.kv_shards
-    return free / max(one, 1e-9)
+    return free / max(sequence_bytes(deployment, context_tokens), 1e-9)

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from setpoint.hardware.accelerator import GPU, accelerator
-from setpoint.hardware.deployment import ENGINES, Deployment, device_weight_bytes, kv_capacity_sequences
+from setpoint.hardware.accelerator import accelerator
+from setpoint.hardware.deployment import ENGINES, Deployment, device_weight_bytes, kv_capacity_sequences, sequence_bytes
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import ModelFacts, model_facts, precision_name
 
@@ -31,8 +31,6 @@ MOST_TENSOR_PARALLEL = 16
 MOST_DEVICES = 64
 # Of the device's memory, in engines set up for a benchmark.
 MEMORY_SHARE = 0.95
-# What a card calls a gigabyte of its memory is 2^30 bytes.
-BINARY = 1.0737
 # Of a request's output, which share its place in the cache is reserved for: TensorRT-LLM takes a request only when all of it
 # fits, SGLang expects a part of it, vLLM takes what is free (half of the output on average) and preempts.
 RESERVED_OUTPUT = {"trtllm": 1.0, "sglang": 0.6, "vllm": 0.5, "setpoint": 0.5}
@@ -58,11 +56,10 @@ class Setting:
     @property
     def capacity(self) -> float:
         """How many sequences of these lengths the cache holds, as the engine reserves it: as it ran, some memory was left."""
-        share = MEMORY_SHARE * (BINARY if self.deployment.accelerator.kind == GPU else 1.0)
         context = self.prompt_tokens + RESERVED_OUTPUT[self.deployment.kernels] * self.output_tokens
-        one = self.deployment.model.kv_bytes(context, self.deployment.kv_precision) / self.deployment.kv_shards
+        one = sequence_bytes(self.deployment, context)
         least = LEAST_CACHE * self.deployment.accelerator.memory_bytes * self.deployment.data_parallel / max(one, 1e-9)
-        return max(kv_capacity_sequences(self.deployment, context, memory_share=share), least, 1.0)
+        return max(kv_capacity_sequences(self.deployment, context, memory_share=MEMORY_SHARE), least, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +139,7 @@ def weight_precision(row: Mapping[str, str], model: ModelFacts) -> str:
     for name in ("precision", "moe_quant_mode", "gemm_quant_mode"):
         if row.get(name):
             return precision_name(row[name])
-    return "fp8" if model.native_precision == "fp8" or "fp8" in row["model_path"].lower() else "bf16"
+    return model.native_precision
 
 
 def _parallelism(row: Mapping[str, str]) -> tuple[int, int, int, int]:

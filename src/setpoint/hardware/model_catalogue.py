@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
@@ -17,10 +18,11 @@ from typing import Any
 
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_config import facts_from_config
-from setpoint.hardware.model_facts import ModelFacts, UnknownModel
+from setpoint.hardware.model_facts import PRECISION_NAMES, ModelFacts, UnknownModel
 from setpoint.hardware.user_data import user_folder
 
 MOST_FILES = 1024
+NAMED_PRECISIONS = {"fp8", "nvfp4", "fp4", "mxfp4", "int4", "int8", "awq", "gptq", "w4a16", "w8a8", "bf16", "fp16"}
 # Words of a name that do not change its architecture.
 VARIANT = re.compile(
     r"[-_](instruct|chat|it|hf|base|thinking|reasoning|fp8|fp8-dynamic|fp8-kv|nvfp4|fp4|mxfp4|int4|int8|awq|gptq|w4a16|w8a8|quantized\..*|bf16|fp16"
@@ -39,13 +41,20 @@ def find_model(name_or_path: str) -> ModelFacts:
     known = _known()
     for spelling in _shortened(wanted):
         if spelling in known:
-            return known[spelling]
+            named = _precision_in(wanted.removeprefix(spelling))
+            return replace(known[spelling], native_precision=named) if named else known[spelling]
     close = get_close_matches(wanted, list(known), n=3, cutoff=0.5)
     near = sorted({known[each].name for each in close}) or ["llama-3.1-8b", "qwen3-32b", "deepseek-v3"]
     raise UnknownModel(
         f"model {name_or_path!r} is not known: {'did you mean' if close else 'name one such as'} {', '.join(near)},"
         " or give the path of its config.json or GGUF file"
     )
+
+
+def _precision_in(ending: str) -> str | None:
+    """The precision that the end of a checkpoint's name tells, if any: ``-instruct-fp8``."""
+    words = re.split(r"[-_.]", ending)
+    return next((PRECISION_NAMES.get(word, word) for word in words if word in NAMED_PRECISIONS), None)
 
 
 def models() -> tuple[ModelFacts, ...]:

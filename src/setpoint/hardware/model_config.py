@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from setpoint.hardware.errors import HardwareError
-from setpoint.hardware.model_facts import PRECISION_NAMES, ModelFacts
+from setpoint.hardware.model_facts import MXFP4_BYTES, PARAMETER_BYTES, PRECISION_NAMES, ModelFacts
 
 # Perceptrons of two matrices, without a gate.
 UNGATED = {
@@ -20,8 +20,15 @@ UNGATED = {
 }  # fmt: skip
 QKV_BIAS = {"qwen2", "qwen2_moe", "gpt_oss", "starcoder2", "phi", "gpt2"}
 FOUR_NORMS = {"gemma2", "gemma3", "gemma3_text", "gemma4_text"}
+STATE_VALUE_BYTES = 2.0
+"""States are kept in the precision of activations, with as much again for the convolution's and the step's copies."""
 UNSTATED_CONTEXT = 1 << 20
 """Of a configuration that names none: as good as no bound."""
+# What configurations of a type leave out, as the library that reads them fills it in.
+USUAL: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262_208},
+}
+TIED = {"gpt2", "opt", "falcon", "cohere", "cohere2", "starcoder2", "gpt_bigcode"}
 NESTED = ("text_config", "llm_config", "language_config", "language_model_config")
 
 
@@ -70,6 +77,7 @@ def facts_from_config(config: Mapping[str, Any], *, name: str, where: str = "con
         if isinstance(config.get(key), Mapping):
             config = {**{k: v for k, v in outer.items() if k in ("tie_word_embeddings", "quantization_config")}, **config[key]}
             break
+    config = {**USUAL.get(str(config.get("model_type")), {}), **config}
     fields = _Fields(config, where)
     context_tokens = fields.number(
         "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length", default=UNSTATED_CONTEXT
@@ -114,11 +122,13 @@ def facts_from_config(config: Mapping[str, Any], *, name: str, where: str = "con
         window_values_per_token=window * attention.values,
         window_tokens=_window(fields) if window else 0,
         kv_parts=attention.parts,
-        state_values=states * linear[1] if linear else 0.0,
+        state_bytes=states * linear[1] * STATE_VALUE_BYTES if linear else 0.0,
         attention_flops=full * attention.flops,
         window_attention_flops=window * attention.flops,
         context_tokens=context_tokens,
         native_precision=native_precision(outer) or native_precision(config) or "bf16",
+        state_parts=max(1, fields.number("linear_num_key_heads", "linear_num_value_heads", default=1)),
+        fp4_bytes=MXFP4_BYTES if "mxfp4" in _quantisation_text(outer) + _quantisation_text(config) else PARAMETER_BYTES["fp4"],
     )
 
 
@@ -138,7 +148,7 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
 
 
 def _tied_by_default(config: Mapping[str, Any]) -> bool:
-    return str(config.get("model_type", "")).startswith("gemma") or config.get("model_type") in {"gpt2", "opt", "falcon"}
+    return str(config.get("model_type", "")).startswith("gemma") or config.get("model_type") in TIED
 
 
 def _attention(fields: _Fields, hidden: int, heads: int, kv_heads: int, head_dim: int) -> _Attention:
@@ -183,6 +193,10 @@ def _layer_kinds(fields: _Fields, layers: int, context_tokens: int, *, has_linea
     """Layers with full attention, with a sliding window (shorter than the context), and with a state instead of a cache."""
     slides = 0 < _window(fields) < context_tokens
     kinds = fields.kinds()[:layers]
+    strange = next((kind for kind in kinds if "attention" not in kind and not (has_linear and "linear" in kind)), None)
+    if strange is not None or "hybrid_override_pattern" in fields.config:
+        found = strange or fields.config["hybrid_override_pattern"]
+        raise HardwareError(f"{fields.where}: layers of kind {str(found)[:40]!r} are not modelled")
     every = fields.number("full_attention_interval", default=0)
     if kinds:
         states = sum("linear" in kind or "mamba" in kind for kind in kinds)
@@ -196,7 +210,7 @@ def _layer_kinds(fields: _Fields, layers: int, context_tokens: int, *, has_linea
     pattern = fields.number("sliding_window_pattern", default=0)
     kind = str(fields.config.get("model_type"))
     if not pattern:
-        pattern = {"gemma2": 2, "gpt_oss": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}.get(kind, 0)
+        pattern = {"gemma2": 2, "gpt_oss": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "llama4_text": 4}.get(kind, 0)
     full = layers // pattern if pattern else 0
     return full, layers - full, 0
 
@@ -260,19 +274,32 @@ def _is_fp8(weights: Mapping[str, Any]) -> bool:
     return eight_bit_floats or str(weights.get("dtype", "")).lower().startswith("fp8")
 
 
+def _quantisation_text(config: Mapping[str, Any]) -> str:
+    """What a configuration says of how its weights are quantised, the cache apart."""
+    quantization = config.get("quantization_config") or config.get("quantization")
+    if not isinstance(quantization, Mapping):
+        return ""
+    return str({key: value for key, value in quantization.items() if not str(key).startswith("kv_cache")}).lower()
+
+
 def native_precision(config: Mapping[str, Any]) -> str | None:
     """The precision of published weights by ``quantization_config``; ``None`` if it says nothing."""
     quantization = config.get("quantization_config") or config.get("quantization")
     if not isinstance(quantization, Mapping):
         return None
-    text = str(quantization).lower()
+    text = _quantisation_text(config)
+    algorithm = str(quantization.get("quant_algo") or "").lower()
     method = str(quantization.get("quant_method") or quantization.get("quant_algo") or "").lower()
     if method == "bitsandbytes":
         return "int4" if quantization.get("load_in_4bit") or quantization.get("_load_in_4bit") else "int8"
+    if algorithm and algorithm in PRECISION_NAMES:
+        return PRECISION_NAMES[algorithm]
     if method and method in PRECISION_NAMES:
         return "int8" if PRECISION_NAMES[method] == "int4" and quantization.get("bits") == 8 else PRECISION_NAMES[method]
     weights = _quantised_weights(quantization)
-    if "fp8" in method or "float8" in text or "'fp8'" in text or any(_is_fp8(each) for each in weights):
+    if "nvfp4" in text or "'mxfp4'" in text:
+        return "fp4"
+    if "fp8" in method or "fp8" in algorithm or "float8" in text or "'fp8'" in text or any(_is_fp8(each) for each in weights):
         return "fp8"
     if "fp4" in text:
         return "fp4"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from setpoint.hardware.errors import HardwareError
 
-# Bytes a parameter with its scales: fp8 has 4 bytes to 128 x 128 values, nvfp4 one byte to 16, int4 two bytes to 32.
+# Bytes a parameter with its scales: fp8 has 4 bytes to 128 x 128 values, nvfp4 one byte to 16 (mxfp4: to 32), int4 two to 32.
 PARAMETER_BYTES = {"f32": 4.0, "bf16": 2.0, "fp8": 1.0003, "int8": 1.03, "fp4": 0.5625, "int4": 0.5625}
+MXFP4_BYTES = 0.53125
 EXPERTS_ONLY = {"fp4", "int4"}
 KV_BYTES = {"f32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.06, "fp4": 0.5625}
 PRECISION_NAMES = {
@@ -46,7 +47,9 @@ class ModelFacts:
     (both 0 for a dense model). embedding_parameters: the input table, of which a token reads one row (0 if it is also
     the output matrix). kv_values_per_token: keys and values that one token keeps in layers that keep all of them;
     window_values_per_token: in layers that keep the last ``window_tokens``. kv_parts: into how many pieces the cache can be cut
-    by tensor parallelism (1: every device holds all of it, as with MLA). state_values: kept a sequence, whatever its length.
+    by tensor parallelism (1: every device holds all of it, as with MLA). state_bytes: kept a sequence, whatever its length and
+    the precision of the cache; state_parts: into how many pieces that can be cut. fp4_bytes: of a parameter of 4 bits with its
+    scales.
     attention_flops: operations a pair of query and context token, over all full layers (window layers apart).
     native_precision: of the weights as published. family: models whose kernels are the same.
     """
@@ -70,12 +73,14 @@ class ModelFacts:
     window_values_per_token: float
     window_tokens: int
     kv_parts: int
-    state_values: float
+    state_bytes: float
     attention_flops: float
     window_attention_flops: float
     context_tokens: int
     native_precision: str = "bf16"
     file_bytes: float | None = None
+    state_parts: int = 1
+    fp4_bytes: float = PARAMETER_BYTES["fp4"]
 
     @property
     def shape(self) -> str:
@@ -95,6 +100,7 @@ class ModelFacts:
         """
         name = precision_name(precision)
         narrow, wide = PARAMETER_BYTES[name], max(PARAMETER_BYTES["bf16"], PARAMETER_BYTES[name])
+        narrow = self.fp4_bytes if name == "fp4" else narrow
         output = float(self.vocabulary * self.hidden)
         rest = wide if self.experts and name in EXPERTS_ONLY else narrow
         return (
@@ -118,8 +124,8 @@ class ModelFacts:
         return (self.kv_values_per_token + self.window_values_per_token) * KV_BYTES[_kv_precision(kv_precision)]
 
     def kv_bytes(self, context_tokens: float, kv_precision: str) -> float:
-        """Bytes of cache a sequence of ``context_tokens`` takes, its windows and states included."""
-        values = self.kv_values_per_token * context_tokens + self.state_values
+        """Bytes of cache a sequence of ``context_tokens`` takes, its windows included, states apart."""
+        values = self.kv_values_per_token * context_tokens
         if self.window_tokens:
             values += self.window_values_per_token * min(context_tokens, self.window_tokens)
         return values * KV_BYTES[_kv_precision(kv_precision)]

@@ -75,7 +75,8 @@ def terms_of(deployment: Deployment) -> Terms:
     kv_unit = deployment.kv_bytes_per_token_per_device / max(model.kv_values_per_token + model.window_values_per_token, 1e-9)
     long = model.window_tokens >= LONG_WINDOW_TOKENS
     whole = model.kv_values_per_token + (model.window_values_per_token if long else 0.0)
-    window = (0.0 if long else model.window_values_per_token * model.window_tokens) + 2.0 * model.state_values
+    window = 0.0 if long else model.window_values_per_token * model.window_tokens
+    state_bytes = 2.0 * model.state_bytes / min(tp, model.state_parts)
     reduced = 2.0 * model.layers * 2.0 * (devices - 1) / devices * model.hidden * ACTIVATION_BYTES / dp
     return Terms(
         dense_weights_s=unpacking * dense_bytes / tp / bandwidth,
@@ -85,7 +86,7 @@ def terms_of(deployment: Deployment) -> Terms:
         expert_token_s=2.0 * chosen / devices / narrow,
         output_sequence_s=output / devices / wide_flops,
         kv_token_s=whole * kv_unit / dp / bandwidth,
-        window_sequence_s=window * kv_unit / dp / bandwidth,
+        window_sequence_s=(window * kv_unit + state_bytes) / dp / bandwidth,
         product_s=(model.attention_flops + (model.window_attention_flops if long else 0.0)) / devices / wide_flops,
         link_token_s=reduced / device.link_bytes_per_s if device.link_bytes_per_s and devices > 1 else 0.0,
         activation_token_s=ACTIVATION_PASSES * model.layers * model.hidden * ACTIVATION_BYTES / dp / bandwidth,

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from setpoint.hardware.accelerator import THIS_MACHINE, accelerator
-from setpoint.hardware.calibrations import MEASURED, SCHEMA, save
+from setpoint.hardware.calibrations import MEASURED, SCHEMA, effects_calibration, errors_of, save
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import model_facts
@@ -101,10 +101,13 @@ def _from_steps(works: Sequence[StepWork], seconds: Sequence[float], model: str,
 
 def _document(works: Sequence[StepWork], seconds: Sequence[float], model: str, hardware: str, note: str) -> dict[str, Any]:
     facts, device = model_facts(model), accelerator(hardware)
-    fit, error = fit_steps(works[:MOST_STEPS], seconds[:MOST_STEPS])
+    # Of a run of several configurations, all in proportion.
+    every = -(-len(works) // MOST_STEPS)
+    works, seconds = works[::every], seconds[::every]
+    fit, error = fit_steps(works, seconds)
     deployment = Deployment(facts, device, 1, "setpoint", facts.native_precision)
     physical = physical_timer(deployment)
-    ratios = [log(fit.seconds(work) / step_s(physical, work)) for work in works[:MOST_STEPS] if work.tokens > 0]
+    ratios = [log(fit.seconds(work) / step_s(physical, work)) for work in works if work.tokens > 0]
     return {
         "schema": SCHEMA,
         "kind": "steps",
@@ -142,10 +145,10 @@ def _from_table(file: Path) -> Calibrated:
         "schema": SCHEMA,
         "kind": "effects",
         "name": f"table-{file.stem.lower()}",
-        "note": f"{len(measured)} rows of {file.name}, {date.today().isoformat()}; no rows kept aside",
+        "note": f"{len(measured)} rows of {file.name}, {date.today().isoformat()}; none kept aside: errors of the one before",
         "effects": effects.factors,
         "rows": list(names),
-        "errors": {},
+        **errors_of(effects_calibration()),
     }
     return _kept(str(document["name"]), document, f"{len(measured)} rows; in place of the bundled calibration")
 

@@ -26,7 +26,7 @@ from setpoint.plan.vllm_command import VllmCommand, default_max_running, default
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.format import seconds
 
-MOST_RUNNING = 1024
+MOST_RUNNING = 4096
 WORTH_CHANGING = 0.02
 
 
@@ -124,7 +124,8 @@ def shape_of(asked: Asked, command: VllmCommand) -> Shape:
         command.weight_precision or asked.model.native_precision,
         command.kv_precision or "bf16",
     )
-    room = kv_capacity_tokens(deployment, memory_share=command.memory_share)
+    context = sketch_of(asked.requirement.profile).typical_context
+    room = kv_capacity_tokens(deployment, memory_share=command.memory_share, context_tokens=context)
     return Shape(deployment, asked.choices.prices.get(devices[0].name), room)
 
 

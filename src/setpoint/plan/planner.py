@@ -145,7 +145,7 @@ def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple
     """The shapes that may do, and why the others cannot."""
     kept: list[tuple[Shape, StepTimer]] = []
     pruned: list[Pruned] = []
-    for shape in shapes_of(asked.model, asked.choices):
+    for shape in shapes_of(asked.model, asked.choices, load.typical_context):
         found = no_room(shape, load)
         if found is None:
             timer = step_timer(shape.deployment)

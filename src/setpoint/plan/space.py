@@ -44,9 +44,10 @@ def portable(device: Accelerator) -> Accelerator:
     return replace(device, flops_per_s=dict(device.flops_per_s))
 
 
-def shapes_of(model: ModelFacts, choices: Choices) -> list[Shape]:
+def shapes_of(model: ModelFacts, choices: Choices, context_tokens: float | None = None) -> list[Shape]:
     """Every shape within the bounds, also those whose cache has no room: what does not fit is told, not left out.
 
+    context_tokens: of a typical request, which says how much windows and states take (``kv_capacity_tokens``).
     More than one device needs a link between them; a precision that an accelerator cannot multiply in is still stored in it.
     """
     shapes = []
@@ -61,7 +62,7 @@ def shapes_of(model: ModelFacts, choices: Choices) -> list[Shape]:
                 for cache in choices.kv_precisions:
                     engine = "setpoint" if own else "vllm"
                     deployment = Deployment(model, device, parallel, engine, weights, cache)
-                    room = kv_capacity_tokens(deployment, memory_share=choices.memory_share)
+                    room = kv_capacity_tokens(deployment, memory_share=choices.memory_share, context_tokens=context_tokens)
                     shapes.append(Shape(deployment, choices.prices.get(device.name), room))
     return shapes
 

@@ -46,7 +46,8 @@ class SimulatedSystem:
     """What serves: ``replicas`` alike, each with ``kv_blocks`` blocks of ``block_tokens`` tokens, under ``configuration``.
 
     model: makes what the policy of a replica knows of the machine to begin with, learning included; ``None``: it knows
-    ``timer`` as it is. drafting: what guesses where ``configuration`` speculates, and how well.
+    ``timer`` as it is. drafting: what guesses where ``configuration`` speculates, and how well. context_tokens: the longest
+    prompt and answer that the model takes, ``None``: what the cache holds.
     """
 
     timer: StepTimer
@@ -60,6 +61,7 @@ class SimulatedSystem:
     noise: Noise = field(default_factory=Noise)
     model: Callable[[], StepTimeModel] | None = None
     drafting: Drafting | None = None
+    context_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ def _replica(load: Load, system: SimulatedSystem, ledger: Ledger, gaps: GapAccou
         "phases": len(load.phases),
         "limits": any(kind.limited for kind in load.kinds),
         "whole_answers": not all(kind.streaming for kind in load.kinds),
+        "context_tokens": system.context_tokens,
     }
     if system.configuration.speculation is SpeculationMode.OFF:
         return Replica(StretchLoop(policy, clock, **parts), clock)

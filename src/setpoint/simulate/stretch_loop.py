@@ -76,11 +76,14 @@ class StretchLoop(StepLoop):
         phases: int,
         limits: bool,
         whole_answers: bool,
+        context_tokens: int | None = None,
         model: StepTimeModel | None = None,
     ) -> None:
+        room = blocks * block_tokens
+        longest = room if context_tokens is None else min(room, context_tokens)
         self.progress = Progress()
         self.running_rows, self.waiting_rows = Rows(), Rows()
-        super().__init__(policy, _Nothing(blocks, block_tokens), clock, max_model_len=blocks * block_tokens, model=model)
+        super().__init__(policy, _Nothing(blocks, block_tokens), clock, max_model_len=longest, model=model)
         self.decisions = NoDecisions()
         self.steps: NoSteps = NoSteps()
         self.peak_used_blocks = 0

@@ -15,6 +15,8 @@ from setpoint.loop.shorthand import seconds
 from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
 from setpoint.loop.simulation.speculation import Guessing, guessing_of
 from setpoint.loop.traces import TraceChoice
+from setpoint.plan.errors import PlanError
+from setpoint.plan.sketch import check_context, sketch_of
 from setpoint.plan.vllm_command import default_max_running, default_token_budget
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Candidate, Phase, Predicted, Report, Validity, Verdict
@@ -49,6 +51,11 @@ def simulate_asked(
         needed = needed.model_copy(update={"model": ModelSource(source=system.model)})
     deployment = _deployment(needed, system)
     guessing = guessing_of(deployment, needed, system)
+    if choice is None:
+        try:
+            check_context(sketch_of(needed.profile), deployment.model.context_tokens, f"model {deployment.model.name}")
+        except PlanError as error:
+            raise BadInput(str(error)) from error
     serves = system_of(deployment, needed, system, guessing)
     kind = Kind(streaming=needed.profile.streaming, limits=limits_of(request_slos(needed, Phase.SUSTAINED)))
     schedule = _schedule(needed, length, choice)
@@ -71,7 +78,7 @@ def system_of(
 
     flavour, block = Flavour(flags.engine), BLOCK_TOKENS[Flavour(flags.engine)]
     guessing = guessing or Guessing()
-    room = flags.kv_tokens or guessing.kv_tokens(deployment)
+    room = flags.kv_tokens or guessing.kv_tokens(deployment, sketch_of(requirement.profile).typical_context)
     if room < block:
         raise BadInput(
             f"--hardware {deployment.accelerator.name}: {deployment.model.name} does not fit on {deployment.devices} of them"
@@ -83,6 +90,7 @@ def system_of(
         block_tokens=block,
         configuration=changed(configuration_for(deployment, requirement, flags, room // block * block), guessing.changes),
         drafting=guessing.drafting,
+        context_tokens=deployment.model.context_tokens,
         replicas=flags.replicas,
         flavour=flavour,
         routing=_one_of(Routing, "routing", flags.routing),

@@ -95,6 +95,7 @@ def phase_requests(done: Simulated, phase: Phase | None = None) -> SimulatedRequ
         queue_wait_s=joined_s,
         token_times_s=np.zeros(0),
         token_owner=np.zeros(0, dtype=np.int64),
+        not_due=np.zeros(len(classes), dtype=np.bool_),
         gap_s=ledger.gap_s[rows],
         late_gaps=ledger.late_gaps[:, rows],
         limits_s=done.gaps.limits_s,

@@ -34,9 +34,11 @@ class Guessing:
     acceptance: Acceptance | None = None
     changes: dict[str, Any] = field(default_factory=dict)
 
-    def kv_tokens(self, deployment: Deployment) -> int:
-        """Tokens of cache that are left for requests."""
-        return kv_capacity_tokens(deployment) if self.draft is None else paired_kv_tokens(deployment, self.draft)
+    def kv_tokens(self, deployment: Deployment, context_tokens: float | None = None) -> int:
+        """Tokens of cache that are left for requests, typically of ``context_tokens``."""
+        if self.draft is not None:
+            return paired_kv_tokens(deployment, self.draft)
+        return kv_capacity_tokens(deployment, context_tokens=context_tokens)
 
     @property
     def source(self) -> CostSource | None:
