@@ -25,7 +25,7 @@ import psutil
 from setpoint.engine.batch import Batch, BatchItem, make_batch
 from setpoint.engine.models import DEMO_MODEL, resolve_model
 from setpoint.engine.openvino import executor
-from setpoint.engine.openvino.runtime import KERNELS_KEPT
+from setpoint.engine.openvino.bounds import KERNELS_KEPT
 from setpoint.engine.request import GenerationRequest
 from setpoint.engine.sequence import Sequence
 from setpoint.report.files import machine_facts

@@ -81,3 +81,16 @@ def test_a_duration_is_read_or_refused_by_name(text: str) -> None:
 def test_requests_become_a_duration() -> None:
     schedule = schedule_from(BASE, None, 50, 1.0)
     assert (schedule.sustained_s, schedule.warmup_s) == (25.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate_rps"),
+    [
+        (LoadFlags(rate="2/s", arrival="ramp", to_rate="10/s", burst_rate="3x"), 18.0),
+        (LoadFlags(rate="10/s", arrival="on_off", on="5s", off="15s", burst_rate="3x"), 7.5),
+    ],
+)
+def test_a_burst_is_a_multiple_of_the_mean_rate_as_in_a_file(flags: LoadFlags, rate_rps: float) -> None:
+    burst = described_requirement(None, flags).profile.burst
+    assert burst is not None
+    assert burst.rate_rps == pytest.approx(rate_rps)

@@ -132,10 +132,10 @@ def test_a_profile_tells_what_is_replayed() -> None:
     assert not profile.streaming
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     counts=st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)), min_size=1, max_size=40),
-    gaps=st.lists(st.floats(0, 1e4), min_size=40, max_size=40),
+    gaps=st.lists(st.one_of(st.just(0.0), st.floats(1e-4, 1e4)), min_size=40, max_size=40),
 )
 def test_whatever_was_seen_is_a_requirement(counts: list[tuple[int, int]], gaps: list[float]) -> None:
     prompts, outputs = (np.array(column) for column in zip(*counts, strict=True))
@@ -152,3 +152,8 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert parse_requirement(requirement_from_trace(path), "new").name == "talk"
     with pytest.raises(BadInput, match=r"found \"fast\""):
         requirement_from_trace(path, rate="fast")
+
+
+def test_a_rate_beside_a_trace_that_shows_it_is_a_mistake() -> None:
+    with pytest.raises(BadInput, match="--rate: the trace has times"):
+        written(trace_of(Arrival(rate_rps=5.0)), rate="3/s")

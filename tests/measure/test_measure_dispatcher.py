@@ -14,10 +14,9 @@ from mock_server import MockServer, mock_server
 from setpoint.measure.client import run_load
 from setpoint.measure.event_loop import run
 from setpoint.measure.options import Endpoint, LoadOptions
-from setpoint.measure.outcome import CONVERSATION_OVER
 from setpoint.measure.result import LoadResult
 from setpoint.measure.target import Target
-from setpoint.record import Phase, RequestClass
+from setpoint.record import CONVERSATION_OVER, Phase, RequestClass
 from setpoint.workload.plan import LoadPlan, PhaseSpan, PlannedRequest
 
 LAST_S = FIRST_S + (TOKENS - 1) * GAP_S

@@ -13,11 +13,11 @@ from setpoint.measure.capacity import Capacity
 from setpoint.measure.client_account import client_account
 from setpoint.measure.event_loop import LagMonitor
 from setpoint.measure.options import LoadOptions
-from setpoint.measure.outcome import CONVERSATION_OVER, RequestOutcome
+from setpoint.measure.outcome import RequestOutcome
 from setpoint.measure.result import LoadResult, validity
 from setpoint.measure.self_check import ClientCheck, client_check, client_errors, fidelity_by_phase, judge_client
 from setpoint.measure.server_side import ServerSide
-from setpoint.record import Phase, RequestClass, Validity
+from setpoint.record import CONVERSATION_OVER, Phase, RequestClass, Validity
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos
 from setpoint.workload.plan import PhaseSpan
 

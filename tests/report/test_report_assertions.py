@@ -9,6 +9,7 @@ from setpoint.loop.asserts import parse_assertion
 from setpoint.record import Phase, RequestClass, SloCheck, Verdict
 from setpoint.report.assertions import assertion_check
 from setpoint.report.figures import PhaseSpan
+from setpoint.requirement import LatencyMetric, LatencySlo, Slos
 
 MET, MISSED, INCONCLUSIVE = Verdict.MET, Verdict.MISSED, Verdict.INCONCLUSIVE
 MANY = served(600, ttft_s=0.1, gap_s=0.02, tokens=5)
@@ -117,7 +118,29 @@ def test_a_run_without_requests_decides_nothing() -> None:
         assert judged(text, [], 10.0).verdict is INCONCLUSIVE
 
 
-def test_answers_that_are_not_streamed_count_at_their_end() -> None:
+def test_a_share_of_requests_that_have_not_ended_is_open_for_them() -> None:
+    rows = [*served(90), *(row(float(at), [], None, RequestClass.UNFINISHED) for at in range(90, 100))]
+    assert judged("goodput>=0.98", rows).verdict is INCONCLUSIVE
+    assert judged("late<5%", rows).verdict is INCONCLUSIVE
+    assert judged("goodput>=1", rows).verdict is INCONCLUSIVE
+    assert judged("goodput>=0.3", rows).verdict is MET
+    # Those that had missed a limit by then cannot be good any more.
+    rows = [row(float(at), [], None, RequestClass.UNFINISHED) if at % 4 == 3 else each for at, each in enumerate(served(400))]
+    slos = Slos(latency=(LatencySlo(metric=LatencyMetric.TTFT, percentile=95.0, limit_s=0.5),))
+    claim, span = parse_assertion("goodput>=0.98"), PhaseSpan(0.0, 400.0)
+    assert assertion_check(table(rows), span, claim).verdict is INCONCLUSIVE
+    assert assertion_check(table(rows[:390]), span, claim, slos=slos).verdict is MISSED
+
+
+def test_tokens_of_whole_answers_count_while_they_are_made() -> None:
+    """Answers of 20 s over a phase of 60 s: at their ends only two thirds of the tokens would be in it."""
+    rows = [row(-20.0 + at / 10, [], at / 10, streaming=False, output_tokens=10) for at in range(800)]
+    check = judged("output_tokens_per_s>=90", rows, 60.0)
+    assert check.value == pytest.approx(100.0, rel=0.01)
+    assert check.verdict is MET
+
+
+def test_answers_that_are_not_streamed_have_no_gaps() -> None:
     rows = [row(float(at), [], at + 0.5, streaming=False, output_tokens=5) for at in range(600)]
     assert judged("e2e_p99<1s", rows).verdict is MET
     assert judged("output_tokens_per_s>4", rows).verdict is MET

@@ -163,8 +163,15 @@ def test_what_is_only_inconclusive_is_nearer_than_what_is_missed_and_needs_time(
 
 
 def test_requests_that_never_ended_are_cured_by_no_limit() -> None:
-    _, why = choose([candidate("a", figures(), check(Verdict.MISSED, None))], Objective.MAX_GOODPUT)
+    lost = figures().model_copy(update={"failed": 100, "ok": 900})
+    _, why = choose([candidate("a", lost, check(Verdict.MISSED, None))], Objective.MAX_GOODPUT)
     assert "no limit would do" in why
+
+
+def test_a_percentile_of_too_few_samples_is_not_said_to_have_never_ended() -> None:
+    _, why = choose([candidate("a", figures(), check(Verdict.MISSED, None))], Objective.MAX_GOODPUT)
+    assert "never ended" not in why
+    assert "too few samples" in why
 
 
 @pytest.mark.parametrize("objective", list(Objective))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from request_rows import row, served, table
 
-from setpoint.record import Phase, RequestClass, SloCheck, SloReport, Verdict
+from setpoint.record import CONVERSATION_OVER, Phase, RequestClass, SloCheck, SloReport, Verdict
 from setpoint.report.judge import judge, overall_verdict, spread_within, within_limit
 from setpoint.report.request_samples import Sample
+from setpoint.report.steady import steady_state
 from setpoint.requirement import (
     Arrival,
     Burst,
@@ -290,3 +291,27 @@ def test_unfinished_requests_that_missed_nothing_yet_leave_goodput_open() -> Non
     assert begun.verdict is Verdict.INCONCLUSIVE
     late = goodput({"ended_s": 600.0, "first_token_s": None, "last_token_s": None, "token_times_s": []})
     assert late.verdict is Verdict.MISSED
+
+
+@pytest.mark.parametrize("request_class", [RequestClass.SHED, RequestClass.FAILED])
+def test_a_run_in_which_nobody_was_served_is_missed_whatever_is_limited(request_class: RequestClass) -> None:
+    nobody = ended(100, request_class)
+    assert judged(nobody, p95(LatencyMetric.TTFT, 0.5)).verdict is Verdict.MISSED
+    assert judged(nobody, Slos(spread=(SpreadSlo(metric=LatencyMetric.E2E, limit=3.0),))).verdict is Verdict.MISSED
+
+
+def test_a_spread_of_requests_of_which_most_never_ended_is_missed() -> None:
+    lost = [row(float(at), [], at + 0.5, RequestClass.FAILED) for at in range(200)]
+    rows = [each if at % 10 < 8 else fine for at, (each, fine) in enumerate(zip(lost, served(200), strict=True))]
+    assert only_check(rows, Slos(spread=(SpreadSlo(metric=LatencyMetric.E2E, limit=3.0),))).verdict is Verdict.MISSED
+
+
+def test_turns_that_were_not_due_are_no_backlog() -> None:
+    """A refused turn takes those after it along: they were never in the server."""
+    rows = served(400)
+    rows = [
+        row(float(at), [], None, RequestClass.DROPPED, error=CONVERSATION_OVER) if at % 8 == 7 else each
+        for at, each in enumerate(rows)
+    ]
+    assert not steady_state(table(rows)).drifting
+    assert steady_state(table([{**each, "error": None} for each in rows])).drifting

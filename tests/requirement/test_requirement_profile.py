@@ -169,3 +169,25 @@ def test_at_another_rate_a_burst_is_as_much_above_it_as_it_was() -> None:
     assert profile.burst is not None
     assert lighter.burst.rate_rps == pytest.approx(profile.burst.rate_rps / 4)
     assert lighter.burst.duration_s == profile.burst.duration_s
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("{mix: , arrival: {rate: 1/s}}", "profile.prompt_tokens"),
+        ("{prompt_tokens: 1, output_tokens: 1, arrival: {{ arrival }}}", "profile.arrival"),
+        ("{prompt_tokens: 1, output_tokens: 1, arrival: {rate: 1/s}, sessions: {turns: 2, think_time: {{ t }}}}", "think_time"),
+    ],
+)
+def test_templates_that_were_not_filled_in_and_empty_keys_are_problems_and_no_failures(profile: str, message: str) -> None:
+    with pytest.raises(RequirementError, match=message):
+        parse_requirement(f"name: x\nprofile: {profile}\n", "req.yaml")
+
+
+def test_what_a_profile_says_for_its_parts_needs_to_fit_those_that_take_it_over_alone() -> None:
+    base = "name: x\nprofile:\n  arrival: {rate: 2/s}\n  output_tokens: 5\n  shared_prefix_tokens: 500\n  prefix_groups: 8\n"
+    parts = "  mix:\n    - {name: a, weight: 3, prompt_tokens: 100, shared_prefix_tokens: 0}\n"
+    parts += "    - {name: b, prompt_tokens: 1000}\n"
+    first, second = read(parts, base).profile.mix
+    assert (first.shared_prefix_tokens, first.prefix_groups) == (0, 1)
+    assert (second.shared_prefix_tokens, second.prefix_groups) == (500, 8)

@@ -15,6 +15,7 @@ from setpoint.loop.option_names import option_for
 from setpoint.loop.schedule import Schedule, schedule_for
 from setpoint.loop.shorthand import FlagError, fraction, rate_rps, seconds, steps, tokens
 from setpoint.requirement import ArrivalProcess, Requirement
+from setpoint.requirement.arrival import Arrival
 
 __all__ = ["FlagError", "LoadFlags", "described_requirement", "schedule_from", "seconds"]
 
@@ -48,7 +49,8 @@ def described_requirement(base: Requirement | None, flags: LoadFlags) -> Require
     profile.update(_shape_changes(flags))
     profile["sessions"] = _sessions(flags, profile.get("sessions"))
     try:
-        profile["burst"] = _burst(flags, profile.get("burst"), sustained_rps=float(profile["arrival"]["rate_rps"]))
+        sustained_rps = Arrival.model_validate(profile["arrival"]).mean_rps if flags.burst_rate is not None else 0.0
+        profile["burst"] = _burst(flags, profile.get("burst"), sustained_rps=sustained_rps)
         return Requirement.model_validate(data)
     except ValidationError as error:
         field, problem = first_problem(error)

@@ -164,6 +164,8 @@ def _arrival(trace: Trace, rate: str | None, remarks: dict[str, list[str]]) -> t
         given = f"{rate}, as you said" if rate else f"{GUESSED_RATE}, a guess"
         remarks["arrival"] = [f"The trace has no times to tell the rate from: {given}."]
         return {"process": "poisson", "rate": rate or GUESSED_RATE}, None
+    if rate:
+        raise BadInput("--rate: the trace has times, which show the rate; leave it out, or change it in the file afterwards")
     fit = fit_arrivals(trace.times_s, duration_s)
     remarks["arrival"] = [_arrival_words(trace, fit, duration_s)]
     if fit.simultaneous > ROUNDED_TIMES:

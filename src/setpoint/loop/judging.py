@@ -13,7 +13,8 @@ from setpoint.record import Measured, Phase, PhaseMeasures, SloReport, Validity
 from setpoint.report.assertions import assertion_check
 from setpoint.report.extras import STALL_LIMIT_S, with_extras
 from setpoint.report.figures import PhaseSpan, classify_run, phase_measures, request_slos
-from setpoint.report.judge import FAILED_FRACTION, judge, overall_verdict
+from setpoint.report.judge import FAILED_FRACTION, judge, nothing_served, overall_verdict
+from setpoint.report.request_samples import phase_rows, read_requests
 from setpoint.report.steady import steady_state
 from setpoint.requirement import Requirement
 
@@ -65,14 +66,20 @@ def _figures(
 
 
 def _slo_report(requests: pa.Table, requirement: Requirement, spans: dict[Phase, PhaseSpan], judgement: Judgement) -> SloReport:
-    """The checks of the requirement and of the claims. A claim that sees failures takes the place of the check for them."""
+    """The checks of the requirement and of the claims. A claim that sees failures takes the place of the check for them, but
+    where nothing was served that is said."""
     checks = judge(requests, judgement.declared or requirement).checks
-    if any(each.sees_failures and each.phase is Phase.SUSTAINED for each in judgement.assertions):
+    sustained = read_requests(phase_rows(requests, Phase.SUSTAINED))
+    seen = any(each.sees_failures and each.phase is Phase.SUSTAINED for each in judgement.assertions)
+    if seen and not nothing_served(sustained):
         checks = [check for check in checks if check.metric != FAILED_FRACTION]
     growing = bool(judgement.assertions) and steady_state(requests).drifting
     checks = [
         *checks,
-        *(assertion_check(requests, spans.get(each.phase), each, growing=growing) for each in judgement.assertions),
+        *(
+            assertion_check(requests, spans.get(each.phase), each, growing=growing, slos=request_slos(requirement, each.phase))
+            for each in judgement.assertions
+        ),
     ]
     return SloReport(verdict=overall_verdict(checks), checks=checks)
 

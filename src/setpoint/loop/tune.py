@@ -106,12 +106,12 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
                 say=say,
             )
         )
-    if history.interrupted:
-        say(f"stopped; {len(history.trials)} measurements are complete, and --resume goes on from them")
-    report = _report(requirement, candidates, history, options)
-    if report.chosen is None and not (history.interrupted or options.fixed):
-        report = report.model_copy(update={"why": f"{report.why} {_lighter(requirement, history, options)}".rstrip()})
-    _save(report, history, options, started_unix_s)
+        if history.interrupted:
+            say(f"stopped; {len(history.trials)} measurements are complete, and --resume goes on from them")
+        report = _report(requirement, candidates, history, options)
+        if report.chosen is None and not (history.interrupted or options.fixed):
+            report = report.model_copy(update={"why": f"{report.why} {_lighter(requirement, history, options)}".rstrip()})
+        _save(report, history, options, started_unix_s)
     return Tuned(report, history.interrupted)
 
 
@@ -121,7 +121,10 @@ def _lighter(requirement: Requirement, history: History, options: TuneOptions) -
     if best is None or machine is None or best.slo.verdict is not Verdict.MISSED:
         return ""
     config = history.latest[best.name][1].config
-    rate_rps = held_rate_rps(requirement, config, machine, options.schedule, seed=options.seed)
+    try:
+        rate_rps = held_rate_rps(requirement, config, machine, options.schedule, seed=options.seed)
+    except KeyboardInterrupt:  # What was measured is worth more than this.
+        return ""
     if rate_rps is None:
         least_rps = LEAST_SHARE * requirement.profile.arrival.mean_rps
         return f"By the forecast {best.name} would not hold under a lighter load either, down to {least_rps:.2g} requests/s."

@@ -17,10 +17,10 @@ from setpoint.measure.body import RequestWriter
 from setpoint.measure.conversations import Conversations
 from setpoint.measure.exchange import Exchange
 from setpoint.measure.options import LoadOptions
-from setpoint.measure.outcome import CONVERSATION_OVER, RequestOutcome, dropped
+from setpoint.measure.outcome import RequestOutcome, dropped
 from setpoint.measure.pool import ConnectionPool
 from setpoint.measure.retrying import may_retry, wait_s
-from setpoint.record import Phase, RequestClass
+from setpoint.record import CONVERSATION_OVER, Phase, RequestClass
 
 if TYPE_CHECKING:
     from setpoint.workload.plan import LoadPlan, PlannedRequest

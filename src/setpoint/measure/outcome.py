@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # 529 is how some gateways (Dynamo's frontend by default) say that they are overloaded.
 SHED_STATUSES = frozenset({429, 503, 529})
-CONVERSATION_OVER = "not sent: the turn before it did not end well"
 
 
 @dataclass(slots=True, kw_only=True)

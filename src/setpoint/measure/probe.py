@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +19,7 @@ from setpoint.measure.server_kinds import ServerKind, spoken
 from setpoint.measure.target import Target
 
 PROBE_TIMEOUT_S = 10.0
+UNLISTED = "setpoint_unlisted"
 _TAKE_TOKEN_IDS = frozenset({ServerKind.SETPOINT, ServerKind.VLLM, ServerKind.SGLANG, ServerKind.LLAMACPP})
 _NAMES_SHOWN = 5
 _NO_SUCH_PAGE = frozenset({404, 405, 501})
@@ -29,7 +31,8 @@ class ProbeError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What a probe found. ``target`` has the model filled in; ``models`` are all ids the server offers.
+    """What a probe found. ``target`` has the model filled in; ``models`` are all ids the server offers, ``entries`` all that it
+    says of them; both are what was asked for where the server does not list its models.
 
     max_model_len: most tokens of prompt and answer together, ``None`` if the server does not say.
     is_setpoint: whether it offers setpoint's records. has_metrics: whether ``/metrics`` can be scraped.
@@ -44,6 +47,12 @@ class Discovery:
     has_metrics: bool
     kind: str | None = None
     takes_token_ids: bool = False
+    entries: tuple[dict[str, Any], ...] = ()
+    lists_models: bool = True
+
+    def serves(self, name: str) -> bool:
+        """Whether ``name`` may be asked for, as far as the server says."""
+        return not self.lists_models or entry_named(name, self.entries) is not None
 
 
 async def discover(target: Target, timeout_s: float = PROBE_TIMEOUT_S) -> Discovery:
@@ -52,7 +61,8 @@ async def discover(target: Target, timeout_s: float = PROBE_TIMEOUT_S) -> Discov
     try:
         await pool.resolve()
         models_page = await fetch(pool, target, "/v1/models", timeout_s)
-        chosen, models = _choose(target, _models(target, models_page))
+        entries = _models(target, models_page)
+        chosen, models = _choose(target, entries)
         steps_page, metrics_page, props_page = await asyncio.gather(
             fetch(pool, target, f"/setpoint/steps?since={2**53}", timeout_s),
             fetch(pool, target, "/metrics", timeout_s),
@@ -70,6 +80,8 @@ async def discover(target: Target, timeout_s: float = PROBE_TIMEOUT_S) -> Discov
         has_metrics=_is_good(metrics_page),
         kind=spoken(kinds) if kinds else None,
         takes_token_ids=is_setpoint or (len(kinds) == 1 and kinds[0] in _TAKE_TOKEN_IDS),
+        entries=tuple(entries),
+        lists_models=not any(UNLISTED in entry for entry in entries),
     )
 
 
@@ -115,11 +127,11 @@ def _models(target: Target, exchange: Exchange) -> list[dict[str, Any]]:
     if exchange.error is not None:
         raise ProbeError(f"{where}: {exchange.error}: {exchange.detail}")
     if exchange.status == 403 and target.model:
-        return [{"id": target.model}]  # A key may be good for completions and not for lists.
+        return [_unlisted(target)]  # A key may be good for completions and not for lists.
     if exchange.status in (401, 403):
         raise ProbeError(f"{where}: HTTP {exchange.status}, a valid key is needed; pass it with --api-key.")
     if exchange.status in _NO_SUCH_PAGE and target.model:
-        return [{"id": target.model}]  # Not every server has this page, and the model was named.
+        return [_unlisted(target)]  # Not every server has this page, and the model was named.
     if exchange.status == 404:
         fix = "give it up to, but not including, /v1; or name the model with --model if the server lists none."
         raise ProbeError(f"{where}: HTTP 404. There is no OpenAI API under this URL; {fix}")
@@ -132,10 +144,24 @@ def _models(target: Target, exchange: Exchange) -> list[dict[str, Any]]:
     data = page.get("data") if isinstance(page, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict) and entry.get("id")] if isinstance(data, list) else []
     if not entries and target.model:
-        return [{"id": target.model}]
+        return [_unlisted(target)]
     if not entries:
         raise ProbeError(f"{where}: the answer lists no model; name the one to ask for with --model.")
     return entries
+
+
+def _unlisted(target: Target) -> dict[str, Any]:
+    """The entry of a model that was named and is listed nowhere."""
+    return {"id": target.model, UNLISTED: True}
+
+
+def entry_named(name: str, entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the server lists that answers to ``name``: the model, another name of it, or a pattern that passes it on."""
+    for entry in entries:
+        if entry["id"] == name or name in _aliases(entry):
+            return entry | {"id": name}
+    patterns = [str(entry["id"]) for entry in entries if "*" in str(entry["id"])]
+    return {"id": name} if any(fnmatchcase(name, pattern) for pattern in patterns) else None
 
 
 def _choose(target: Target, entries: list[dict[str, Any]]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -143,12 +169,10 @@ def _choose(target: Target, entries: list[dict[str, Any]]) -> tuple[dict[str, An
     names = tuple(str(entry["id"]) for entry in entries)
     offered = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
     if target.model:
-        found = [entry for entry in entries if entry["id"] == target.model or target.model in _aliases(entry)]
-        if not found and any("*" in name and fnmatchcase(target.model, name) for name in names):
-            return {"id": target.model}, names  # A gateway that passes any such name on.
-        if not found:
+        found = entry_named(target.model, entries)
+        if found is None:
             raise ProbeError(f"model: {target.model!r} is not served at {target.url}; it offers: {offered}")
-        return found[0] | {"id": target.model}, names
+        return found, names
     if len(entries) > 1:
         raise ProbeError(f"model: {target.url} serves several models; choose one with --model: {offered}")
     return entries[0], names

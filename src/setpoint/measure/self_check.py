@@ -26,8 +26,8 @@ import psutil
 from setpoint.measure.event_loop import LagMonitor
 from setpoint.measure.fidelity import ArrivalFidelity, arrival_fidelity
 from setpoint.measure.histogram import LogHistogram
-from setpoint.measure.outcome import CONVERSATION_OVER, RequestOutcome
-from setpoint.record import Phase, RequestClass, Validity
+from setpoint.measure.outcome import RequestOutcome
+from setpoint.record import CONVERSATION_OVER, Phase, RequestClass, Validity
 from setpoint.requirement import LatencyMetric, Slos
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 SCHEMA_VERSION = 1
+CONVERSATION_OVER = "not sent: the turn before it did not end well"
+"""The error of a dropped request that was not due: a turn of a conversation that had ended before it."""
 
 
 class Verdict(StrEnum):

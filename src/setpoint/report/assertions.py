@@ -4,7 +4,8 @@ The rules, by what is asserted:
 
 - a percentile: by the share of samples beyond the limit, as the limits of a requirement are (``judge``);
 - a mean (of what was served), a throughput, a goodput in requests per second: by the 95 % interval of the figure;
-- a share of requests or of streams: by Wilson's interval for the effective number of requests;
+- a share of requests or of streams: by Wilson's interval for the effective number of requests, where those that had not ended
+  and may yet count enter the upper end only;
 - a largest value, a count, a share of exactly 0 or 1: about this run and no other, so by the figure itself.
 """
 
@@ -17,10 +18,11 @@ import pyarrow as pa
 
 from setpoint.record import Phase, RequestClass, SloCheck, Verdict
 from setpoint.report.assertion import Assertion
-from setpoint.report.figures import PhaseSpan
+from setpoint.report.figures import PhaseSpan, may_yet_be_ok
 from setpoint.report.judge import within_limit
 from setpoint.report.request_samples import Requests, Sample, latency_sample, phase_rows, read_requests, stall_sample
-from setpoint.requirement import LatencyMetric
+from setpoint.report.throughput import output_tokens_between, prompts_begun_s
+from setpoint.requirement import LatencyMetric, Slos
 from setpoint.statistics import (
     BoolArray,
     FloatArray,
@@ -38,13 +40,16 @@ RATE_BINS = 60
 LEAST_BINS = 8
 
 
-def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, *, growing: bool = False) -> SloCheck:
+def assertion_check(
+    requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, *, growing: bool = False, slos: Slos | None = None
+) -> SloCheck:
     """Judge one claim on the table of all phases (``record.columns.REQUEST_COLUMNS``, completed rows already classified).
 
     ``span`` is the phase of the claim; without one (the phase was not run) the claim is inconclusive. growing: whether a
-    backlog grew throughout the sustained phase: a latency or share of it that was kept so far is not shown to be kept.
+    backlog grew throughout the sustained phase: a latency or share of it that was kept so far is not shown to be kept. slos:
+    what one request of the phase was held to, by which one that had not ended may have missed a limit already.
     """
-    check = _checked(requests, span, assertion, growing=growing)
+    check = _checked(requests, span, assertion, slos or Slos(), growing=growing)
     if assertion.kind == "fraction":
         fades = assertion.limit not in (0.0, 1.0)  # Those are about the run itself.
     else:
@@ -54,7 +59,7 @@ def assertion_check(requests: pa.Table, span: PhaseSpan | None, assertion: Asser
     return check
 
 
-def _checked(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, *, growing: bool) -> SloCheck:
+def _checked(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, slos: Slos, *, growing: bool) -> SloCheck:
     course = growing or assertion.phase is Phase.BURST
     rows = read_requests(phase_rows(requests, assertion.phase))
     if span is None or not len(rows):
@@ -69,7 +74,7 @@ def _checked(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, *
         case "spread":
             return _spread_check(rows, assertion, course=course)
         case "fraction" | "stalled":
-            return _fraction_check(rows, assertion, course=course)
+            return _fraction_check(rows, assertion, slos, course=course)
         case "count":
             count = float(rows.count(RequestClass(assertion.metric)))
             return _check(assertion, count, None, _by_value(count, assertion))
@@ -119,15 +124,28 @@ def _spread_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloC
     return _check(assertion, value, interval, _by_interval(interval, assertion))
 
 
-def _fraction_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloCheck:
+def _fraction_check(rows: Requests, assertion: Assertion, slos: Slos, *, course: bool) -> SloCheck:
     hits = _hits(rows, assertion)
     if not len(hits):
         return _check(assertion, None, None, Verdict.INCONCLUSIVE)
-    value = float(hits.mean())
-    interval = share_interval(hits, transient=course)
+    value, most = float(hits.mean()), hits
+    if assertion.kind == "fraction":
+        most = hits | _perhaps(rows, assertion, slos)
+    surely, at_best = share_interval(hits, transient=course), share_interval(most, transient=course)
+    interval = None if surely is None or at_best is None else (surely[0], at_best[1])
     if assertion.limit in (0.0, 1.0):
-        return _check(assertion, value, interval, _by_value(value, assertion))
+        verdicts = {_by_value(value, assertion), _by_value(float(most.mean()), assertion)}
+        return _check(assertion, value, interval, verdicts.pop() if len(verdicts) == 1 else Verdict.INCONCLUSIVE)
     return _check(assertion, value, interval, _by_interval(interval, assertion))
+
+
+def _perhaps(rows: Requests, assertion: Assertion, slos: Slos) -> BoolArray:
+    """Requests that had not ended and may yet be what the share counts."""
+    if assertion.metric in ("goodput", "ok"):
+        return may_yet_be_ok(rows, slos)
+    if assertion.metric in ("late", "failed"):
+        return rows.is_class(RequestClass.UNFINISHED)
+    return np.zeros(len(rows), dtype=np.bool_)
 
 
 def _hits(rows: Requests, assertion: Assertion) -> BoolArray:
@@ -147,32 +165,42 @@ def _rate_check(rows: Requests, everything: Requests, span: PhaseSpan, assertion
         share = share_interval(ok)
         interval = None if share is None else (share[0] * offered_rps, share[1] * offered_rps)
         return _check(assertion, float(ok.mean()) * offered_rps, interval, _by_interval(interval, assertion))
-    moments_s, weights = _events(everything, assertion.metric)
-    inside = (moments_s >= span.start_s) & (moments_s < span.end_s)
-    value = float(weights[inside].sum()) / span.duration_s
-    bins = min(RATE_BINS, int(inside.sum()))
+    ends_s = np.array([span.start_s, span.end_s])
+    value = float(_amounts(everything, assertion.metric, ends_s)[0]) / span.duration_s
+    bins = min(RATE_BINS, _counted(everything, assertion.metric, span))
     interval = None
     if bins >= LEAST_BINS:
         edges_s = np.linspace(span.start_s, span.end_s, bins + 1)
-        amounts, _ = np.histogram(moments_s[inside], bins=edges_s, weights=weights[inside])
-        interval = mean_interval(amounts / (span.duration_s / bins))
+        interval = mean_interval(_amounts(everything, assertion.metric, edges_s) / (span.duration_s / bins))
     return _check(assertion, value, interval, _by_interval(interval, assertion))
 
 
+def _amounts(requests: Requests, metric: str, edges_s: FloatArray) -> FloatArray:
+    """How much counted towards ``metric`` in each stretch between ``edges_s``."""
+    if metric == "output_tokens_per_s":
+        return output_tokens_between(requests, edges_s)
+    moments_s, weights = _events(requests, metric)
+    inside = moments_s < edges_s[-1]
+    amounts, _ = np.histogram(moments_s[inside], bins=edges_s, weights=weights[inside])
+    return np.asarray(amounts, dtype=np.float64)
+
+
+def _counted(requests: Requests, metric: str, span: PhaseSpan) -> int:
+    """How many things the rate is of, within the span: tokens for output tokens, else requests."""
+    if metric == "output_tokens_per_s":
+        return int(output_tokens_between(requests, np.array([span.start_s, span.end_s]))[0])
+    moments_s, _ = _events(requests, metric)
+    return int(((moments_s >= span.start_s) & (moments_s < span.end_s)).sum())
+
+
 def _events(requests: Requests, metric: str) -> tuple[FloatArray, FloatArray]:
-    """When something counted towards ``metric``, and how much."""
+    """When something counted towards ``metric`` (requests or prompt tokens), and how much."""
     if metric == "requests_per_s":
         ended = requests.is_class(RequestClass.OK, RequestClass.LATE)
         return requests.end_s[ended], np.ones(int(ended.sum()))
-    has_times = np.bincount(requests.token_owner, minlength=len(requests)) > 0
-    served = requests.is_class(RequestClass.OK, RequestClass.LATE)
-    if metric == "prompt_tokens_per_s":
-        first = np.where(np.isnan(requests.first_s) & served, requests.end_s, requests.first_s)
-        known = ~np.isnan(first)
-        return first[known], np.nan_to_num(requests.prompt_tokens[known])
-    whole = served & ~has_times
-    moments_s = np.concatenate((requests.token_times_s, requests.end_s[whole]))
-    return moments_s, np.concatenate((np.ones(len(requests.token_times_s)), np.nan_to_num(requests.output_tokens[whole])))
+    first_s = prompts_begun_s(requests)
+    known = ~np.isnan(first_s)
+    return first_s[known], np.nan_to_num(requests.prompt_tokens[known])
 
 
 def _sample(rows: Requests, metric: str, *, failures_infinite: bool = True) -> Sample:

@@ -193,19 +193,29 @@ def _why_none(candidates: Sequence[Candidate]) -> str:
     sentences = [f"{nearest.name} does not meet every SLO: {_shortfall(nearest)}."]
     if len(candidates) > 1:
         sentences = [f"No configuration meets every SLO. {nearest.name} came nearest: {_shortfall(nearest)}."]
-    sentences += [_what_would_have_to_give(check) for check in _open_checks(nearest)]
+    sentences += [_what_would_have_to_give(check, measures(nearest, check.phase)) for check in _open_checks(nearest)]
     others = [each for each in candidates if each is not nearest]
     sentences += [f"{each.name} lost: {_shortfall(each)}." for each in others]
     return " ".join(sentences).replace(NO_BREAK, " ")
 
 
-def _what_would_have_to_give(check: SloCheck) -> str:
+def _never_ended(check: SloCheck, figures: PhaseMeasures | None) -> bool:
+    """Whether more requests of the phase failed, were dropped or had not ended than the statistic leaves aside."""
+    if figures is None or not check.statistic.startswith("p"):
+        return True
+    lost = figures.failed + figures.dropped + figures.unfinished
+    return lost > (1.0 - float(check.statistic[1:]) / 100.0) * (figures.offered - figures.shed)
+
+
+def _what_would_have_to_give(check: SloCheck, figures: PhaseMeasures | None) -> str:
     """By how much a limit would have to move, or what else would help."""
     name = f"{check_name(check)} in the {check.phase} phase"
     if check.verdict is Verdict.INCONCLUSIVE:
         return f"For {name} to be settled, measure longer: the interval must lie on one side of the limit."
-    if check.value is None:
+    if check.value is None and _never_ended(check, figures):
         return f"For {name} no limit would do, because too many requests never ended: the load has to fall."
+    if check.value is None:
+        return f"{name[:1].upper()}{name[1:]} is over its limit, by how much too few samples say: the load has to fall."
     ends = check.interval or (check.value, check.value)
     needed = ends[0] if is_floor(check) else ends[1]
     move, bound = ("fall", "at most") if is_floor(check) else ("rise", "at least")

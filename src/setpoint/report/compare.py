@@ -28,12 +28,9 @@ def compare_two(a: ComparedRun, b: ComparedRun) -> Comparison:
     figures_a, figures_b = a.figures(), b.figures()
     names = [name for name in figures_a if name in figures_b]
     strict = _confidence_of_all(len(names))
-    rows = [
-        _if_comparable(
-            _within(name, figures_a[name], figures_b[name], strict), a.offered_rps(name.phase), b.offered_rps(name.phase)
-        )
-        for name in names
-    ]
+    rows = [_within(name, figures_a[name], figures_b[name], strict) for name in names]
+    if not _same_clients([a, b]):
+        rows = [_if_comparable(row, a.offered_rps(row.phase), b.offered_rps(row.phase)) for row in rows]
     return _comparison("within", [a], [b], rows)
 
 
@@ -51,8 +48,9 @@ def compare_rounds(runs_a: Sequence[ComparedRun], runs_b: Sequence[ComparedRun])
     rows = []
     for name in names:
         values = [finite(figures[name](CONFIDENCE).value) for figures in all_figures]
+        row = _between(name, values[:rounds], values[rounds:], strict)
         loads = [sum(run.offered_rps(name.phase) for run in runs) / rounds for runs in (runs_a, runs_b)]
-        rows.append(_if_comparable(_between(name, values[:rounds], values[rounds:], strict), *loads))
+        rows.append(row if _same_clients([*runs_a, *runs_b]) else _if_comparable(row, *loads))
     return _comparison("between", runs_a, runs_b, rows)
 
 
@@ -72,6 +70,11 @@ def _between(name: FigureName, a: Sequence[float | None], b: Sequence[float | No
     stands = _side_of_zero(mean_of_rounds(differences, strict).interval) != 0
     found = mean_of_rounds(differences, CONFIDENCE)
     return _row(name, mean_a, mean_b, found, _ratio_of_rounds(pairs), stands)
+
+
+def _same_clients(runs: Sequence[ComparedRun]) -> bool:
+    """Whether all are closed loops of as many clients: what they offer is then how fast they are served."""
+    return runs[0].clients is not None and all(run.clients == runs[0].clients for run in runs)
 
 
 def _if_comparable(row: FigureComparison, offered_a_rps: float, offered_b_rps: float) -> FigureComparison:

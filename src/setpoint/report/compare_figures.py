@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from setpoint.record import Candidate, Phase, PhaseMeasures, RequestClass
 from setpoint.report.files import Run
-from setpoint.report.request_samples import SERVED, Requests, latency_sample, phase_rows, read_requests
+from setpoint.report.request_samples import Requests, latency_sample, phase_rows, read_requests
 from setpoint.report.span import PhaseSpan
 from setpoint.report.steady import SteadyState, steady_state
+from setpoint.report.throughput import output_tokens_between
 from setpoint.report.verdicts import in_focus, measures
 from setpoint.requirement import LatencyMetric
 from setpoint.statistics import (
@@ -56,12 +57,13 @@ Estimator = Callable[[float], Estimate]
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One run as a comparison sees it: the candidate in focus, its rows by phase, and where each phase lay."""
+    """One run as a comparison sees it: the candidate in focus, its rows by phase and all, and where each phase lay."""
 
     name: str
     run: Run
     candidate: Candidate
     requests: dict[Phase, Requests]
+    everything: Requests
     spans: dict[Phase, PhaseSpan]
     steady: SteadyState
 
@@ -75,8 +77,13 @@ class ComparedRun:
         found: dict[FigureName, Estimator] = {}
         for phase, requests in self.requests.items():
             course = phase is not Phase.SUSTAINED or self.steady.drifting
-            found |= dict(_phase_figures(phase, requests, self.spans[phase], course=course))
+            found |= dict(_phase_figures(phase, requests, self.everything, self.spans[phase], course=course))
         return found
+
+    @property
+    def clients(self) -> object:
+        """How many clients a closed loop had; ``None`` of an open one."""
+        return (self.run.report.load or {}).get("concurrency")
 
     def offered_rps(self, phase: Phase) -> float:
         """Requests offered a second in ``phase``."""
@@ -101,7 +108,7 @@ def compared_run(name: str, run: Run) -> ComparedRun:
     if not requests:
         raise ValueError(f"it holds no requests of {candidate.name} in a sustained phase or a burst")
     steady = steady_state(table, spans.get(Phase.SUSTAINED))
-    return ComparedRun(name, run, candidate, requests, spans, steady)
+    return ComparedRun(name, run, candidate, requests, read_requests(table), spans, steady)
 
 
 def _span(run: Run, phase: Phase, rows: Requests, figures: PhaseMeasures) -> PhaseSpan:
@@ -118,18 +125,21 @@ def _span(run: Run, phase: Phase, rows: Requests, figures: PhaseMeasures) -> Pha
 
 
 def _phase_figures(
-    phase: Phase, requests: Requests, span: PhaseSpan, *, course: bool
+    phase: Phase, requests: Requests, everything: Requests, span: PhaseSpan, *, course: bool
 ) -> Iterator[tuple[FigureName, Estimator]]:
-    """``course``: the latencies of the phase follow a course, as in a burst (``statistics.dependence``)."""
+    """``everything``: the requests of all phases, whose tokens count by when they came. ``course``: the latencies of the phase
+    follow a course, as in a burst (``statistics.dependence``)."""
     for metric in LATENCIES:
         yield from _latency_figures(phase, requests, metric, course=course)
     for name, classes, better in SHARES:
         hits = requests.is_class(*classes)
         yield FigureName(phase, name, "", "share", better), _share(hits, course=course)
     good_s = requests.intended_s[requests.is_class(RequestClass.OK)]
-    yield FigureName(phase, "goodput", "", "/s", "higher"), _rate(good_s, np.ones(len(good_s)), span)
-    at_s, tokens = _output(requests)
-    yield FigureName(phase, "output_tokens", "", "tokens/s", "higher"), _rate(at_s, tokens, span)
+    edges_s = _edges_s(span)
+    good, _ = np.histogram(good_s, edges_s)
+    yield FigureName(phase, "goodput", "", "/s", "higher"), _rate(good.astype(np.float64), edges_s)
+    tokens = output_tokens_between(everything, edges_s)
+    yield FigureName(phase, "output_tokens", "", "tokens/s", "higher"), _rate(tokens, edges_s)
 
 
 def _latency_figures(
@@ -163,19 +173,13 @@ def _share(hits: BoolArray, *, course: bool) -> Estimator:
     return lambda confidence: Estimate(float(hits.mean()), share_interval(hits, confidence, transient=course))
 
 
-def _rate(at_s: FloatArray, amount: FloatArray, span: PhaseSpan) -> Estimator:
-    """What arrived a second within the span, by the means of up to ``RATE_BINS`` consecutive stretches of time."""
+def _edges_s(span: PhaseSpan) -> FloatArray:
+    """Up to ``RATE_BINS`` consecutive stretches of the span."""
     bins = max(1, min(RATE_BINS, int(span.duration_s / LEAST_BIN_S)))
-    edges = np.linspace(span.start_s, span.end_s, bins + 1)
-    sums, _ = np.histogram(at_s, edges, weights=amount)
-    rates = sums / (span.duration_s / bins)
+    return np.linspace(span.start_s, span.end_s, bins + 1)
 
+
+def _rate(amounts: FloatArray, edges_s: FloatArray) -> Estimator:
+    """What came a second, from the amounts in consecutive stretches of time."""
+    rates = amounts / np.diff(edges_s)
     return lambda confidence: Estimate(float(rates.mean()), mean_interval(rates, confidence))
-
-
-def _output(requests: Requests) -> tuple[FloatArray, FloatArray]:
-    """When output tokens arrived, and how many; an answer without token times counts at its end."""
-    timed = np.bincount(requests.token_owner, minlength=len(requests)) > 0
-    whole = requests.is_class(*SERVED) & ~timed & ~np.isnan(requests.end_s) & ~np.isnan(requests.output_tokens)
-    at_s = np.concatenate((requests.token_times_s, requests.end_s[whole]))
-    return at_s, np.concatenate((np.ones(len(requests.token_times_s)), requests.output_tokens[whole]))

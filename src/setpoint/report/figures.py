@@ -20,6 +20,7 @@ from setpoint.report.request_samples import (
 )
 from setpoint.report.span import PhaseSpan
 from setpoint.report.steady import steady_state
+from setpoint.report.throughput import output_tokens_between, prompts_begun_s
 from setpoint.requirement import LatencyMetric, Price, Requirement, Slos
 from setpoint.statistics import BoolArray, FloatArray, summarise
 
@@ -111,12 +112,9 @@ def phase_measures(
     (``steady_state``) they are lower bounds and marked. A figure that cannot be known at all is ``None``.
 
     Throughput is what came out between the phase's start and end: tokens count by their arrival, whichever phase in the
-    table their request belongs to, so pass the table of all phases. What drains after the end counts for no
-    throughput: in overload, dividing all tokens of the phase by its length would credit work done after it. The
-    tokens of an answer that is not streamed are spread evenly from where its service began (intended send plus queue wait
-    where the server tells it) to its end: counted at the end they would favour small batches, which have fewer answers
-    under way when the phase ends. A prompt counts at the first token, or where service began. Goodput divides the ok requests
-    of the phase, even those that ended in the drain, by its length: it compares with the offered rate.
+    table their request belongs to (``throughput.py``), so pass the table of all phases. What drains after the end counts for no
+    throughput: in overload, dividing all tokens of the phase by its length would credit work done after it. Goodput divides the
+    ok requests of the phase, even those that ended in the drain, by its length: it compares with the offered rate.
     """
     requests = read_requests(classify_requests(phase_rows(table, phase), slos or Slos()))
     output_tokens, prompt_tokens = _tokens_within(read_requests(table), span)
@@ -156,17 +154,10 @@ def _summary(sample: Sample, steady: bool) -> Summary:
 
 def _tokens_within(requests: Requests, span: PhaseSpan) -> tuple[float, float]:
     """Output and prompt tokens that count for the span."""
-    times = requests.token_times_s
-    timed = np.count_nonzero((times >= span.start_s) & (times < span.end_s))
-    has_times = np.bincount(requests.token_owner, minlength=len(requests)) > 0
-    untimed = requests.is_class(*SERVED) & ~has_times
-    begin_s = requests.intended_s + np.nan_to_num(requests.queue_wait_s)
-    length_s = np.maximum(requests.end_s - begin_s, 1e-9)
-    inside_s = np.minimum(requests.end_s, span.end_s) - np.maximum(begin_s, span.start_s)
-    spread = np.where(untimed, requests.output_tokens * np.clip(inside_s / length_s, 0.0, 1.0), 0.0)
-    first = np.where(np.isnan(requests.first_s) & untimed, begin_s, requests.first_s)
-    begun = (first >= span.start_s) & (first < span.end_s)
-    return float(timed + np.nansum(spread)), float(np.nansum(requests.prompt_tokens[begun]))
+    output = output_tokens_between(requests, np.array([span.start_s, span.end_s]))
+    first_s = prompts_begun_s(requests)
+    begun = (first_s >= span.start_s) & (first_s < span.end_s)
+    return float(output.sum()), float(np.nansum(requests.prompt_tokens[begun]))
 
 
 def _prefix_hit_rate(requests: Requests) -> float | None:

@@ -30,6 +30,7 @@ __all__ = [
     "failure_check",
     "judge",
     "not_for_long",
+    "nothing_served",
     "overall_verdict",
     "phase_checks",
     "sees_failures",
@@ -71,14 +72,14 @@ def judge(requests: pa.Table, requirement: Requirement) -> SloReport:
     Where the backlog grew throughout the sustained phase (``steady_state``) no limit on latency or goodput is met: what
     held so far would not have held much longer; such a check is inconclusive.
 
-    If no limit on the sustained phase would notice a failure (none on TTFT, E2E or goodput, or no limits at all), there
-    is a check of its own: something was served and nothing failed.
+    If no limit on the sustained phase would notice a failure (none on TTFT, E2E or goodput, or no limits at all), or nothing at
+    all was served, there is a check of its own: something was served and nothing failed.
     """
     classified = classify_run(requests, requirement)
     growing = steady_state(requests).drifting
     sustained = JudgedPhase(read_requests(phase_rows(classified, Phase.SUSTAINED)), Phase.SUSTAINED, growing, growing)
     checks = list(phase_checks(sustained, requirement.slo, request_slos(requirement, Phase.SUSTAINED)))
-    if not sees_failures(requirement.slo):
+    if not sees_failures(requirement.slo) or nothing_served(sustained.requests):
         checks.append(failure_check(sustained))
     burst = JudgedPhase(read_requests(phase_rows(classified, Phase.BURST)), Phase.BURST, course=True)
     checks += phase_checks(burst, requirement.slo_burst, request_slos(requirement, Phase.BURST))
@@ -170,6 +171,8 @@ def spread_within(sample: Sample, limit: float, *, course: bool = False) -> Verd
     Both ends have to agree, so the median's own uncertainty is paid for.
     """
     median = percentile_interval(sample.values, 50.0, censored=sample.censored, transient=course)
+    if median is not None and math.isinf(median[0]):
+        return Verdict.MISSED  # Half of them never ended: so did the slowest, and there is no ratio.
     if median is None or not all(map(math.isfinite, median)) or median[0] <= 0:
         return Verdict.INCONCLUSIVE
     verdicts = {within_limit(sample, 99.0, limit * end, course=course) for end in median}
@@ -221,6 +224,11 @@ def _few_check(metric: str, hits: BoolArray, most: float, judged: JudgedPhase) -
         interval=interval,
         verdict=verdict,
     )
+
+
+def nothing_served(requests: Requests) -> bool:
+    """Whether every request of the phase ended without an answer."""
+    return len(requests) > 0 and not requests.count(*SERVED, RequestClass.UNFINISHED)
 
 
 def failure_check(judged: JudgedPhase) -> SloCheck:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from setpoint.record import Phase, RequestClass
+from setpoint.record import CONVERSATION_OVER, Phase, RequestClass
 from setpoint.requirement import LatencyMetric, LatencySlo
 from setpoint.statistics import BoolArray, FloatArray, IntArray
 
@@ -38,7 +38,8 @@ class Requests:
 
     ``token_times_s`` holds the arrivals of all tokens end to end; ``token_owner`` the row each belongs to. ``end_s`` is
     when the answer was complete: the last token, or the end of the response where no token has a time (an answer that
-    is not streamed). ``cutoff_s`` is until when an unfinished request was watched.
+    is not streamed). ``cutoff_s`` is until when an unfinished request was watched. ``not_due``: turns that were not sent
+    because the turn before them did not end well.
     """
 
     classes: npt.NDArray[np.str_]
@@ -54,6 +55,7 @@ class Requests:
     queue_wait_s: FloatArray
     token_times_s: FloatArray
     token_owner: IntArray
+    not_due: BoolArray
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -136,6 +138,7 @@ def read_requests(table: pa.Table) -> Requests:
         queue_wait_s=_floats(table, "queue_wait_s"),
         token_times_s=times,
         token_owner=owner,
+        not_due=np.asarray(pc.fill_null(pc.equal(table["error"], CONVERSATION_OVER), False).to_numpy(), dtype=np.bool_),
     )
 
 

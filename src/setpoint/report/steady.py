@@ -98,10 +98,10 @@ def drift(rows: Requests, span: PhaseSpan) -> tuple[bool, float | None, float | 
 
 
 def _left_s(rows: Requests) -> FloatArray:
-    """When each request left the system; never, if it was not seen to. One that was shed did not enter."""
+    """When each request left the system; never, if it was not seen to. Who was shed did not enter, nor the turns after it."""
     ended_s = np.where(np.isnan(rows.end_s), rows.cutoff_s, rows.end_s)
     ended_s = np.where(rows.is_class(RequestClass.UNFINISHED, RequestClass.DROPPED), np.inf, ended_s)
-    return np.where(rows.is_class(RequestClass.SHED), rows.intended_s, ended_s)
+    return np.where(rows.is_class(RequestClass.SHED) | rows.not_due, rows.intended_s, ended_s)
 
 
 def _transient_s(rows: Requests, within: BoolArray, span: PhaseSpan) -> float:

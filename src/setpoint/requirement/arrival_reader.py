@@ -69,7 +69,8 @@ def _read_step(value: Value) -> Step | None:
 
 def _is_step(value: Value) -> bool:
     """Whether the process is, or by its keys is meant to be, ``step``."""
-    entries = {key.value: entry.value for key, entry in value.node.value} if value.is_mapping else {}
+    pairs = value.node.value if value.is_mapping else ()
+    entries = {key.value: entry.value for key, entry in pairs if isinstance(key.value, str)}
     return entries.get("process") == ArrivalProcess.STEP.value or "steps" in entries
 
 

@@ -87,8 +87,10 @@ class RequestProfile(RequestShape):
         return max(shape.output_tokens.largest for shape in self.shapes)
 
     def faults(self) -> Iterator[Fault]:
-        """Those of the shape; the burst is above the sustained rate; the parts of a mix have names of their own."""
-        yield from super().faults()
+        """Those of the shape, unless a mix has shapes of its own; the burst is above the sustained rate; the parts of a mix
+        have names of their own."""
+        if not self.mix:
+            yield from super().faults()
         if self.burst is not None and self.burst.rate_rps <= self.arrival.mean_rps:
             yield Fault(
                 ("burst", "rate"),

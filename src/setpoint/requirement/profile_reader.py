@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from setpoint.requirement.arrival_reader import read_arrival, read_burst
+from setpoint.requirement.document import is_null
 from setpoint.requirement.profile import MixPart, RequestProfile, RequestShape
 from setpoint.requirement.reading import Value
 from setpoint.requirement.sessions_reader import read_sessions
@@ -32,7 +33,7 @@ def read_profile(value: Value) -> RequestProfile | None:
         "streaming": lambda entry: entry.scalar(parse_flag, FLAGS),
         "arrival": read_arrival,
     }
-    mixed = value.is_mapping and any(key.value == "mix" for key, _ in value.node.value)
+    mixed = value.is_mapping and any(key.value == "mix" and not is_null(entry) for key, entry in value.node.value)
     required = ("arrival",) if mixed else (*_NEEDED, "arrival")
     fields = value.fields((*readers, "burst", "mix"), required=required)
     if not value.is_mapping:
@@ -66,5 +67,6 @@ def _read_part(value: Value, own: dict[str, Any]) -> MixPart | None:
     if found is None:
         return None
     prefix = {"shared_prefix_tokens", "prefix_hit_rate"}
-    inherited = {name: entry for name, entry in own.items() if not (name in prefix and prefix & found.keys())}
+    of_prefix = prefix | {"prefix_groups"}
+    inherited = {name: entry for name, entry in own.items() if not (name in of_prefix and prefix & found.keys())}
     return value.build(MixPart, inherited | found)

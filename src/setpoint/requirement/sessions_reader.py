@@ -33,7 +33,7 @@ def read_duration(value: Value) -> DurationDistribution | None:
     if not value.is_mapping:
         value.fault(THINK_TIMES)
         return None
-    keys = {key.value for key, _ in value.node.value}
+    keys = {key.value for key, _ in value.node.value if isinstance(key.value, str)}
     lognormal = bool(keys & {"median", "p95"})
     required = ("median", "p95", "max") if lognormal else ("min", "max")
     names = ("median", "p95", "min", "max") if lognormal else required

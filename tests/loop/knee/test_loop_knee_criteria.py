@@ -81,11 +81,12 @@ def test_a_table_becomes_counts_and_a_trace_of_every_request() -> None:
     result = probe_result(table(rows), limits, rate_rps=1.0, met="missed")
     counts = {limit.criterion.name: (count.bad, count.samples) for limit, count in zip(limits, result.counts, strict=True)}
     assert (result.offered, result.ok) == (8, 4)
-    # The unfinished request's first token came in time; the failed one counts as late; the refused one does not count.
+    # The unfinished request's first token came in time, and it was cut off before its E2E limit had passed: of that it says
+    # nothing. The failed one counts as late; the refused one does not count.
     assert counts["ttft p90"] == (2.0, 7.0)
-    assert counts["e2e p90"] == (2.0, 7.0)
+    assert counts["e2e p90"] == (1.0, 6.0)
     assert counts["itl p90"] == (5.0, 9.0)
-    assert counts["goodput"] == (4.0, 8.0)
+    assert counts["goodput"] == (3.0, 7.0)
     assert counts["shed"] == (1.0, 8.0)
     trace = result.trace
     assert trace is not None

@@ -176,3 +176,13 @@ def test_what_nothing_can_meet_is_told_without_measuring_everything(tuned: Loop)
     assert history.ended is not None
     assert history.ended.settled
     assert len(slow.served) <= len(SPACE) // 2
+
+
+def test_a_list_ends_with_the_budget_but_not_before_the_first(tuned: Loop) -> None:
+    left_s = iter([0.0, 100.0, 10.0, 0.0, 0.0])
+    machine = VirtualMachine(requirement())
+    history = tuned(machine, known(), fixed=True, time_left_s=lambda: next(left_s), trial_s=50.0)
+    assert 1 <= len(history.trials) < len(SPACE)
+    assert history.ended is not None
+    assert "The budget is used up" in history.ended.why
+    assert "Not measured:" in history.ended.why

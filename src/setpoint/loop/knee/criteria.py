@@ -121,7 +121,7 @@ def _one(rows: Requests, limit: Limit) -> tuple[FloatArray | BoolArray, FloatArr
             return rows.is_class(RequestClass.SHED), np.ones(len(rows))
         if limit.criterion.name == "failures":
             return lost, ~rows.is_class(RequestClass.SHED)
-        return ~rows.is_class(RequestClass.OK), np.ones(len(rows))
+        return ~rows.is_class(RequestClass.OK), ~_may_yet_be_good(rows, limit.criterion)
     if slo.metric == LatencyMetric.ITL:
         return _gaps(rows, slo)
     values = _values(rows, slo.metric)
@@ -133,10 +133,20 @@ def _one(rows: Requests, limit: Limit) -> tuple[FloatArray | BoolArray, FloatArr
         over = values > slo.limit_s
     if slo.metric not in (LatencyMetric.TTFT, LatencyMetric.E2E):
         return over & known, known
+    if isinstance(slo, LatencySlo):
+        # One that was cut off before its limit has not shown that it would miss it.
+        running = running & (rows.waited_s() > slo.limit_s)
     counted = known | lost | running
     if slo.metric == LatencyMetric.TTFT:
         counted = counted & rows.streaming
     return (over & known) | lost | running, counted
+
+
+def _may_yet_be_good(rows: Requests, criterion: Criterion) -> BoolArray:
+    """Requests that were cut off and had missed neither limit by then."""
+    waited_s, first_s = rows.waited_s(), rows.ttft_s()
+    late = np.where(np.isnan(first_s), waited_s, first_s) > criterion.ttft_s
+    return rows.is_class(RequestClass.UNFINISHED) & ~late & ~(waited_s > criterion.e2e_s)
 
 
 def _values(rows: Requests, metric: LatencyMetric) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,12 +26,14 @@ from setpoint.measure.target import Target
 from setpoint.measure.workers import worker_choice
 from setpoint.record import RequestClass
 from setpoint.report.format import three_digits
-from setpoint.requirement import Requirement, Slos
+from setpoint.requirement import LatencyMetric, Requirement, Slos
 from setpoint.workload.plan import LoadPlan
 from setpoint.workload.prompt import PromptMaker
 
 WARMUP_SHARE = 0.1
 MOST_RPS = 10_000.0
+MOST_DRAIN_S = 600.0
+LEAST_A_PROBE = 10
 SPARE_DEVIATIONS = 2.0
 SCOUT_LEAST = 30
 
@@ -41,8 +44,9 @@ class FindKnee:
 
     probes_max, requests_max, tolerance: as ``KneeOptions``. probe_s: no probe sends for longer, so that a slow server gets
     fewer requests a probe; scout_s: nor one that only has to find the region, once it has ``SCOUT_LEAST`` requests.
-    drain_s: how long answers may still come. config: how the server is configured, for the report.
-    model_tokens: the longest request that the model takes, where known. workers: processes that send, ``None``: as needed.
+    drain_s: how long answers may still come, at least; longer where an E2E limit is. config: how the server is configured, for
+    the report. model_tokens: the longest request that the model takes, where known. workers: processes that send, ``None``: as
+    needed.
     """
 
     make_prompt: PromptMaker
@@ -82,6 +86,8 @@ async def find_knee(
     limits = limits_of(requirement)
     if not limits:
         raise BadInput("--find-knee: the requirement has no limit to hold; declare slo, such as slo: {ttft: {p95: 1s}}")
+    e2e_s = requirement.slo.limit_s(LatencyMetric.E2E) or 0.0
+    options = replace(options, drain_s=max(options.drain_s, min(MOST_DRAIN_S, e2e_s)))
     search = KneeSearch(_search_options(requirement, limits, options))
     say(f"searching the knee: at most {options.probes_max} probes, {options.most_s / 60.0:.0f} minutes at the very most")
     probes: list[ProbeRun] = []
@@ -89,7 +95,11 @@ async def find_knee(
     try:
         while (probe := search.next_probe()) is not None:
             run = await _probe(target, requirement, options, limits, probe, len(probes), on_progress)
+            if not run.result.offered:
+                say(f"{run.name}: no request fell into its {options.probe_s:.0f} s; the search ends here")
+                break
             probes.append(run)
+            _refuse_dead_target(target, probes)
             search.observe(run.result)
             say(f"{run.name}: {run.words()}; {search.belief_words()}")
             await until_idle(target, options.load, cut_off=run.count(RequestClass.UNFINISHED) > 0)
@@ -98,8 +108,21 @@ async def find_knee(
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
+    if not probes and not interrupted:
+        raise BadInput(
+            f"--rate: so few requests a second that none fell into a probe of {options.probe_s:.0f} s; "
+            f"begin at {LEAST_A_PROBE / options.probe_s:.2g}/s or more"
+        )
     names = tuple(limit.criterion.name for limit in limits)
     return KneeRun(requirement, search.result(), tuple(probes), names, interrupted, options.config or {})
+
+
+def _refuse_dead_target(target: Target, probes: list[ProbeRun]) -> None:
+    """Raise ``BadInput`` where the first probe only failed: no rate would make that better."""
+    first = probes[0]
+    if len(probes) == 1 and first.count(RequestClass.FAILED) == len(first.measured.requests):
+        errors = Counter(str(error) for error in first.measured.requests["error"].to_pylist())
+        raise BadInput(f"{target.url}: every request of the first probe failed: {errors.most_common(1)[0][0]}")
 
 
 def _search_options(requirement: Requirement, limits: tuple[Limit, ...], options: FindKnee) -> KneeOptions:

@@ -91,7 +91,7 @@ class KneeSearch:
     def _believe(self, *, fine: bool) -> Estimate:
         near = self._estimate.log_rate if self._estimate is not None and math.isfinite(self._estimate.log_rate) else None
         counted = self._counts.estimate(self._results, near=near)
-        if not self._traced():
+        if not self._traced() or not self._served_any():
             return counted
         believed = self._twin.estimate(self._results, near=near, fine=fine)
         limit = MISFIT.get(len(self._results), MISFIT_MANY) if len(self._results) >= min(MISFIT) else math.inf
@@ -170,6 +170,10 @@ class KneeSearch:
         """How far below the lowest probe: far from overload, which tells the capacity; less if that told nothing."""
         assert self._estimate is not None
         return DOWN_STRIDE if math.isfinite(self._estimate.log_rate) else CROWDED_STRIDE
+
+    def _served_any(self) -> bool:
+        """Whether anything ended well: of a server that served nobody there is nothing to fit."""
+        return any(result.trace is not None and bool(result.trace.complete.any()) for result in self._results)
 
     def _traced(self) -> bool:
         return all(result.trace is not None for result in self._results)

@@ -23,6 +23,7 @@ from setpoint.loop.offline.request_line import BatchRequest, result_id
 from setpoint.loop.offline.result_line import Result
 from setpoint.loop.offline.sender import Sender
 from setpoint.loop.offline.tally import Tally
+from setpoint.measure.outcome import SHED_STATUSES
 from setpoint.measure.retrying import wait_s
 
 TRIES_MAX = 8
@@ -118,7 +119,7 @@ class Drive:
                 tries += judged.meaning is Meaning.BROKEN
                 if tries == TRIES_MAX:
                     break
-                self._note_trouble(judged, refused=exchange.status in (429, 503))
+                self._note_trouble(judged, refused=exchange.status in SHED_STATUSES)
                 waits += 1
                 await self._sleep(min(wait_s(exchange, waits, seed=0, index=position), WAIT_MAX_S))
                 tally.retried += 1

@@ -8,6 +8,7 @@ from enum import Enum
 
 from setpoint.measure.answer import refusal_text, whole_number
 from setpoint.measure.exchange import ErrorKind, Exchange
+from setpoint.measure.outcome import SHED_STATUSES
 
 ERROR_TEXT_CHARS = 4096
 
@@ -26,8 +27,7 @@ class Meaning(Enum):
 
 
 _NOT_TAKEN = frozenset({ErrorKind.REFUSED, ErrorKind.UNREACHABLE, ErrorKind.CONNECT_TIMEOUT, ErrorKind.CLIENT})
-_NO_ROOM = frozenset({429, 503})
-_BROKEN = frozenset({408, 409, 500, 502, 504})
+_BROKEN = frozenset({408, 409, 500, 502, 504, 520, 521, 522, 523, 524})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def judge(exchange: Exchange) -> Judged:
     words = f"HTTP {exchange.status}: {said}"
     if exchange.status == 401:
         return Judged(Meaning.LOCKED_OUT, body, code, words)
-    meaning = Meaning.REFUSED if exchange.status in _NO_ROOM else Meaning.ERROR
+    meaning = Meaning.REFUSED if exchange.status in SHED_STATUSES else Meaning.ERROR
     return Judged(Meaning.BROKEN if exchange.status in _BROKEN else meaning, body, code, words)
 
 

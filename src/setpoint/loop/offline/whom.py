@@ -22,11 +22,12 @@ async def models_at(target: Target, index: InputIndex) -> Models:
     found = await discover(replace(target, model=named[0] if named else ""))
     offered = ", ".join(found.models[:NAMES_SHOWN])
     for name in named[1:]:
-        if name not in found.models:
+        if not found.serves(name):
             raise BadInput(f"{index.path}: body.model: {name!r} is not served at {target.url}, which offers: {offered}")
     if named and None in index.models and len(found.models) != 1:
         raise BadInput(f"{index.path}: body.model: some requests name no model and {target.url} offers: {offered}; name it")
-    return Models(default=found.target.model if not named else found.models[0])
+    only = found.models[0]
+    return Models(default=found.target.model if not named or "*" in only else only)
 
 
 async def models_of_own(target: Target, index: InputIndex) -> Models:

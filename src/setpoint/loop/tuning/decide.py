@@ -54,6 +54,9 @@ def decide(
             return Decision(
                 Action.STOP, None, f"{sum(measured.values())} configurations were tried, and none could be measured."
             )
+        if measured and time_left_s is not None and time_left_s < trial_s:
+            why = f"The budget is used up, and none of the {sum(measured.values())} that were tried could be measured."
+            return Decision(Action.STOP, None, why)
         first = max(open_, key=lambda each: each.chance)
         return Decision(
             Action.MEASURE, first.name, f"Predicted to be the best of {len(prospects)} with {first.chance:.0%} probability."

@@ -17,6 +17,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from setpoint.loop.measured import MeasuredRun
 from setpoint.loop.schedule import Schedule
 from setpoint.loop.tuning.trial import Trial
@@ -106,7 +108,10 @@ def _trial(run: Run) -> Trial | None:
         server_table=run.server,
         decisions=run.decisions,
     )
-    config = ServingConfig.model_validate(entry.config)
+    try:
+        config = ServingConfig.model_validate(entry.config)
+    except ValidationError:  # of another version
+        return None
     return Trial(entry.name, config, measured, float(run.run_info.get("wall_s", 0.0)), resumed=True)
 
 

@@ -1,12 +1,14 @@
 """The lighter load under which a configuration would hold what it missed, by the forecast: which way a user may give way.
 
 The rate is halved between the highest that held and the lowest that did not, ``HALVINGS`` times, bursts in proportion; each is
-forecast in the world where steps are as predicted. What would hold under ``LEAST_SHARE`` of the rate is not found. When it is
-wrong: where a lighter load does not make things better.
+forecast in the world where steps are as predicted, for as many requests, so that percentiles have their samples. What would
+hold under ``LEAST_SHARE`` of the rate is not found. When it is wrong: where a lighter load does not make things better.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from typing import Final
 
 from setpoint.loop.forecast.forecast import outcome_in
@@ -29,7 +31,8 @@ def held_rate_rps(
     held, missed = 0.0, 1.0
     for _ in range(HALVINGS):
         share = (held + missed) / 2
-        if outcome_in(world, at_share(requirement, share), config, machine, schedule, error).held:
+        longer = replace(schedule, sustained_s=schedule.sustained_s / share, bursts=ceil(schedule.bursts / share))
+        if outcome_in(world, at_share(requirement, share), config, machine, longer, error).held:
             held = share
         else:
             missed = share

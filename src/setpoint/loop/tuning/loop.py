@@ -71,15 +71,15 @@ def run_loop(setup: Setup) -> History:
                 setup.say(decision.why)
                 break
             _turn(setup, history, decision)
+        best = history.best()
+        if best is not None:
+            _held_out(setup, history, best.name)
     except KeyboardInterrupt:
         if not history.trials:
             raise
         history.interrupted = True
     if not history.trials:
         raise next(iter(history.failures().values()))
-    best = history.best()
-    if best is not None and not history.interrupted:
-        _held_out(setup, history, best.name)
     return history
 
 
@@ -89,6 +89,10 @@ def _next(setup: Setup, history: History) -> Decision:
     best = history.best()
     if setup.fixed:
         left = [name for name in setup.space if name not in history.attempts]
+        time_left_s, trial_s = setup.time_left_s(), _trial_s(setup, history)
+        if left and history.attempts and time_left_s is not None and time_left_s < trial_s:
+            why = f"The budget is used up: {max(0.0, time_left_s):.0f} s are left and a measurement takes {trial_s:.0f} s."
+            return Decision(Action.STOP, best.name if best else None, f"{why} Not measured: {', '.join(left)}.")
         if left:
             return Decision(Action.MEASURE, left[0], f"{len(history.attempts) + 1} of {len(setup.space)}.")
         return Decision(Action.STOP, best.name if best else None, "Every configuration was measured.", settled=True)
@@ -107,8 +111,13 @@ def _decided(setup: Setup, history: History) -> Decision:
         history.attempts,
         history.comparisons(),
         setup.time_left_s(),
-        max([each.wall_s for each in history.trials], default=setup.trial_s) or setup.trial_s,
+        _trial_s(setup, history),
     )
+
+
+def _trial_s(setup: Setup, history: History) -> float:
+    """Seconds that a measurement takes, by those that were made."""
+    return max([each.wall_s for each in history.trials], default=setup.trial_s) or setup.trial_s
 
 
 def _turn(setup: Setup, history: History, decision: Decision) -> None:

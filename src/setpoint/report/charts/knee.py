@@ -49,6 +49,8 @@ def knee_figure(report: Report) -> Figure | None:
     requirement = read_requirement(report.requirement)
     metric, statistic = _latency(str(knee["limited_by"]), report)
     points = _points(report, knee, place, metric, statistic)
+    if not points:
+        return None
     highest = max(point.rate_rps for point in points)
     if knee["rate_rps"]:
         highest = min(highest, FARTHEST * knee["rate_rps"])

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from setpoint.record import Phase
+from setpoint.record import Phase, RequestClass
 
 Floats = NDArray[np.float64]
 Strings = NDArray[np.object_]
+WITH_A_LATENCY = tuple(str(each) for each in (RequestClass.OK, RequestClass.LATE, RequestClass.UNFINISHED))
+"""Classes whose known latencies are in the samples; what came of a stream that failed is not."""
 PHASE_ORDER = (Phase.WARMUP, Phase.SUSTAINED, Phase.BURST, Phase.RECOVERY)
 
 
@@ -103,6 +105,8 @@ class RequestSamples:
     def values_s(self, metric: str, phase: Phase) -> Floats:
         """Known values in ``phase``, sorted: ``ttft``, ``e2e``, ``itl`` (all gaps), ``max_gap`` (each request's largest)."""
         in_phase = self.phase == str(phase)
+        if metric in ("ttft", "e2e"):
+            in_phase = in_phase & np.isin(self.request_class, WITH_A_LATENCY)
         if metric == "itl":
             values = self.gaps_s[in_phase[self.gap_rows]] if len(self.gap_rows) else self.gaps_s
         elif metric == "max_gap":
