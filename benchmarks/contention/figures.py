@@ -50,7 +50,7 @@ class Rows:
 
 _BY_ROW = (
     "classes", "streaming", "intended_s", "first_s", "last_s", "end_s", "cutoff_s",
-    "output_tokens", "prompt_tokens", "cached_tokens", "queue_wait_s",
+    "output_tokens", "prompt_tokens", "cached_tokens", "queue_wait_s", "not_due",
 )  # fmt: skip
 
 

@@ -312,6 +312,7 @@ def test_the_precision_in_a_checkpoints_name_is_that_of_its_weights() -> None:
         ("nvidia/Qwen3-32B-NVFP4", "fp4"),
         ("meta-llama/Llama-3.1-70B-Instruct", "bf16"),
         ("openai/gpt-oss-120b", "fp4"),
+        ("nvidia/DeepSeek-V3-0324-NVFP4", "fp4"),
     ):
         assert model_facts(name).native_precision == precision
 

@@ -187,7 +187,8 @@ def test_templates_that_were_not_filled_in_and_empty_keys_are_problems_and_no_fa
 def test_what_a_profile_says_for_its_parts_needs_to_fit_those_that_take_it_over_alone() -> None:
     base = "name: x\nprofile:\n  arrival: {rate: 2/s}\n  output_tokens: 5\n  shared_prefix_tokens: 500\n  prefix_groups: 8\n"
     parts = "  mix:\n    - {name: a, weight: 3, prompt_tokens: 100, shared_prefix_tokens: 0}\n"
-    parts += "    - {name: b, prompt_tokens: 1000}\n"
-    first, second = read(parts, base).profile.mix
+    parts += "    - {name: b, prompt_tokens: 1000}\n    - {name: c, prompt_tokens: 1000, shared_prefix_tokens: 300}\n"
+    first, second, third = read(parts, base).profile.mix
     assert (first.shared_prefix_tokens, first.prefix_groups) == (0, 1)
     assert (second.shared_prefix_tokens, second.prefix_groups) == (500, 8)
+    assert (third.shared_prefix_tokens, third.prefix_groups) == (300, 8)

@@ -236,14 +236,14 @@ def given_up(limits: RequestLimits, after_s: float, *, first_s: float | None = N
     assert book.open == {account}
     if first_s is not None:
         clock.tokens(1, 10.0 + first_s)
-    overdue = account.overdue(10.0 + after_s)
+    standing = account.standing(10.0 + after_s)
     clock.ended(None)
     ending = account.close(10.0 + after_s)
     assert ending is not None
     assert not book.open
     ((arrived_s, seen),) = book.outcomes
     assert arrived_s == 10.0
-    assert overdue is (seen is Ending.LATE)
+    assert (standing is False) is (seen is Ending.LATE)
     return ending, seen
 
 

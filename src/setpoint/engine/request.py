@@ -78,7 +78,7 @@ class GenerationRequest:
     """One request as the engine takes it. ``sent_s`` is on the engine's clock; ``None`` means on arrival.
 
     ``tenant``: whose request it is, for fairness inside a class (a name of any kind; equal names share). ``follows``: it is one
-    more answer to a request that is in the engine already, and so let in while that drains.
+    more answer to a request that was let in before, and so may come while the engine drains.
     """
 
     prompt_ids: tuple[int, ...]

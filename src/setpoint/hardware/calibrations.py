@@ -159,7 +159,12 @@ def parsed(document: Any, *, where: str) -> Calibration:
 
 def effects_calibration() -> EffectsCalibration | None:
     """The strongest with effects, if there is one."""
-    return next((each for each in calibrations() if isinstance(each, EffectsCalibration)), None)
+    return next(iter(all_effects()), None)
+
+
+def all_effects() -> list[EffectsCalibration]:
+    """Those with effects, the strongest first."""
+    return [each for each in calibrations() if isinstance(each, EffectsCalibration)]
 
 
 def errors_of(calibration: EffectsCalibration | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from setpoint.hardware.deployment import (
     Deployment,
     device_weight_bytes,
     kv_capacity_bytes,
+    sequence_bytes,
 )
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import ModelFacts
@@ -67,10 +68,17 @@ def pass_timer(draft: Deployment) -> StepTimer:
     return timer
 
 
-def paired_kv_tokens(target: Deployment, draft: Deployment, *, memory_share: float = 0.9) -> int:
-    """Tokens of cache of the whole replica that both models keep; at most 0: they do not fit together."""
+def paired_kv_tokens(
+    target: Deployment, draft: Deployment, *, memory_share: float = 0.9, context_tokens: float | None = None
+) -> int:
+    """Tokens of cache of the whole replica that both models keep; at most 0: they do not fit together.
+
+    context_tokens: as ``deployment.kv_capacity_tokens`` has it.
+    """
     free = kv_capacity_bytes(target, memory_share=memory_share) - device_weight_bytes(draft)
     each = target.kv_bytes_per_token_per_device + draft.kv_bytes_per_token_per_device
+    if context_tokens is not None and context_tokens >= 1.0:
+        each = (sequence_bytes(target, context_tokens) + sequence_bytes(draft, context_tokens)) / context_tokens
     return int(max(min(free / max(each, 1e-9) * target.data_parallel, 1e12), -1e12))
 
 

@@ -110,7 +110,7 @@ def context_fact() -> Fact:
         ("context", "hardware", "P50", "P99", "together", "preemptions", "source"),
         rows,
         "Simulated with vLLM's scheduler. Reading a longer cache takes longer on both. On the H100 the cache of 80 "
-        "GB is full from about 12,600 tokens a request on: requests are preempted and computed again, fewer run "
+        "GB is full from about 13,800 tokens a request on: requests are preempted and computed again, fewer run "
         "together, and P99 leaves P50. On the MI300X they stay equal.",
     )
 

@@ -129,7 +129,7 @@ def _with_drafter(
     if drafter is SpeculationMode.DRAFT:
         assert allowed.draft is not None, "a draft model was looked up with the requirement"
         draft = draft_deployment(shape.deployment, allowed.draft)
-        shape = replace(shape, kv_tokens=paired_kv_tokens(shape.deployment, draft))
+        shape = replace(shape, kv_tokens=paired_kv_tokens(shape.deployment, draft, context_tokens=load.typical_context))
         if shape.kv_tokens < load.largest_context:
             return None
     profile = SurvivalProfile(allowed.survival)

@@ -6,7 +6,8 @@ The rules, by what is asserted:
 - a mean (of what was served), a throughput, a goodput in requests per second: by the 95 % interval of the figure;
 - a share of requests or of streams: by Wilson's interval for the effective number of requests, where those that had not ended
   and may yet count enter the upper end only;
-- a largest value, a count, a share of exactly 0 or 1: about this run and no other, so by the figure itself.
+- a largest value, a count, a share of exactly 0 or 1: about this run and no other, so by the figure itself, unless what had not
+  ended could turn it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow as pa
 from setpoint.record import Phase, RequestClass, SloCheck, Verdict
 from setpoint.report.assertion import Assertion
 from setpoint.report.figures import PhaseSpan, may_yet_be_ok
-from setpoint.report.judge import within_limit
+from setpoint.report.judge import spread_within, within_limit
 from setpoint.report.request_samples import Requests, Sample, latency_sample, phase_rows, read_requests, stall_sample
 from setpoint.report.throughput import output_tokens_between, prompts_begun_s
 from setpoint.requirement import LatencyMetric, Slos
@@ -76,10 +77,11 @@ def _checked(requests: pa.Table, span: PhaseSpan | None, assertion: Assertion, s
         case "fraction" | "stalled":
             return _fraction_check(rows, assertion, slos, course=course)
         case "count":
-            count = float(rows.count(RequestClass(assertion.metric)))
-            return _check(assertion, count, None, _by_value(count, assertion))
+            hits = _hits(rows, assertion)
+            counts = [float(each.sum()) for each in (hits, hits | _perhaps(rows, assertion, slos))]
+            return _check(assertion, counts[0], None, _by_values(counts, assertion))
         case "rate":
-            return _rate_check(rows, read_requests(requests), span, assertion)
+            return _rate_check(rows, read_requests(requests), span, assertion, slos)
 
 
 def _percentile_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloCheck:
@@ -121,6 +123,12 @@ def _spread_check(rows: Requests, assertion: Assertion, *, course: bool) -> SloC
     known = p50 is not None and p99 is not None and p50 > 0 and math.isfinite(p99)
     value = p99 / p50 if known and p50 is not None and p99 is not None else None
     interval = ratio_interval(sample.values, censored=sample.censored, transient=course)
+    if (
+        interval is None
+        and assertion.sense == "at_most"
+        and spread_within(sample, assertion.limit, course=course) is Verdict.MISSED
+    ):
+        return _check(assertion, value, None, Verdict.MISSED)  # Half of them never ended.
     return _check(assertion, value, interval, _by_interval(interval, assertion))
 
 
@@ -134,8 +142,7 @@ def _fraction_check(rows: Requests, assertion: Assertion, slos: Slos, *, course:
     surely, at_best = share_interval(hits, transient=course), share_interval(most, transient=course)
     interval = None if surely is None or at_best is None else (surely[0], at_best[1])
     if assertion.limit in (0.0, 1.0):
-        verdicts = {_by_value(value, assertion), _by_value(float(most.mean()), assertion)}
-        return _check(assertion, value, interval, verdicts.pop() if len(verdicts) == 1 else Verdict.INCONCLUSIVE)
+        return _check(assertion, value, interval, _by_values([value, float(most.mean())], assertion))
     return _check(assertion, value, interval, _by_interval(interval, assertion))
 
 
@@ -157,13 +164,13 @@ def _hits(rows: Requests, assertion: Assertion) -> BoolArray:
     return rows.is_class(RequestClass(name))
 
 
-def _rate_check(rows: Requests, everything: Requests, span: PhaseSpan, assertion: Assertion) -> SloCheck:
+def _rate_check(rows: Requests, everything: Requests, span: PhaseSpan, assertion: Assertion, slos: Slos) -> SloCheck:
     """A rate over the phase; its interval from the rates of equal parts of the phase, which allows for dependence."""
     if assertion.metric == "goodput_rps":
         ok = rows.is_class(RequestClass.OK)
         offered_rps = len(ok) / span.duration_s
-        share = share_interval(ok)
-        interval = None if share is None else (share[0] * offered_rps, share[1] * offered_rps)
+        share, at_best = share_interval(ok), share_interval(ok | may_yet_be_ok(rows, slos))
+        interval = None if share is None or at_best is None else (share[0] * offered_rps, at_best[1] * offered_rps)
         return _check(assertion, float(ok.mean()) * offered_rps, interval, _by_interval(interval, assertion))
     ends_s = np.array([span.start_s, span.end_s])
     value = float(_amounts(everything, assertion.metric, ends_s)[0]) / span.duration_s
@@ -186,10 +193,13 @@ def _amounts(requests: Requests, metric: str, edges_s: FloatArray) -> FloatArray
 
 
 def _counted(requests: Requests, metric: str, span: PhaseSpan) -> int:
-    """How many things the rate is of, within the span: tokens for output tokens, else requests."""
+    """How many things the rate is of, within the span: tokens that have a time and whole answers, or requests."""
     if metric == "output_tokens_per_s":
-        return int(output_tokens_between(requests, np.array([span.start_s, span.end_s]))[0])
-    moments_s, _ = _events(requests, metric)
+        has_times = np.bincount(requests.token_owner, minlength=len(requests)) > 0
+        ended = requests.is_class(RequestClass.OK, RequestClass.LATE) & ~has_times
+        moments_s = np.concatenate((requests.token_times_s, requests.end_s[ended]))
+    else:
+        moments_s, _ = _events(requests, metric)
     return int(((moments_s >= span.start_s) & (moments_s < span.end_s)).sum())
 
 
@@ -212,6 +222,12 @@ def _sample(rows: Requests, metric: str, *, failures_infinite: bool = True) -> S
 def _by_value(value: float, assertion: Assertion) -> Verdict:
     holds = value >= assertion.limit if assertion.sense == "at_least" else value <= assertion.limit
     return Verdict.MET if holds else Verdict.MISSED
+
+
+def _by_values(values: list[float], assertion: Assertion) -> Verdict:
+    """Where the figure may be any of ``values``: the verdict if it is the same for all."""
+    verdicts = {_by_value(value, assertion) for value in values}
+    return verdicts.pop() if len(verdicts) == 1 else Verdict.INCONCLUSIVE
 
 
 def _by_interval(interval: Interval | None, assertion: Assertion) -> Verdict:

@@ -237,7 +237,9 @@ def failure_check(judged: JudgedPhase) -> SloCheck:
     check = _few_check(FAILED_FRACTION, requests.is_class(RequestClass.FAILED), 0.0, judged)
     if requests.count(*SERVED):
         return check
-    return check.model_copy(update={"verdict": Verdict.MISSED if len(requests) else Verdict.INCONCLUSIVE})
+    # Nothing can be said of a share of nothing: no value, so that it counts as far from its limit.
+    nothing = {"value": None, "interval": None} if nothing_served(requests) else {}
+    return check.model_copy(update={"verdict": Verdict.MISSED if len(requests) else Verdict.INCONCLUSIVE, **nothing})
 
 
 def sees_failures(slos: Slos) -> bool:

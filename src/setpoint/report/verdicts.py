@@ -20,7 +20,7 @@ class Outcome(StrEnum):
 
 
 IMPLIED_CHECK = "failed_fraction"
-"""The check that is there where no limit would notice a failure (``judge``)."""
+"""The check that is there where no limit would notice a failure, or nothing was served (``judge``)."""
 
 HEADLINES = {
     Outcome.MET: "The requirement is met",

@@ -67,6 +67,7 @@ def _read_part(value: Value, own: dict[str, Any]) -> MixPart | None:
     if found is None:
         return None
     prefix = {"shared_prefix_tokens", "prefix_hit_rate"}
-    of_prefix = prefix | {"prefix_groups"}
-    inherited = {name: entry for name, entry in own.items() if not (name in of_prefix and prefix & found.keys())}
+    inherited = {name: entry for name, entry in own.items() if not (name in prefix and prefix & found.keys())}
+    if found.get("shared_prefix_tokens") == 0 and found.get("prefix_hit_rate") is None:
+        inherited.pop("prefix_groups", None)  # Groups of no prefix.
     return value.build(MixPart, inherited | found)

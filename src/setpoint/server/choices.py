@@ -120,21 +120,21 @@ class Choices:
     async def _enter(self, requests: Sequence[tuple[int, GenerationRequest]], *, prime: bool) -> None:
         if self._gone:
             return
-        new: list[Answer] = []
         # All at once: the engine looks for new requests between two steps only.
-        entered = await asyncio.gather(*(self._submit(request) for _, request in requests), return_exceptions=True)
-        for (index, _), stream in zip(requests, entered, strict=True):
-            if not isinstance(stream, BaseException):
-                answer = self._answers[index] = Answer(self._context, stream, self._clock())
-                new.append(answer)
+        entered = await asyncio.gather(*(self._one(*request) for request in requests), return_exceptions=True)
+        new = [self._answers[index] for index, _ in requests if index in self._answers]
         if self._gone:
             self.cancel()
         for failure in entered:
-            if isinstance(failure, BaseException):
+            if failure is not None:
                 raise failure
         if prime and new:
             await asyncio.gather(*(answer.prime() for answer in new))
             self.raise_error()
+
+    async def _one(self, index: int, request: GenerationRequest) -> None:
+        stream = await self._submit(request)
+        self._answers[index] = Answer(self._context, stream, self._clock())
 
     async def ready(self) -> list[Ready]:
         """What some choices have gained, each with its index; empty at the end. ``error`` tells if one failed."""

@@ -49,7 +49,9 @@ class PromptEncoder:
         plain = [message.as_template_sees_it() for message in messages]
         shown = [tool.as_template_sees_it() for tool in tools]
         characters = sum(MESSAGE_CHARACTERS + len(message.content or "") for message in messages)
-        characters += sum(len(call.function.arguments) for message in messages for call in message.tool_calls or ())
+        for call in (call for message in messages for call in message.tool_calls or ()):
+            written = len(call.function.name) + len(call.id or "") + len(call.function.arguments)
+            characters += 2 * MESSAGE_CHARACTERS + written
         if shown:
             characters += len(json.dumps(shown))
 

@@ -247,6 +247,7 @@ def _unquoted(text: str) -> str:
     try:
         inner = json.loads(text)
         if isinstance(inner, str) and isinstance(json.loads(inner), dict):
+            inner.encode()  # Half a character cannot be sent.
             return inner
     except (ValueError, RecursionError):
         pass

@@ -198,7 +198,7 @@ def test_rails_are_above_nothing() -> None:
 def test_requests_that_are_late_and_have_not_ended_count_as_missed() -> None:
     controller = Controller(START, RAILS)
     controller.due(0.0)
-    controller.see(100.0, Seen(overdue=[60.0 + place for place in range(30)]))
+    controller.see(100.0, Seen(under_way=[(60.0 + place, False) for place in range(30)]))
     assert controller.due(100.0) is Cause.MISSED
     controller.see(102.0, Seen())
     assert controller.due(102.0) is not Cause.MISSED

@@ -67,3 +67,15 @@ def test_looks_are_few_and_err_together_about_as_often_as_one_may() -> None:
 def test_without_requests_before_a_change_nothing_is_said_of_it() -> None:
     assert verdict(Share(0, 0), Share(5, 40), PREDICTED, time_is_up=False, least=20) is None
     assert verdict(Share(0, 0), Share(5, 40), PREDICTED, time_is_up=True, least=20) is Verdict.UNMEASURED
+
+
+def test_long_answers_do_not_make_the_newest_requests_look_worse_than_they_are() -> None:
+    """Four of five are good; late ones are known at once, good ones end after 20 s: those under way count as well."""
+    outcomes = Outcomes()
+    for moment in range(40):
+        if moment < 20:
+            outcomes.add(float(moment), moment % 5 != 0)
+    outcomes.under_way = tuple((float(moment), moment % 5 != 0) for moment in range(20, 40))
+    assert outcomes.between(0.0, 40.0) == Share(32, 40)
+    outcomes.forget(10.0)
+    assert outcomes.between(0.0, 20.0) == Share(8, 10)

@@ -138,3 +138,12 @@ def test_traffic_that_has_nearly_stopped_is_a_load_too() -> None:
     timer = LineTimer(5e-3, 1e-3)
     done = simulate(load, SimulatedSystem(timer, 64, 32, ServingConfig()))
     assert len(done.load) == len(load) < 20
+
+
+def test_a_request_that_was_dropped_while_it_waited_and_comes_back_counts_once() -> None:
+    live = LiveProfile()
+    assert live.asked(asked(1))
+    live.ended(ended(1, 0, FinishReason.SHED))
+    assert not live.asked(asked(1))
+    live.ended(ended(1, 7))
+    assert live.asked(asked(1)), "its answer is over: this is another"

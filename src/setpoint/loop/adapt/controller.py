@@ -45,13 +45,13 @@ class Cause(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What happened since the last look. steps: work, start, end. outcomes: when requests came, whether they were good.
-    overdue: when those came that have not ended and have missed a limit already."""
+    under_way: the same of those that have not ended and have missed a limit, or can hardly miss one any more."""
 
     asked: Sequence[Asked] = ()
     ended: Sequence[RequestStats] = ()
     steps: Sequence[tuple[StepWork, float, float]] = ()
     outcomes: Sequence[tuple[float, bool]] = ()
-    overdue: Sequence[float] = ()
+    under_way: Sequence[tuple[float, bool]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ class Controller:
             self._watch.step(*step)
         for outcome in seen.outcomes:
             self.outcomes.add(*outcome)
-        self.outcomes.overdue = tuple(seen.overdue)
+        self.outcomes.under_way = tuple(seen.under_way)
+        self.outcomes.forget(now_s - 2 * WINDOW_S - self.rails.most_trial_s)
         drifts = self._watch.look(now_s)
         if drifts:
             self.wants_machine = True
@@ -163,8 +164,9 @@ class Controller:
             return Cause.DRIFT if ready else None
         if self.trial is not None:
             return None
-        lately = self.outcomes.between(self._comparable_since_s(now_s), now_s)
-        if now_s >= self._next_unasked_s and lately.requests >= LEAST_JUDGED and lately.value < self._aim:
+        missed = now_s >= self._next_unasked_s
+        lately = self.outcomes.between(self._comparable_since_s(now_s), now_s) if missed else Share(0, 0)
+        if missed and lately.requests >= LEAST_JUDGED and lately.value < self._aim:
             return Cause.MISSED
         return Cause.PERIODIC if self._next_periodic_s is not None and now_s >= self._next_periodic_s else None
 

@@ -141,8 +141,8 @@ class Adapter:
             if ending is not Ending.CANCELLED:
                 outcomes.append((arrived_s + ahead_s, ending is Ending.OK))
         server_s = now_s - ahead_s
-        overdue = [each.arrived_s + ahead_s for each in self._context.live.book.open if each.overdue(server_s)]
-        return Seen(asked, ended, steps, outcomes, overdue)
+        standing = [(each.arrived_s + ahead_s, each.standing(server_s)) for each in self._context.live.book.open]
+        return Seen(asked, ended, steps, outcomes, [(at_s, good) for at_s, good in standing if good is not None])
 
     def _drifted(self, drift: Drift) -> None:
         self.metrics.counts.drifts[drift.quantity] += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from math import sqrt
 
 KEPT_OUTCOMES = 65_536
@@ -56,22 +57,27 @@ class Share:
 class Outcomes:
     """Moments at which requests came, and whether they turned out good; the newest ``KEPT_OUTCOMES`` that have ended.
 
-    overdue: when those came that have not ended and cannot turn out good any more.
+    under_way: the same of those that have not ended, as far as it can be said: without the good ones among them the newest
+    would look worse than they are.
     """
 
     def __init__(self) -> None:
         self._ended: deque[tuple[float, bool]] = deque(maxlen=KEPT_OUTCOMES)
-        self.overdue: tuple[float, ...] = ()
+        self.under_way: tuple[tuple[float, bool], ...] = ()
 
     def add(self, arrived_s: float, good: bool) -> None:
         """A request ended."""
         self._ended.append((arrived_s, good))
 
     def between(self, from_s: float, until_s: float) -> Share:
-        """Of the requests that came in that time and have ended, or are late already."""
-        good = [each for arrived_s, each in self._ended if from_s <= arrived_s < until_s]
-        late = sum(from_s <= arrived_s < until_s for arrived_s in self.overdue)
-        return Share(sum(good), len(good) + late)
+        """Of the requests that came in that time and have ended, or are as good as."""
+        good = [each for arrived_s, each in chain(self._ended, self.under_way) if from_s <= arrived_s < until_s]
+        return Share(sum(good), len(good))
+
+    def forget(self, before_s: float) -> None:
+        """What came before that is of no interest any more."""
+        while self._ended and self._ended[0][0] < before_s:
+            self._ended.popleft()
 
 
 @dataclass(frozen=True, slots=True)

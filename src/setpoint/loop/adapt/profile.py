@@ -109,6 +109,9 @@ class LiveProfile:
         row = next((each for each in self._not_ended.get(stats.name, ()) if each.admitted), None)
         if row is None:
             return
+        if stats.finish_reason is FinishReason.SHED:  # refused after all: it may come back
+            row.admitted = False
+            return
         self._forget(row)
         if stats.finish_reason in WHOLE:
             row.output_tokens = max(1, stats.output_tokens)

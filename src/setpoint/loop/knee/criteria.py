@@ -143,7 +143,9 @@ def _one(rows: Requests, limit: Limit) -> tuple[FloatArray | BoolArray, FloatArr
 
 
 def _may_yet_be_good(rows: Requests, criterion: Criterion) -> BoolArray:
-    """Requests that were cut off and had missed neither limit by then."""
+    """Requests that were cut off and had missed neither limit by then; none where there is neither: all would be left out."""
+    if criterion.ttft_s == np.inf and criterion.e2e_s == np.inf:
+        return np.zeros(len(rows), dtype=np.bool_)
     waited_s, first_s = rows.waited_s(), rows.ttft_s()
     late = np.where(np.isnan(first_s), waited_s, first_s) > criterion.ttft_s
     return rows.is_class(RequestClass.UNFINISHED) & ~late & ~(waited_s > criterion.e2e_s)

@@ -24,7 +24,7 @@ from setpoint.measure.options import LoadOptions
 from setpoint.measure.running import Progress
 from setpoint.measure.target import Target
 from setpoint.measure.workers import worker_choice
-from setpoint.record import RequestClass
+from setpoint.record import Phase, RequestClass
 from setpoint.report.format import three_digits
 from setpoint.requirement import LatencyMetric, Requirement, Slos
 from setpoint.workload.plan import LoadPlan
@@ -33,6 +33,7 @@ from setpoint.workload.prompt import PromptMaker
 WARMUP_SHARE = 0.1
 MOST_RPS = 10_000.0
 MOST_DRAIN_S = 600.0
+NOTHING = tuple(str(each) for each in (RequestClass.FAILED, RequestClass.SHED, RequestClass.DROPPED))
 LEAST_A_PROBE = 10
 SPARE_DEVIATIONS = 2.0
 SCOUT_LEAST = 30
@@ -86,8 +87,8 @@ async def find_knee(
     limits = limits_of(requirement)
     if not limits:
         raise BadInput("--find-knee: the requirement has no limit to hold; declare slo, such as slo: {ttft: {p95: 1s}}")
-    e2e_s = requirement.slo.limit_s(LatencyMetric.E2E) or 0.0
-    options = replace(options, drain_s=max(options.drain_s, min(MOST_DRAIN_S, e2e_s)))
+    longest_s = max(requirement.slo.limit_s(metric) or 0.0 for metric in (LatencyMetric.TTFT, LatencyMetric.E2E))
+    options = replace(options, drain_s=max(options.drain_s, min(MOST_DRAIN_S, longest_s)))
     search = KneeSearch(_search_options(requirement, limits, options))
     say(f"searching the knee: at most {options.probes_max} probes, {options.most_s / 60.0:.0f} minutes at the very most")
     probes: list[ProbeRun] = []
@@ -95,11 +96,12 @@ async def find_knee(
     try:
         while (probe := search.next_probe()) is not None:
             run = await _probe(target, requirement, options, limits, probe, len(probes), on_progress)
-            if not run.result.offered:
-                say(f"{run.name}: no request fell into its {options.probe_s:.0f} s; the search ends here")
+            if run is None:
+                say(f"at {probe.rate_rps:.3g}/s no request falls into a probe of {options.probe_s:.0f} s; the search ends here")
                 break
+            if not probes:
+                _refuse_dead_target(target, run)
             probes.append(run)
-            _refuse_dead_target(target, probes)
             search.observe(run.result)
             say(f"{run.name}: {run.words()}; {search.belief_words()}")
             await until_idle(target, options.load, cut_off=run.count(RequestClass.UNFINISHED) > 0)
@@ -117,12 +119,15 @@ async def find_knee(
     return KneeRun(requirement, search.result(), tuple(probes), names, interrupted, options.config or {})
 
 
-def _refuse_dead_target(target: Target, probes: list[ProbeRun]) -> None:
-    """Raise ``BadInput`` where the first probe only failed: no rate would make that better."""
-    first = probes[0]
-    if len(probes) == 1 and first.count(RequestClass.FAILED) == len(first.measured.requests):
-        errors = Counter(str(error) for error in first.measured.requests["error"].to_pylist())
-        raise BadInput(f"{target.url}: every request of the first probe failed: {errors.most_common(1)[0][0]}")
+def _refuse_dead_target(target: Target, first: ProbeRun) -> None:
+    """Raise ``BadInput`` where nothing of the first probe was served or goes on: what it asks is refused, or wrong."""
+    ended = first.measured.requests.select(["request_class", "status", "error"]).to_pylist()
+    if all(each["request_class"] in NOTHING for each in ended):
+        words = Counter(f"HTTP {each['status']}" if each["status"] else str(each["error"]) for each in ended)
+        raise BadInput(
+            f"{target.url}: none of the {len(ended)} requests of the first probe was served, most of them: "
+            f"{words.most_common(1)[0][0]}; begin at a lower --rate if the server was only busy"
+        )
 
 
 def _search_options(requirement: Requirement, limits: tuple[Limit, ...], options: FindKnee) -> KneeOptions:
@@ -148,11 +153,14 @@ async def _probe(
     probe: Probe,
     number: int,
     on_progress: Callable[[Progress], None] | None,
-) -> ProbeRun:
-    """One probe: plan, send, judge. Its first tenth is warm-up, which is judged by nobody but was there."""
+) -> ProbeRun | None:
+    """One probe: plan, send, judge. Its first tenth is warm-up, which is judged by nobody but was there. ``None`` where no
+    request falls into the rest."""
     name = f"probe-{number + 1}@{three_digits(probe.rate_rps)}rps"
     needed = requirement.model_copy(update={"profile": profile_at(requirement.profile, probe.rate_rps), "slo_burst": Slos()})
     plan = _plan(needed, options, probe, number)
+    if not any(each.phase is Phase.SUSTAINED for each in plan.requests):
+        return None
     load = replace(options.load, drain_s=options.drain_s)
     measured = await measure(
         target,

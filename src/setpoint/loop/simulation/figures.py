@@ -17,6 +17,7 @@ from setpoint.report.judge import (
     JudgedPhase,
     failure_check,
     not_for_long,
+    nothing_served,
     overall_verdict,
     phase_checks,
     sees_failures,
@@ -196,7 +197,7 @@ def judged(done: Simulated, requirement: Requirement) -> SloReport:
         itl += [_gap_spread(gaps, slo, phase) for slo in slos.spread if slo.metric is LatencyMetric.ITL]
         checks += [not_for_long(rows, check) for check in itl]
         checks += phase_checks(rows, others, request_slos(requirement, phase))
-        if not burst and not sees_failures(slos):
+        if not burst and (not sees_failures(slos) or nothing_served(requests)):
             checks.append(failure_check(rows))
     return SloReport(verdict=overall_verdict(checks), checks=checks)
 

@@ -37,7 +37,7 @@ class Guessing:
     def kv_tokens(self, deployment: Deployment, context_tokens: float | None = None) -> int:
         """Tokens of cache that are left for requests, typically of ``context_tokens``."""
         if self.draft is not None:
-            return paired_kv_tokens(deployment, self.draft)
+            return paired_kv_tokens(deployment, self.draft, context_tokens=context_tokens)
         return kv_capacity_tokens(deployment, context_tokens=context_tokens)
 
     @property

@@ -158,6 +158,7 @@ class RequestAccount:
     def close(self, now_s: float, *, draining: bool = False) -> Ending | None:
         """Count the request; ``None`` for one that was not offered: wrong, or gone before it was whole."""
         error = self._error
+        self._book.open.discard(self)
         if error is None and not self._understood:
             return None
         if error is not None and 400 <= error.status < 500 and error.status != 429:
@@ -166,9 +167,9 @@ class RequestAccount:
         self._offered()
         ending = self._ending(draining)
         self._book.ended[ending] += 1
-        self._book.open.discard(self)
-        given_up = ending is Ending.CANCELLED and self.overdue(now_s)
-        self._book.outcomes.append((self._arrived_s or now_s, Ending.LATE if given_up else ending))
+        given_up = ending is Ending.CANCELLED and self.standing(now_s) is False
+        if error is None or error.status != 429:
+            self._book.outcomes.append((self._arrived_s or now_s, Ending.LATE if given_up else ending))
         if ending is Ending.SHED and error is not None:
             self._book.shed(_refusal(error, self._name, now_s))
         if ending is Ending.FAILED:
@@ -180,13 +181,16 @@ class RequestAccount:
         """When its last byte came."""
         return self._arrived_s
 
-    def overdue(self, now_s: float) -> bool:
-        """Whether it has missed a limit already, though it has not ended."""
+    def standing(self, now_s: float) -> bool | None:
+        """Of one that has not ended: False if it has missed a limit already, True if it is under way and no limit on its end is
+        left to be missed, ``None`` if that is open."""
         waited_s, limits = now_s - self._arrived_s, self._limits
         if any(clock.late for clock in self._clocks) or (limits.e2e_s is not None and waited_s > limits.e2e_s):
-            return True
+            return False
         begun = any(clock.begun for clock in self._clocks)
-        return self._streaming and not begun and limits.ttft_s is not None and waited_s > limits.ttft_s
+        if self._streaming and not begun and limits.ttft_s is not None and waited_s > limits.ttft_s:
+            return False
+        return True if begun and limits.e2e_s is None else None
 
     def _offered(self) -> None:
         if not self._counted:

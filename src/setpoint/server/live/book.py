@@ -100,7 +100,8 @@ class LiveBook:
     """Totals since the start. ``offered`` = the sum of ``ended`` + ``unfinished``; ``invalid`` requests were not offered.
 
     outcomes: of the newest that ended, when each had arrived and how it ended (one whose client gave up after a limit had
-    passed is ``late`` here); whoever reads them takes them out. open: those that were offered and have not ended.
+    passed is ``late`` here, one over its own quota is none); whoever reads them takes them out. open: those that were offered
+    and have not ended.
     """
 
     objectives: Objectives = field(default_factory=Objectives)
