@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
 
@@ -116,3 +118,32 @@ def test_a_report_of_no_search_has_no_chart() -> None:
         "why": "",
     }
     assert knee_figure(Report.model_validate(fields | {"validity": {"valid": True}})) is None
+
+
+class NotHere(BaseHTTPRequestHandler):
+    """Answers 404 to whatever is asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_serves_nobody_has_no_knee() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), NotHere) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        target = Target(f"http://127.0.0.1:{server.server_port}", "shared")
+        with pytest.raises(BadInput, match=r"none of the .* requests of the first probe was served, most of them: HTTP 404"):
+            run(find_knee(target, requirement(limit_s=0.05), options(requests_max=60)))
+        server.shutdown()
+
+
+def test_a_rate_at_which_no_probe_has_a_request_is_a_mistake() -> None:
+    with pytest.raises(BadInput, match="--rate: so few requests a second that none fell into a probe of 5 s"):
+        search(requirement(limit_s=0.05, rate_rps=1e-4), probe_s=5.0)
