@@ -105,7 +105,8 @@ def test_a_lone_request_gains_what_the_closed_form_says(model: bool, length: int
 def test_a_lone_request_is_never_slower_for_more_acceptance(chances: list[float], length: int, seed: int) -> None:
     load = load_of(1, output=60)
     ends = [run(load, constant_acceptance(c, 6).survival, length=length, seed=seed, model=False).end_s for c in chances]
-    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(ends))
+    # With as many steps, which of them were shorter decides how much context the others read: that is worth microseconds.
+    assert all(later <= earlier + 1e-5 for earlier, later in pairwise(ends))
 
 
 @pytest.mark.parametrize("model", [True, False])

@@ -87,7 +87,7 @@ def test_a_trace_finds_its_prefixes_again(tmp_path: Path, capsys: pytest.Capture
         ((*GPU, "--engine", "other"), "--engine other: allowed are setpoint, vllm"),
         ((*GPU, "--routing", "other"), "--routing other: allowed are round-robin, least-outstanding"),
         ((*GPU, "--mode", "other"), "--mode"),
-        ((*GPU, "--max-running", "2000"), "--max-running"),
+        ((*GPU, "--max-running", "5000"), "--max-running"),
         ((*GPU, "--concurrency", "4"), "--concurrency: belongs to setpoint measure"),
         ((*GPU, "--requests", "5", "--duration", "5s"), "--requests"),
     ],
