@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stored_runs import CONFIG, report_of, stored
 
@@ -156,6 +156,8 @@ def test_a_trend_of_a_file_says_that_the_requirement_is_another_now(index: RunIn
     assert found.warnings == ("None of these runs was of the requirement as the file has it now.",)
 
 
+@example([0.0, 5e-324, 1e-323])
+@example([-1.7e308, 0.0, 1.7e308])
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)), max_size=30))
 def test_bars_are_as_high_as_their_values(values: list[float | None]) -> None:
     import math

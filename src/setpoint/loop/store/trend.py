@@ -91,10 +91,16 @@ def sparkline(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return ""
-    low, high = min(known), max(known)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    bars = (" " if value is None or not math.isfinite(value) else BARS[round((value - low) * scale)] for value in values)
-    return "".join(bars)
+    # Halved, so that no difference overflows, unless that would make the least ones equal.
+    part = 0.5 if math.isinf(max(known) - min(known)) else 1.0
+    low, high = part * min(known), part * max(known)
+
+    def bar(value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return " "
+        return BARS[round((len(BARS) - 1) * ((part * value - low) / (high - low)))] if high > low else BARS[0]
+
+    return "".join(map(bar, values))
 
 
 def _asked(wanted: str) -> tuple[str, str | None]:
