@@ -69,9 +69,8 @@ def _slo_report(requests: pa.Table, requirement: Requirement, spans: dict[Phase,
     """The checks of the requirement and of the claims. A claim that sees failures takes the place of the check for them, but
     where nothing was served that is said."""
     checks = judge(requests, judgement.declared or requirement).checks
-    sustained = read_requests(phase_rows(requests, Phase.SUSTAINED))
     seen = any(each.sees_failures and each.phase is Phase.SUSTAINED for each in judgement.assertions)
-    if seen and not nothing_served(sustained):
+    if seen and not nothing_served(read_requests(phase_rows(requests, Phase.SUSTAINED))):
         checks = [check for check in checks if check.metric != FAILED_FRACTION]
     growing = bool(judgement.assertions) and steady_state(requests).drifting
     checks = [

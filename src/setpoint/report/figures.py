@@ -61,14 +61,15 @@ def severity(requests: Requests, slos: Slos) -> FloatArray:
 
 def may_yet_be_ok(requests: Requests, slos: Slos) -> BoolArray:
     """Which unfinished requests had missed no limit on first token or end when they were last watched, shape ``[rows]``."""
-    open_ = requests.is_class(RequestClass.UNFINISHED)
-    waited_s = requests.waited_s()
-    first_s = slos.limit_s(LatencyMetric.TTFT)
-    if first_s is not None:
-        ttft_s = requests.ttft_s()
-        open_ = open_ & ~(np.where(np.isnan(ttft_s), waited_s, ttft_s) > first_s)
-    end_s = slos.limit_s(LatencyMetric.E2E)
-    return open_ if end_s is None else open_ & ~(waited_s > end_s)
+    first_s, end_s = (slos.limit_s(metric) for metric in (LatencyMetric.TTFT, LatencyMetric.E2E))
+    return not_late_yet(requests, np.inf if first_s is None else first_s, np.inf if end_s is None else end_s)
+
+
+def not_late_yet(requests: Requests, first_s: float, end_s: float) -> BoolArray:
+    """The same for these limits on first token and end, infinite where there is none."""
+    waited_s, ttft_s = requests.waited_s(), requests.ttft_s()
+    late = (np.where(np.isnan(ttft_s), waited_s, ttft_s) > first_s) | (waited_s > end_s)
+    return requests.is_class(RequestClass.UNFINISHED) & ~late
 
 
 def classify(requests: Requests, slos: Slos) -> BoolArray:

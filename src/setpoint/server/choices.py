@@ -121,7 +121,7 @@ class Choices:
         if self._gone:
             return
         # All at once: the engine looks for new requests between two steps only.
-        entered = await asyncio.gather(*(self._one(*request) for request in requests), return_exceptions=True)
+        entered = await asyncio.gather(*(self._enter_one(*request) for request in requests), return_exceptions=True)
         new = [self._answers[index] for index, _ in requests if index in self._answers]
         if self._gone:
             self.cancel()
@@ -132,7 +132,7 @@ class Choices:
             await asyncio.gather(*(answer.prime() for answer in new))
             self.raise_error()
 
-    async def _one(self, index: int, request: GenerationRequest) -> None:
+    async def _enter_one(self, index: int, request: GenerationRequest) -> None:
         stream = await self._submit(request)
         self._answers[index] = Answer(self._context, stream, self._clock())
 

@@ -122,8 +122,8 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 request_class=kind,
                 tenant=scope[TENANT],
                 sent_s=sent_s,
+                follows=bool(groups),
             )
-            request = replace(request, follows=bool(groups))
             groups.append([request, *(_sibling(request, number) for number in range(1, body.n or 1))])
         return groups
 

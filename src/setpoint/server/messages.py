@@ -83,7 +83,7 @@ class CalledTool(Body):
         return value
 
     def as_template_sees_it(self) -> dict[str, Any]:
-        """With the arguments as an object: templates write them out themselves."""
+        """``{"id", "type", "function"}``."""
         return {"id": self.id, "type": "function", "function": self.function.as_template_sees_it()}
 
 

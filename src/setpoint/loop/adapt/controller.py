@@ -164,11 +164,14 @@ class Controller:
             return Cause.DRIFT if ready else None
         if self.trial is not None:
             return None
-        missed = now_s >= self._next_unasked_s
-        lately = self.outcomes.between(self._comparable_since_s(now_s), now_s) if missed else Share(0, 0)
-        if missed and lately.requests >= LEAST_JUDGED and lately.value < self._aim:
+        if now_s >= self._next_unasked_s and self._misses(now_s):
             return Cause.MISSED
         return Cause.PERIODIC if self._next_periodic_s is not None and now_s >= self._next_periodic_s else None
+
+    def _misses(self, now_s: float) -> bool:
+        """Whether too few requests of late were good."""
+        lately = self.outcomes.between(self._comparable_since_s(now_s), now_s)
+        return lately.requests >= LEAST_JUDGED and lately.value < self._aim
 
     def begin_plan(self, now_s: float) -> Profile | None:
         """The traffic to plan for; ``None`` if there is too little of it. ``planned`` or ``plan_failed`` must follow."""

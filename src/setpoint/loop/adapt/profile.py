@@ -189,8 +189,8 @@ def asked_in(columns: Mapping[str, Sequence[object]]) -> list[Asked]:
         if kind not in ("admit", "reject") or code == "too_early":
             continue
         assert isinstance(operands, Mapping)
-        prompt, uncached, cap, kind_of = (
+        prompt, uncached, cap, request_class = (
             int(operands[each]) for each in ("prompt_tokens", "uncached_tokens", "cap_tokens", "request_class")
         )
-        found.append(Asked(str(name), float(str(at_s)), prompt, uncached, cap, kind_of, admitted=kind == "admit"))
+        found.append(Asked(str(name), float(str(at_s)), prompt, uncached, cap, request_class, admitted=kind == "admit"))
     return found

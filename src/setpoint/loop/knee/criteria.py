@@ -9,6 +9,7 @@ import numpy as np
 
 from setpoint.loop.knee.probes import Count, Criterion, ProbeResult, ProbeTrace
 from setpoint.record import Phase, RequestClass
+from setpoint.report.figures import not_late_yet
 from setpoint.report.request_samples import NEVER_SERVED, SERVED, Requests, phase_rows, read_requests
 from setpoint.requirement import LatencyMetric, LatencySlo, Requirement, SpreadSlo
 from setpoint.statistics import BoolArray, FloatArray, effective_sample_size
@@ -146,9 +147,7 @@ def _may_yet_be_good(rows: Requests, criterion: Criterion) -> BoolArray:
     """Requests that were cut off and had missed neither limit by then; none where there is neither: all would be left out."""
     if criterion.ttft_s == np.inf and criterion.e2e_s == np.inf:
         return np.zeros(len(rows), dtype=np.bool_)
-    waited_s, first_s = rows.waited_s(), rows.ttft_s()
-    late = np.where(np.isnan(first_s), waited_s, first_s) > criterion.ttft_s
-    return rows.is_class(RequestClass.UNFINISHED) & ~late & ~(waited_s > criterion.e2e_s)
+    return not_late_yet(rows, criterion.ttft_s, criterion.e2e_s)
 
 
 def _values(rows: Requests, metric: LatencyMetric) -> FloatArray:

@@ -26,6 +26,8 @@ from setpoint.measure.target import Target
 from setpoint.measure.workers import worker_choice
 from setpoint.record import Phase, RequestClass
 from setpoint.report.format import three_digits
+from setpoint.report.judge import nothing_served
+from setpoint.report.request_samples import read_requests
 from setpoint.requirement import LatencyMetric, Requirement, Slos
 from setpoint.workload.plan import LoadPlan
 from setpoint.workload.prompt import PromptMaker
@@ -33,7 +35,6 @@ from setpoint.workload.prompt import PromptMaker
 WARMUP_SHARE = 0.1
 MOST_RPS = 10_000.0
 MOST_DRAIN_S = 600.0
-NOTHING = tuple(str(each) for each in (RequestClass.FAILED, RequestClass.SHED, RequestClass.DROPPED))
 LEAST_A_PROBE = 10
 SPARE_DEVIATIONS = 2.0
 SCOUT_LEAST = 30
@@ -45,9 +46,9 @@ class FindKnee:
 
     probes_max, requests_max, tolerance: as ``KneeOptions``. probe_s: no probe sends for longer, so that a slow server gets
     fewer requests a probe; scout_s: nor one that only has to find the region, once it has ``SCOUT_LEAST`` requests.
-    drain_s: how long answers may still come, at least; longer where an E2E limit is. config: how the server is configured, for
-    the report. model_tokens: the longest request that the model takes, where known. workers: processes that send, ``None``: as
-    needed.
+    drain_s: how long answers may still come, at least; longer where a limit on them is. config: how the server is configured,
+    for the report. model_tokens: the longest request that the model takes, where known. workers: processes that send, ``None``:
+    as needed.
     """
 
     make_prompt: PromptMaker
@@ -121,8 +122,8 @@ async def find_knee(
 
 def _refuse_dead_target(target: Target, first: ProbeRun) -> None:
     """Raise ``BadInput`` where nothing of the first probe was served or goes on: what it asks is refused, or wrong."""
-    ended = first.measured.requests.select(["request_class", "status", "error"]).to_pylist()
-    if all(each["request_class"] in NOTHING for each in ended):
+    if nothing_served(read_requests(first.measured.requests)):
+        ended = first.measured.requests.select(["status", "error"]).to_pylist()
         words = Counter(f"HTTP {each['status']}" if each["status"] else str(each["error"]) for each in ended)
         raise BadInput(
             f"{target.url}: none of the {len(ended)} requests of the first probe was served, most of them: "

@@ -168,7 +168,7 @@ class RequestAccount:
         ending = self._ending(draining)
         self._book.ended[ending] += 1
         given_up = ending is Ending.CANCELLED and self.standing(now_s) is False
-        if error is None or error.status != 429:
+        if error is None or error.status != 429:  # its caller's own doing says nothing of the server
             self._book.outcomes.append((self._arrived_s or now_s, Ending.LATE if given_up else ending))
         if ending is Ending.SHED and error is not None:
             self._book.shed(_refusal(error, self._name, now_s))
