@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
@@ -102,3 +103,24 @@ def mock_in_thread() -> Iterator[MockServer]:
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(TIMEOUT_S)
+
+
+class OnlyModels(BaseHTTPRequestHandler):
+    """A server that lists a model and has no other page."""
+
+    def do_GET(self) -> None:
+        found = self.path == "/v1/models"
+        body = b'{"data": [{"id": "m"}]}' if found else b""
+        self.send_response(200 if found else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

@@ -7,13 +7,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
-from loop_world import running, setpoint, wait_for_words
+from loop_world import OnlyModels, running, setpoint, wait_for_words
 
 from setpoint.measure.mock import MockOptions, MockProcess
 from setpoint.measure.mock.options import parse_behaviours
@@ -169,27 +169,6 @@ def test_several_processes_put_one_load_on_the_server(mock: MockProcess, tmp_pat
     figures = report.candidates[0].measured
     assert figures is not None
     assert figures.sustained.offered == 200
-
-
-class OnlyModels(BaseHTTPRequestHandler):
-    """A server that lists a model and has no other page."""
-
-    def do_GET(self) -> None:
-        found = self.path == "/v1/models"
-        body = b'{"data": [{"id": "m"}]}' if found else b""
-        self.send_response(200 if found else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(404)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 def test_an_endpoint_that_is_not_there_is_hinted_at(tmp_path: Path) -> None:

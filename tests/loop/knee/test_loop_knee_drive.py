@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import sys
+from http.server import ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +24,10 @@ from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.report.charts.knee import knee_figure
 from setpoint.requirement import Requirement
 from setpoint.workload.prompts import EstimatedPrompts
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from loop_world import OnlyModels
 
 TOKEN_S, TOKENS = 0.000_625, 8
 CAPACITY_RPS = 1.0 / (TOKEN_S * TOKENS)
@@ -120,23 +126,8 @@ def test_a_report_of_no_search_has_no_chart() -> None:
     assert knee_figure(Report.model_validate(fields | {"validity": {"valid": True}})) is None
 
 
-class NotHere(BaseHTTPRequestHandler):
-    """Answers 404 to whatever is asked."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(404)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 def test_a_server_that_serves_nobody_has_no_knee() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), NotHere) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OnlyModels) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         target = Target(f"http://127.0.0.1:{server.server_port}", "shared")
         with pytest.raises(BadInput, match=r"none of the .* requests of the first probe was served, most of them: HTTP 404"):
