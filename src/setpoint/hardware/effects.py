@@ -117,11 +117,18 @@ def harness_from(logarithms: Array) -> Harness:
 
 def deployment_coefficients(effects: Effects, deployment: Deployment) -> Coefficients:
     """The step coefficients of ``deployment`` as plain numbers: of a middling version of its engine, whoever measured."""
+    return as_numbers(coefficients_from(_middling(effects, deployment), PRIORS[deployment.accelerator.kind]))
+
+
+def deployment_harness(effects: Effects, deployment: Deployment) -> Harness:
+    """What surrounds the steps of ``deployment``, likewise."""
+    return harness_from(_middling(effects, deployment))
+
+
+def _middling(effects: Effects, deployment: Deployment) -> Array:
     levels = levels_of(deployment)
-    logarithms = (
-        effects.logarithms(levels) + effects.typical("protocol", levels["engine"]) + effects.typical("version", levels["model"])
-    )
-    return as_numbers(coefficients_from(logarithms, PRIORS[deployment.accelerator.kind]))
+    typical = effects.typical("protocol", levels["engine"]) + effects.typical("version", levels["model"])
+    return effects.logarithms(levels) + typical
 
 
 def as_numbers(coefficients: Coefficients) -> Coefficients:

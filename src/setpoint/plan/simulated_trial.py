@@ -13,6 +13,7 @@ import numpy as np
 from setpoint.engine.speculation.draft import READ_TOKENS
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.drafting import pass_timer
+from setpoint.hardware.front_end import front_end_s
 from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.curve import Floats
 from setpoint.plan.latency import PERCENT, latency_metric
@@ -133,6 +134,7 @@ def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
         configuration=job.serving.config,
         replicas=replicas,
         flavour=Flavour.VLLM if job.serving.scheduler is Scheduler.VLLM else Flavour.SETPOINT,
+        overheads=Overheads(receive_s=_front_s(*_names(shape.deployment))),
         model=lambda: copy(_model(config, *_names(shape.deployment))),
         drafting=_drafting(job.serving),
     )
@@ -178,6 +180,11 @@ def _timer(names: tuple[str, str], hidden: _Hidden) -> StepTimer:
     return step_timer(hidden.deployment)
 
 
+@lru_cache(maxsize=256)
+def _front_s(names: tuple[str, str], hidden: _Hidden) -> float:
+    return front_end_s(hidden.deployment)
+
+
 def _gap_limits_s(requirement: Requirement, *, full: bool) -> tuple[float, ...]:
     """What gaps are counted against: the limits themselves for a closer look, their multiples where goodput is limited."""
     slos = (*requirement.slo.latency, *requirement.slo_burst.latency)
@@ -212,7 +219,7 @@ def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSa
         ttft_s=np.where(served, first_s, np.inf) if streaming else np.full(len(served), np.nan),
         tpot_s=np.where(served, tpot_s, np.inf) if streaming else np.full(len(served), np.nan),
         e2e_s=np.where(served, last_s, np.inf),
-        queue_wait_s=np.where(served, ledger.joined_s[rows][kept] - sent_s[kept], np.inf),
+        queue_wait_s=np.where(served, ledger.joined_s[rows][kept] - sent_s[kept] - done.overheads.receive_s, np.inf),
         deciding_gap_s=np.nan_to_num(deciding) if streaming else np.zeros(len(served)),
         gap_values_s=np.array([bin_s(int(bin_)) for bin_ in seen]) if streaming else np.zeros(0),
         gap_counts=counts[seen].astype(np.float64) if streaming else np.zeros(0),

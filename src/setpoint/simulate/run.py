@@ -166,7 +166,7 @@ def _drive(load: Load, system: SimulatedSystem, replicas: list[Replica], ledger:
             row=row,
             phase=phase,
             arrived_s=at_s,
-            sent_s=at_s,
+            sent_s=sent_s,
             prompt_tokens=prompt,
             target_tokens=output,
             cap_tokens=cap,

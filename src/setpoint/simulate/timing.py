@@ -59,7 +59,7 @@ class Overheads:
     between_s: of the loop from the end of a step to the start of the next, and between_sequence_s more for each request in it.
     change_s: a step of another number of tokens than the one before takes longer by it. receive_s: from the intended send to
     where the engine may see a request. deliver_s: from the end of a step to the client, deliver_sequence_s more for each
-    request whose token is delivered before. refuse_s: from the intended send to a refusal at the client.
+    request whose token is delivered before. refuse_s: from a refusal to the client.
     """
 
     between_s: float = 0.0

@@ -28,6 +28,7 @@ from setpoint.simulate.offered import limits_of, load_of_profile, load_of_trace,
 from setpoint.simulate.router import Routing
 from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
 from setpoint.simulate.sequences import Kind
+from setpoint.simulate.timing import Overheads
 
 if TYPE_CHECKING:
     from setpoint.commands.simulate import SystemFlags
@@ -74,6 +75,7 @@ def system_of(
     deployment: Deployment, requirement: Requirement, flags: SystemFlags, guessing: Guessing | None = None
 ) -> SimulatedSystem:
     """What serves, by the options. Raises ``BadInput`` for what cannot be."""
+    from setpoint.hardware.front_end import front_end_s
     from setpoint.hardware.step_time import step_timer
 
     flavour, block = Flavour(flags.engine), BLOCK_TOKENS[Flavour(flags.engine)]
@@ -94,6 +96,7 @@ def system_of(
         replicas=flags.replicas,
         flavour=flavour,
         routing=_one_of(Routing, "routing", flags.routing),
+        overheads=Overheads(receive_s=front_end_s(deployment)),
     )
 
 
