@@ -32,7 +32,11 @@ def test_a_folder_that_does_not_say_its_context_gets_the_default(tmp_path: Path,
 
 @pytest.mark.parametrize(
     "config",
-    [{"n_positions": 1024}, {"max_sequence_length": 1024, "text_config": {}}, {"text_config": {"max_position_embeddings": 1024}}],
+    [
+        {"n_positions": 1024},
+        {"max_sequence_length": 1024, "text_config": {}},
+        {"text_config": {"max_position_embeddings": 1024}},
+    ],
     ids=str,
 )
 def test_the_context_goes_by_several_names(tmp_path: Path, config: dict[str, object]) -> None:

@@ -198,7 +198,9 @@ class Letters:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_rows_with_grammars_or_penalties_do_not_change_those_beside_them(data: st.DataObject) -> None:
-    kinds = data.draw(st.lists(st.sampled_from(["cold", "held", "held hot", "penalised", "plain", "head"]), min_size=1, max_size=6))
+    kinds = data.draw(
+        st.lists(st.sampled_from(["cold", "held", "held hot", "penalised", "plain", "head"]), min_size=1, max_size=6)
+    )
     options: dict[str, dict[str, object]] = {
         "cold": {"temperature": 0.0},
         "held": {"temperature": 0.0, "grammar": Letters()},

@@ -105,11 +105,8 @@ def test_user_defined_tokens_are_text(demo_model: ResolvedModel, tmp_path: Path)
 
 
 def test_tokens_that_the_model_does_not_know(demo_model: ResolvedModel) -> None:
-    """Of a tokenizer that tokens were added to, or of a model whose output is padded."""
+    """Of a tokenizer that some were added to. Seen: one request that named such a token ended everybody's answers."""
     narrow = ModelTokenizer(demo_model.folder)
-    size = narrow.vocabulary_size
-    narrow.cover(size + 64)
-    assert (narrow.vocabulary_size, len(narrow.token_bytes), narrow.token_bytes[-1]) == (size, size + 64, b"")
     narrow.cover(100)
     assert (narrow.vocabulary_size, len(narrow.token_bytes)) == (100, 100)
     assert max(narrow.special_ids) < 100
@@ -174,8 +171,6 @@ def test_a_model_with_padded_output_may_choose_a_token_that_spells_nothing(demo_
     one.cover(size + 100)
     assert one.vocabulary_size == size
     assert one.decode([size + 99]) == ""
-    one.cover(10)
-    assert len(one.token_bytes) == size + 100
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -36,7 +36,7 @@ class ToolStyle(StrEnum):
 class GenerationTag(jinja2.ext.Extension):
     """``{% generation %}`` marks what a model is trained on; in a prompt its text is as any other."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (as the library declares it)
 
     def parse(self, parser: Parser) -> list[Node]:
         """The body alone."""

@@ -166,7 +166,7 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def _parts(file: Path) -> list[Path]:
-    """``file``, or all the files of the model of which it is the first. Raises ``ModelNotFound`` for another, or one missing."""
+    """``file``, or all files of the model of which it is the first. Raises ``ModelNotFound`` for another, or a missing one."""
     found = PART.fullmatch(file.name)
     if found is None:
         return [file]
@@ -207,7 +207,7 @@ def _from_hub(repository: str, revision: str | None, say: Callable[[str], None])
         preferred = next((f for kind in ("q4_0", "q4_k_m", "q8_0") for f in ggufs if kind in f.lower()), ggufs[0])
         found = PART.fullmatch(Path(preferred).name)
         names = [str(Path(preferred).with_name(name)) for name in _part_names(found)] if found else [preferred]
-        file = [Path(hf_hub_download(repository, name, revision=revision)) for name in names][0]
+        file, *_ = [Path(hf_hub_download(repository, name, revision=revision)) for name in names]
     except ModelNotFound:
         raise
     except Exception as error:  # whichever library the client fetches with has errors of its own

@@ -77,7 +77,7 @@ class Recovery:
         return built
 
     def failed(self, message: str, *, for_good: bool, worked_until_s: float = -inf) -> None:
-        """The engine failed; ``for_good``: it is not wanted back. worked_until_s: when the step that failed began, if one did."""
+        """The engine failed; ``for_good``: it is not wanted back. worked_until_s: when the step that failed began, if any."""
         worked_s = 0.0 if self._built_s is None else worked_until_s - self._built_s
         self._built_s = None
         wait_s = None if for_good else self._restarts.after_failure(worked_s)

@@ -88,7 +88,9 @@ class ModelTokenizer:
         Compiling reads the tokenizer a second time: the first is busy with prompts, and masks are made on another thread.
         """
         if not self.eos_ids:
-            raise InvalidRequest("the model names no token that ends an answer, so no answer can be held to a grammar", spec.field)
+            raise InvalidRequest(
+                "the model names no token that ends an answer, so no answer can be held to a grammar", spec.field
+            )
         with self._compiler_lock:
             if self._compiler is None:
                 own = openvino_genai.Tokenizer(str(self._folder))

@@ -1,8 +1,8 @@
-"""The little of a GGUF header that the converter does not pass on: the context length, what ends an answer, what is spelled out.
+"""The little of a GGUF header that the converter does not pass on: the context length, what ends an answer, what is text.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian; header, then key-value pairs). A vocabulary names
-one token that ends a text, and often others that end a turn or a message: by a key of their own, or only by the names that are
-usual for it (``USUAL_ENDS``).
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian; header, then key-value pairs). A vocabulary
+names one token that ends a text, and often others that end a turn or a message: by a key of their own, or only by the names
+that are usual for it (``USUAL_ENDS``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Value = int | float | bool | bytes | list[int | float] | list[bytes] | None
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What was found. end_ids: tokens that end an answer, in rising order. spelled_ids: user-defined tokens, which are text (the
-    marks around a call of a tool, say), in rising order."""
+    """What was found. end_ids: tokens that end an answer. spelled_ids: user-defined ones, which are text (the marks around a
+    call of a tool, say). Both rise."""
 
     context_tokens: int | None = None
     end_ids: tuple[int, ...] = ()
