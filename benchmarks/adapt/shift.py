@@ -3,7 +3,7 @@
     python benchmarks/adapt/shift.py adaptive      six minutes, the shift after three
     python benchmarks/adapt/shift.py static        the same requests, the configuration of the start for all of it
     python benchmarks/adapt/shift.py best          the requests after the shift, under each configuration of a small set
-    python benchmarks/adapt/shift.py stationary    five minutes of the first traffic; nothing should change
+    python benchmarks/adapt/shift.py stationary    ten minutes of the first traffic; nothing should change
     python benchmarks/adapt/shift.py report        what they came to, from the results so far; exit code 1 if a bar is missed
 
 Requests are counted by their client (``setpoint measure``), of those offered. The start is what a grid of first-come batches
@@ -36,7 +36,7 @@ SHIFT_S, LENGTH_S, SEED = 180.0, 360.0, 7
 CHAT, READING, SPREAD = (48, 120), (400, 16), 0.3
 RECOVERED_S = 60.0
 TAIL_S = 10.0
-STATIONARY_S, BEST_S = 300.0, 75.0
+STATIONARY_S, BEST_S = 600.0, 75.0
 BAR = 0.95
 BIN_S = 20.0
 TTFT_S, ITL_S = 1.5, 0.1

@@ -21,6 +21,8 @@ def test_what_templates_in_the_wild_use() -> None:
     source = '{% for m in messages %}{% if m.role == "x" %}{% continue %}{% endif %}{{ m | tojson(indent=1) }}{% endfor %}'
     assert ChatTemplate(source, {}).render([{"role": "x"}, {"a": 1}]) == '{\n "a": 1\n}'
     assert len(ChatTemplate('{{ strftime_now("%Y") }}', {}).render(HI)) == 4
+    marked = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    assert ChatTemplate(marked, {}).render(HI) == "hi"
 
 
 @pytest.mark.parametrize(

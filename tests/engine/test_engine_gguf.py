@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.engine.openvino.gguf import context_tokens
+from setpoint.engine.openvino.gguf import GgufHeader, read_header
 
 DEFAULT = 77
 U32, U64, BOOL, STRING, ARRAY = 4, 10, 7, 8, 9
@@ -50,7 +50,7 @@ OTHERS = [
 def read(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> int:
     file = tmp_path_factory.getbasetemp() / "made-up.gguf"
     file.write_bytes(data)
-    return context_tokens(file, default=DEFAULT)
+    return read_header(file).context_tokens or DEFAULT
 
 
 @given(before=st.lists(st.sampled_from(OTHERS)), after=st.lists(st.sampled_from(OTHERS), max_size=2))
@@ -95,4 +95,23 @@ def test_what_cannot_be_a_context_length_gives_the_default(tmp_path_factory: pyt
 
 
 def test_a_file_that_is_not_there_gives_the_default(tmp_path: Path) -> None:
-    assert context_tokens(tmp_path / "none.gguf", default=DEFAULT) == DEFAULT
+    assert read_header(tmp_path / "none.gguf") == GgufHeader()
+
+
+def numbers(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}i", *values)
+
+
+def test_what_ends_an_answer_and_what_is_spelled_out(tmp_path: Path) -> None:
+    """Seen: a model that ends turns by another token than texts ran on to its limit; marks around calls of tools were lost."""
+    names = [b"a", b"<|endoftext|>", b"<|im_end|>", b"<tool_call>", b"<|im_end|>", b"<|end_of_my_turn|>"]
+    tokens = array(STRING, len(names), b"".join(map(text, names)))
+    kinds = array(5, len(names), numbers(1, 3, 3, 4, 1, 3))
+    pairs = [pair(b"tokenizer.ggml.tokens", ARRAY, tokens), pair(b"tokenizer.ggml.token_type", ARRAY, kinds)]
+    file = tmp_path / "model.gguf"
+    for key, told in ((b"eos", 2), (b"eot", 5), (b"eom", -1)):
+        pairs.append(pair(b"tokenizer.ggml." + key + b"_token_id", 5, numbers(told)))
+    file.write_bytes(header(CONTEXT, *pairs))
+    assert read_header(file) == GgufHeader(8192, (1, 2, 5), (3,))
+    file.write_bytes(header(*pairs[1:]))
+    assert read_header(file) == GgufHeader(None, (2, 5), (3,)), "without names, by their keys"

@@ -45,3 +45,13 @@ def test_a_long_text_takes_it_and_is_spelled_by_its_tokens(tokenizer: ModelToken
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert tokenizer.decode(ids) == text
     assert ids == long_way(tokenizer).encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("off_lock", [True, False])
+def test_a_text_longer_than_the_model_s_context_is_not_cut(demo_model: ResolvedModel, off_lock: bool) -> None:
+    """Seen: of a longer text only the last 8,192 tokens came, whatever the model's context: a number in the graph."""
+    tokenizer = ModelTokenizer(demo_model.folder, off_lock=off_lock)
+    text = "first words, " + "and then some more of them " * 3000
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert len(ids) > 3000 * 6
+    assert tokenizer.decode(ids) == text

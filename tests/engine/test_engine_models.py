@@ -30,6 +30,36 @@ def test_a_folder_that_does_not_say_its_context_gets_the_default(tmp_path: Path,
     assert resolve_model(str(folder(tmp_path / "mine", config))).context_tokens == DEFAULT_CONTEXT
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"n_positions": 1024},
+        {"max_sequence_length": 1024, "text_config": {}},
+        {"text_config": {"max_position_embeddings": 1024}},
+    ],
+    ids=str,
+)
+def test_the_context_goes_by_several_names(tmp_path: Path, config: dict[str, object]) -> None:
+    """Seen: a model with 1,024 positions was given 2,048."""
+    assert resolve_model(str(folder(tmp_path / "mine", json.dumps(config)))).context_tokens == 1024
+
+
+def test_a_model_in_several_files_is_asked_for_by_the_first_and_has_to_be_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SETPOINT_CACHE", str(tmp_path / "cache"))
+    first, second = (tmp_path / f"big-{number:05d}-of-00002.gguf" for number in (1, 2))
+    for file in (first, second):
+        file.write_bytes(b"GGUF nonsense")
+    with pytest.raises(ModelNotFound, match=r"give the first, big-00001-of-00002\.gguf"):
+        resolve_model(str(second))
+    with pytest.raises(ModelNotFound, match="cannot be read as GGUF"):
+        resolve_model(str(first))
+    second.unlink()
+    with pytest.raises(ModelNotFound, match=r"in 2 files, and big-00002-of-00002\.gguf is not beside it"):
+        resolve_model(str(first))
+
+
 @pytest.mark.parametrize("config", ["{", "[]", '{"max_position_embeddings": null}', '{"max_position_embeddings": "many"}'])
 def test_a_broken_config_is_named(tmp_path: Path, config: str) -> None:
     with pytest.raises(ModelNotFound, match=r"config\.json: cannot be read"):

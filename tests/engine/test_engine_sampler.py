@@ -188,6 +188,40 @@ def test_a_mixed_batch_is_put_together_again_in_order() -> None:
     assert (rows == before).all(), "the runtime's logits were changed"
 
 
+class Letters:
+    """A grammar that is only there: what it allows is given to the sampler as numbers."""
+
+    def begin(self) -> None:
+        raise AssertionError("the sampler asks the masks, not the grammar")
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_rows_with_grammars_or_penalties_do_not_change_those_beside_them(data: st.DataObject) -> None:
+    kinds = data.draw(
+        st.lists(st.sampled_from(["cold", "held", "held hot", "penalised", "plain", "head"]), min_size=1, max_size=6)
+    )
+    options: dict[str, dict[str, object]] = {
+        "cold": {"temperature": 0.0},
+        "held": {"temperature": 0.0, "grammar": Letters()},
+        "held hot": {"temperature": 1.0, "grammar": Letters()},
+        "penalised": {"temperature": 0.0, "presence_penalty": 90.0},
+        "plain": {"temperature": 1.0},
+        "head": {"temperature": 1.0, "top_p": 0.5},
+    }
+    rows = np.zeros((len(kinds), 300), dtype=np.float32)
+    rows[:, 7], rows[:, 9] = 60, 30
+    added = np.zeros_like(rows)
+    for row, kind in enumerate(kinds):
+        if kind.startswith("held"):
+            added[row, 7] = -np.inf
+    before = rows.copy()
+    sequences = [sequence_of(replace(SamplingParams(), **options[kind]), [1], [7]) for kind in kinds]
+    expected = [9 if kind.startswith("held") or kind == "penalised" else 7 for kind in kinds]
+    assert Sampler(300, 1).choose(rows, sequences, added if added.any() else None) == expected
+    assert (rows == before).all(), "the runtime's logits were changed"
+
+
 tokens_of_ten = st.lists(st.integers(0, 9), max_size=12)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
-from setpoint.engine.speculation.prompt_lookup import LONGEST_MATCH, LookupIndex, PromptLookup, continuation
+from setpoint.engine.speculation.prompt_lookup import LONGEST_MATCH, MOST_READ, LookupIndex, PromptLookup, continuation
 
 texts = st.lists(st.integers(0, 3), min_size=1, max_size=80)
 
@@ -102,3 +102,14 @@ def test_a_text_without_repetition_has_no_guess() -> None:
     drafter.forget(sequence)
     drafter.forget(sequence)
     assert not drafter._indices
+
+
+def test_a_long_prompt_is_read_a_part_at_a_time() -> None:
+    """Seen: an index of a whole book was made between two steps, and everybody waited for it."""
+    book = list(range(3 * MOST_READ))
+    assert LookupIndex().find([*book, 5, 6]) == 2, "the beginning is read at once"
+    late = book[-9:-7]
+    index = LookupIndex()
+    found = [index.find([*book, *late * repeats]) for repeats in range(1, 4)]
+    assert found[0] == 0
+    assert found[-1] >= 2, "the rest with the next guesses"

@@ -47,6 +47,16 @@ def test_a_machine_that_stands_still_now_and_then_does_not_refuse_everybody() ->
     assert binding.share == pytest.approx(MOST), "what a wider margin would have helped still widens it"
 
 
+def test_misses_in_a_row_have_one_cause() -> None:
+    """Seen: five steps in the first second, which the model did not know yet, and half of every gap was lost for minutes."""
+    margin = LearnedMargin(0.25, least=0.25, miss_rate=0.001, rate=0.05, binding=True, rest=10)
+    for _ in range(11):
+        margin.learn(forecast_s=0.040, actual_s=0.070, limit_s=0.060)
+    assert margin.share == pytest.approx(0.25 + 0.05 * 0.999)
+    margin.learn(forecast_s=0.040, actual_s=0.070, limit_s=0.060)
+    assert margin.share == pytest.approx(0.25 + 2 * 0.05 * 0.999), "one that goes on widens it again"
+
+
 def test_who_was_let_in_though_it_could_not_be_in_time_teaches_nothing() -> None:
     margin = LearnedMargin()
     for _ in range(100):

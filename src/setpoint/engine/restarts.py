@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 Built = TypeVar("Built")
@@ -14,7 +14,8 @@ logger = logging.getLogger("setpoint.engine")
 
 @dataclass(frozen=True, slots=True)
 class RestartLimits:
-    """At most ``most`` restarts within ``within_s``; before the n-th of them a wait of ``first_wait_s`` * 2^(n-1)."""
+    """At most ``most`` restarts until the engine has worked for ``within_s``; before the n-th of them a wait of
+    ``first_wait_s`` * 2^(n-1)."""
 
     most: int = 3
     within_s: float = 60.0
@@ -25,20 +26,24 @@ NO_RESTARTS = RestartLimits(most=0)
 
 
 class Restarts:
-    """Counts failures as they come and says whether to try again. Times are of any one monotonic clock, in seconds."""
+    """Counts failures as they come and says whether to try again."""
 
     def __init__(self, limits: RestartLimits) -> None:
         self._limits = limits
-        self._failed_s: deque[float] = deque(maxlen=max(1, limits.most))
+        self._in_a_row = 0
 
-    def after_failure(self, now_s: float) -> float | None:
-        """How long to wait before the restart; ``None`` if there were as many as allowed within the window."""
-        while self._failed_s and now_s - self._failed_s[0] >= self._limits.within_s:
-            self._failed_s.popleft()
-        if len(self._failed_s) >= self._limits.most:
+    def after_failure(self, worked_s: float) -> float | None:
+        """How long to wait before the restart; ``None`` if there were as many as allowed.
+
+        worked_s: how long the engine had worked since it was built, without the step that failed: what takes long to build, or
+        to be noticed, is no better for it.
+        """
+        if worked_s >= self._limits.within_s:
+            self._in_a_row = 0
+        if self._in_a_row >= self._limits.most:
             return None
-        wait_s = self._limits.first_wait_s * 2.0 ** len(self._failed_s)
-        self._failed_s.append(now_s)
+        wait_s = self._limits.first_wait_s * 2.0**self._in_a_row
+        self._in_a_row += 1
         return wait_s
 
 
@@ -52,6 +57,7 @@ class Recovery:
         self._restarts = Restarts(limits)
         self._clock = clock
         self._build_s = 0.0
+        self._built_s: float | None = None
         self.failure: str | None = None
         self.outage: str | None = None
         self.wait_s = 0.0
@@ -66,12 +72,15 @@ class Recovery:
         """What ``build`` gives, its duration remembered."""
         began_s = self._clock()
         built = build()
-        self._build_s = self._clock() - began_s
+        self._built_s = self._clock()
+        self._build_s = self._built_s - began_s
         return built
 
-    def failed(self, message: str, *, for_good: bool) -> None:
-        """The engine failed; ``for_good``: it is not wanted back."""
-        wait_s = None if for_good else self._restarts.after_failure(self._clock())
+    def failed(self, message: str, *, for_good: bool, worked_until_s: float = -inf) -> None:
+        """The engine failed; ``for_good``: it is not wanted back. worked_until_s: when the step that failed began, if any."""
+        worked_s = 0.0 if self._built_s is None else worked_until_s - self._built_s
+        self._built_s = None
+        wait_s = None if for_good else self._restarts.after_failure(worked_s)
         if wait_s is None:
             self.failure, self.outage = message, None
             logger.error("%s; it is not built again", message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from math import inf
 
 
 class StepWatch:
@@ -18,6 +19,8 @@ class StepWatch:
         self._lock = threading.Lock()
         self._began_s: float | None = None
         self._given_up = False
+        self.entered_s = -inf
+        """When the last step began, be it over or not."""
 
     @property
     def message(self) -> str:
@@ -32,7 +35,7 @@ class StepWatch:
     def enter(self) -> None:
         """A step begins."""
         with self._lock:
-            self._began_s = self._clock()
+            self._began_s = self.entered_s = self._clock()
 
     def leave(self) -> bool:
         """The step is over. True if it was given up meanwhile: nobody waits for its result any more."""

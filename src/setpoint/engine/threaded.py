@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import inf
 
 from setpoint.engine.detokenize import TextStream
 from setpoint.engine.emission import Emission
@@ -47,6 +48,8 @@ from setpoint.engine.validation import require_servable
 SHUTTING_DOWN = "the server is shutting down"
 NOT_STARTED = "the engine has not started"
 IDLE_CHECK_S = 0.5
+# Of each step's start, for requests that came meanwhile.
+TAKE_S = 0.005
 SWITCH_INTERVAL_S = 0.0005
 # A step of a second is long; a minute is a kernel that will not return.
 STEP_LIMIT_S = 60.0
@@ -247,6 +250,7 @@ class ThreadedEngine:
         try:
             self._step_until_told(steps)
         except Exception as error:  # an executor, a policy: nothing may leave a stream without an end
+            self._watch.leave()
             self._fail(error)
         try:
             self._wind_up(steps)
@@ -257,7 +261,8 @@ class ThreadedEngine:
         return self._build_again(steps) if self._recovery.outage is not None else None
 
     def _fail(self, error: Exception) -> None:
-        self._recovery.failed(f"the engine failed: {words(error)}", for_good=self._quitting)
+        message = f"the engine failed: {words(error)}"
+        self._recovery.failed(message, for_good=self._quitting, worked_until_s=self._watch.entered_s)
 
     def _build_again(self, old: StepLoop) -> tuple[StepLoop, Executor] | None:
         """A new executor and a new loop that goes on with the old one's records; ``None`` if there is to be none."""
@@ -289,8 +294,9 @@ class ThreadedEngine:
             self._take_inbox()
 
     def _step_until_told(self, steps: StepLoop) -> None:
+        started = False
         while True:
-            self._take_inbox()
+            self._take_inbox(TAKE_S if started else inf)
             if self._quitting:
                 return
             self._watch.enter()
@@ -328,12 +334,18 @@ class ThreadedEngine:
             self._closed = True
         self._take_inbox()
 
-    def _take_inbox(self) -> None:
+    def _take_inbox(self, most_s: float = inf) -> None:
+        """What was posted, one by one, for about ``most_s``: each gap between answers' tokens would be longer by the rest."""
+        until_s = self._clock() + most_s
         while self._inbox:
             self._inbox.popleft()()
+            if self._clock() > until_s:
+                break
 
     def _rest(self, steps: StepLoop) -> None:
         """Sleep until something arrives or the policy wants to be asked again."""
+        if self._inbox:
+            return
         wait_s = IDLE_CHECK_S if steps.wake_at_s is None else max(0.0, steps.wake_at_s - self._clock())
         self._wake.wait(min(wait_s, IDLE_CHECK_S))
         self._wake.clear()
@@ -386,7 +398,9 @@ class ThreadedEngine:
             return
         reason = emission.finish_reason
         if emission.token is not None:
-            text = live.text.feed(emission.token, last=reason is not None)
+            # A token that only ends the answer is none of its text, whatever it spells.
+            ends = reason is FinishReason.STOP
+            text = live.text.finish() if ends else live.text.feed(emission.token, last=reason is not None)
             ids: tuple[int, ...] = (emission.token,)
             live.told_tokens += 1
             if live.text.stopped:
@@ -394,7 +408,6 @@ class ThreadedEngine:
                 self._steps.end(emission.sequence, reason)
         else:
             text, ids = live.text.finish(), ()
-        # A token that only ends the answer is none of its text.
         logprobs = emission.sequence.logprobs if ids and emission.finish_reason is not FinishReason.STOP else None
         delta = Delta(text, ids, reason, emission.message, emission.retry_after_s, logprobs)
         live.stream.cached_tokens = emission.sequence.cached_tokens

@@ -41,10 +41,10 @@ class ModelTokenizer:
         if off_lock:
             self._long = long_texts(folder, lambda text, special: self.encode(text, add_special_tokens=special))
         self.vocabulary_size = max(vocabulary.values()) + 1
-        self.special_ids = self._find_specials()
+        self.special_ids = self._find_specials(_token_ids(folder, "spelled_token_ids"))
         self.token_bytes = self._bytes_table(vocabulary)
         self._check_bytes()
-        self.eos_ids = frozenset({self._tokenizer.get_eos_token_id()}) | stop_ids(folder)
+        self.eos_ids = frozenset(each for each in (self._tokenizer.get_eos_token_id(), *stop_ids(folder)) if each >= 0)
         source = self._tokenizer.chat_template if chat_template is None else chat_template
         names = {"bos_token": self._tokenizer.get_bos_token(), "eos_token": self._tokenizer.get_eos_token()}
         self._template = ChatTemplate(source, names) if source else None
@@ -70,8 +70,13 @@ class ModelTokenizer:
         return b"".join(self.token_bytes[i] for i in token_ids).decode("utf-8", "replace")
 
     def cover(self, vocabulary: int) -> None:
-        """Extend ``token_bytes`` to a model whose output is wider than its tokenizer: the padding spells nothing."""
+        """Bring ``token_bytes`` to the width of a model's output: padding spells nothing, and tokens that were added to the
+        tokenizer alone are unknown to the model."""
         self.token_bytes.extend([b""] * (vocabulary - len(self.token_bytes)))
+        del self.token_bytes[vocabulary:]
+        self.vocabulary_size = min(self.vocabulary_size, vocabulary)
+        self.special_ids = frozenset(each for each in self.special_ids if each < vocabulary)
+        self.eos_ids = frozenset(each for each in self.eos_ids if each < vocabulary)
 
     def piece(self, token: int) -> bytes:
         """What a token is shown as: its bytes in running text, or a special token's name."""
@@ -82,6 +87,10 @@ class ModelTokenizer:
 
         Compiling reads the tokenizer a second time: the first is busy with prompts, and masks are made on another thread.
         """
+        if not self.eos_ids:
+            raise InvalidRequest(
+                "the model names no token that ends an answer, so no answer can be held to a grammar", spec.field
+            )
         with self._compiler_lock:
             if self._compiler is None:
                 own = openvino_genai.Tokenizer(str(self._folder))
@@ -104,11 +113,13 @@ class ModelTokenizer:
             raise InvalidRequest("this model has no chat template: use /v1/completions", "messages")
         return self._template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
-    def _find_specials(self) -> frozenset[int]:
+    def _find_specials(self, spelled: frozenset[int]) -> frozenset[int]:
+        """Tokens that are no text; ``spelled``: those that decoding leaves out though they are (``openvino/gguf.py``)."""
         single = [[token] for token in range(self.vocabulary_size)]
         shown: list[str] = self._tokenizer.decode(single, skip_special_tokens=False)
         kept: list[str] = self._tokenizer.decode(single, skip_special_tokens=True)
-        self._special_names = {i: a.encode() for i, (a, b) in enumerate(zip(shown, kept, strict=True)) if a and not b}
+        left_out = {i: a.encode() for i, (a, b) in enumerate(zip(shown, kept, strict=True)) if a and not b}
+        self._special_names = {i: name for i, name in left_out.items() if i not in spelled}
         return frozenset(self._special_names)
 
     def _bytes_table(self, vocabulary: dict[bytes, int]) -> list[bytes]:
@@ -132,11 +143,16 @@ class ModelTokenizer:
 
 def stop_ids(folder: Path) -> frozenset[int]:
     """``eos_token_id`` of the folder's ``generation_config.json``: many chat models end a turn with more than one token."""
+    return _token_ids(folder, "eos_token_id")
+
+
+def _token_ids(folder: Path, key: str) -> frozenset[int]:
+    """A token or a list of them, as the folder's ``generation_config.json`` has it. Raises ``EngineFailed``."""
     file = folder / GENERATION_CONFIG
     if not file.is_file():
         return frozenset()
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        found = json.loads(file.read_text(encoding="utf-8")).get(key)
     except (OSError, ValueError, AttributeError) as error:
         raise EngineFailed(f"{file}: cannot be read: {error}") from error
     return frozenset(token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int))

@@ -1,8 +1,8 @@
 """What a first token takes beside the engine's steps: network, tokenizing, the hand-over to the engine and back.
 
 Tables of benchmarks give mean times to the first token, and what no step accounts for in them is a coefficient of its own,
-``front_s`` of ``closed_loop.Harness`` (with its factor ``first``). It shows where few clients ask. When it is wrong: a router or a
-gateway before the engine adds its own; benchmarks on the machine itself have no network; long texts take longer to tokenize.
+``front_s`` of ``closed_loop.Harness`` (with its factor ``first``). It shows where few clients ask. When it is wrong: a router
+or a gateway before the engine adds its own; benchmarks on the machine itself have no network; long texts take longer.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ from setpoint.policy.views import (
 )
 
 FULL_FOR_S = 1.0
-STEP_MISS_RATE, STEP_MISS_WIDENS = 0.001, 0.05
+STEP_MISS_RATE, STEP_MISS_WIDENS, STEP_MISS_REST = 0.001, 0.05, 64
 NOTHING_SEEN: Mapping[str, float] = MappingProxyType({})
 
 
@@ -94,7 +94,9 @@ class SetpointPolicy:
         self.outcomes = Outcomes(self.lengths, self.tenants)
         self.length_share = LengthShare()
         self.tenant_room = TenantRoom()
-        self.step_margin = LearnedMargin(MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS, binding=True)
+        self.step_margin = LearnedMargin(
+            MARGIN, least=MARGIN, miss_rate=STEP_MISS_RATE, rate=STEP_MISS_WIDENS, binding=True, rest=STEP_MISS_REST
+        )
         self._reading_gap_s = inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()

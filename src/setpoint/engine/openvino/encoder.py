@@ -1,7 +1,7 @@
 """The tokenizer's own graph, run without the interpreter lock.
 
 The library's ``encode`` keeps the lock: half a million characters stop every token of every request for a third of a second.
-The same graph, read from the same file and run as an inference, does not.
+The same graph, read from the same file and run as an inference, does not. Texts are encoded whole, however long.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from setpoint.engine.openvino.runtime import ov
+from setpoint.engine.openvino.whole_texts import read_uncut
 
 TOKENIZER_FILE = "openvino_tokenizer.xml"
 
@@ -21,11 +22,8 @@ class FreeEncoder:
     """Encodes one text at a time, as the file says: with its special tokens. Raises ``RuntimeError`` if it cannot be read."""
 
     def __init__(self, folder: Path) -> None:
-        import openvino_tokenizers
-
-        core = ov.Core()
-        core.add_extension(str(openvino_tokenizers._ext_path))
-        compiled = core.compile_model(core.read_model(folder / TOKENIZER_FILE), "CPU", {"INFERENCE_NUM_THREADS": 1})
+        graph = read_uncut(folder / TOKENIZER_FILE)
+        compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_NUM_THREADS": 1})
         self._request: Any = compiled.create_infer_request()
         self._lock = threading.Lock()
 

@@ -79,6 +79,7 @@ class OpenVinoExecutor:
         vocabulary = compiled.output("row_logits").partial_shape[-1].get_length()
         self.vocabulary = int(vocabulary)
         self._sampler = Sampler(self.vocabulary, options.threads)
+        self._sampler.prepare()
         self._masks = Masks(self.vocabulary)
 
     def submit(self, batch: Batch) -> Batch:

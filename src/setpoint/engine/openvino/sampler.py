@@ -8,6 +8,7 @@ wider than that is drawn by rejection. Every request draws from its own generato
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,26 @@ class Sampler:
 
         added: of the same shape, what grammars add to the logits: 0, or minus infinity where a token must not come next.
         """
-        adjusted = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.is_adjusted]
-        if adjusted or added is not None:
-            logits = logits.copy() if added is None else np.add(logits, added)
-            for row in adjusted:
-                adjust(logits[row], sequences[row])
-        tokens = self._choose(logits, sequences)
+        edited: dict[int, Floats] = {}
+        for row, sequence in enumerate(sequences):
+            sampling = sequence.request.sampling
+            held = added is not None and sampling.grammar is not None
+            if held or sampling.is_adjusted:
+                edited[row] = logits[row] + added[row] if held and added is not None else logits[row].copy()
+                if sampling.is_adjusted:
+                    adjust(edited[row], sequence)
+        tokens = self._choose(logits, edited, sequences)
         if added is not None:
             # Where weights underflow, a draw may fall on the edge of a group: never outside a grammar.
-            for row, token in enumerate(tokens):
-                if added[row, token] != 0:
-                    tokens[row] = int(logits[row].argmax())
+            for row in edited:
+                if added[row, tokens[row]] != 0:
+                    tokens[row] = int(edited[row].argmax())
         return tokens
+
+    def prepare(self) -> None:
+        """Compile what draws, and run it once, so that no request pays for it."""
+        for top in (False, True):
+            self._run(np.zeros((1, self._vocabulary), dtype=np.float32), np.ones((1, 1), dtype=np.float32), top=top)
 
     def likeliest(self, logits: Floats) -> Likeliest:
         """The ``CANDIDATES`` largest of each row of raw logits [R, vocabulary], and what turns logits into logprobs."""
@@ -76,21 +85,25 @@ class Sampler:
         log_sum = values[:, 0].astype(np.float64) + np.log(sums.sum(axis=1, dtype=np.float64))
         return Likeliest(values.astype(np.float64), indices.copy(), log_sum)
 
-    def _choose(self, logits: Floats, sequences: list[Sequence]) -> list[int]:
+    def _choose(self, logits: Floats, edited: Mapping[int, Floats], sequences: list[Sequence]) -> list[int]:
+        """``edited``: the rows that stand in place of those of ``logits``."""
         tokens = [0] * len(sequences)
         filtered: list[int] = []
         plain: list[int] = []
         for row, sequence in enumerate(sequences):
             sampling = sequence.request.sampling
             if sampling.is_greedy:
-                tokens[row] = int(logits[row].argmax())
+                tokens[row] = int(edited.get(row, logits[row]).argmax())
             elif sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0:
                 filtered.append(row)
             else:
                 plain.append(row)
         for rows, choose in ((plain, self._plain), (filtered, self._filtered)):
             if rows:
-                part = logits if len(rows) == len(sequences) else np.ascontiguousarray(logits[rows])
+                part = logits if len(rows) == len(sequences) and not edited else logits[rows]
+                for place, row in enumerate(rows):
+                    if row in edited:
+                        part[place] = edited[row]
                 chosen = choose(part, [sequences[row] for row in rows])
                 for row, token in zip(rows, chosen, strict=True):
                     tokens[row] = token

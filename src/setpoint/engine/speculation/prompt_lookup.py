@@ -23,6 +23,8 @@ LONGEST_MATCH: Final = 16
 SURE_FROM: Final = (2, 4, 8)
 KEPT_FROM: Final = 4
 MOST_MISSES: Final = 2
+# Tokens indexed a call: a long prompt takes several steps, for its reading would hold up everybody's.
+MOST_READ: Final = 2048
 
 
 class LookupIndex:
@@ -67,8 +69,9 @@ class LookupIndex:
         return best
 
     def _take_in(self, tokens: list[int], end: int) -> None:
-        """Index the n-grams that end before position ``end``: not the one whose earlier places are asked for."""
-        ends = self._ends
+        """Index the n-grams that end before position ``end``, ``MOST_READ`` at most: not the one whose earlier places are asked
+        for."""
+        ends, end = self._ends, min(end, self._read + MOST_READ)
         for position in range(self._read, end):
             for size in GRAMS:
                 if position + 1 >= size:
