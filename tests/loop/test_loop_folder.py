@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.loop.errors import BadInput
-from setpoint.loop.folder import RUNS, claim, default_folder
+from setpoint.loop.folder import RUNS, claim, default_folder, require_writable_file
 
 
 @given(st.text())
@@ -30,3 +30,12 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="--output "):
         claim(tmp_path / name)
+
+
+def test_a_file_is_looked_at_before_it_is_written(tmp_path: Path) -> None:
+    require_writable_file("csv", tmp_path / "new" / "file.csv")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path, "this is a folder"), (tmp_path / "file" / "below.csv", "cannot be made")):
+        with pytest.raises(BadInput, match=rf"--csv .*{words}"):
+            require_writable_file("csv", path)

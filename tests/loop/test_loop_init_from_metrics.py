@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from setpoint.loop.errors import BadInput
+from setpoint.loop.init import InitAnswers, seen_text
 from setpoint.loop.init_from_metrics import page_url, quantile, requirement_from_metrics, spread_out
 from setpoint.requirement import ConstantTokens, LatencyMetric, LognormalTokens, Requirement, parse_requirement
 
@@ -53,8 +54,8 @@ class Server:
 
 
 @contextmanager
-def serving(server: Server, *, ended_between: int, status: int = 200) -> Iterator[str]:
-    """The page over loopback; after the first look ``ended_between`` requests end."""
+def serving(server: Server, *, ended_between: int, status: int = 200, key: str | None = None) -> Iterator[str]:
+    """The page over loopback, for who has the ``key``; after the first look ``ended_between`` requests end."""
 
     class Handler(BaseHTTPRequestHandler):
         looks = 0
@@ -63,7 +64,8 @@ def serving(server: Server, *, ended_between: int, status: int = 200) -> Iterato
             if Handler.looks == 1:
                 server.answer(ended_between, median=30.0)
             Handler.looks += 1
-            self.send_response(status if self.path == "/metrics" else 404)
+            locked = key is not None and self.headers["authorization"] != f"Bearer {key}"
+            self.send_response(401 if locked else status if self.path == "/metrics" else 404)
             self.end_headers()
             self.wfile.write(server.page().encode())
 
@@ -168,6 +170,27 @@ def test_servers_that_cannot_be_asked() -> None:
         requirement_from_metrics(url, interval_s=0.0)
     with pytest.raises(BadInput, match=r"cannot be read: .* is the server running"):
         requirement_from_metrics(url, interval_s=0.0)
+
+
+def test_a_server_with_a_key_is_asked_with_it() -> None:
+    server = Server()
+    server.answer(200)
+    with serving(server, ended_between=0, key="k") as url:
+
+        def seen(api_key: str | None) -> str:
+            return seen_text(
+                InitAnswers(name="locked"),
+                from_trace=None,
+                trace_format=None,
+                from_metrics=url,
+                interval_s=0.01,
+                api_key=api_key,
+            )
+
+        assert loaded(seen("k")).name == "locked"
+        for wrong in (None, "other"):
+            with pytest.raises(BadInput, match="HTTP 401; pass a valid key with --api-key"):
+                seen(wrong)
 
 
 @pytest.mark.parametrize(

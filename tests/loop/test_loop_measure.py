@@ -48,6 +48,13 @@ def test_a_foreign_server_is_measured_into_a_run_folder(tmp_path: Path) -> None:
     assert run.run_info["schedule"]["sustained_s"] == 1.0
 
 
+def test_the_planned_length_is_sent_under_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    with mock_in_thread() as mock:
+        done = setpoint("measure", mock.url, *SHORT, "--max-completion-tokens", cwd=tmp_path)
+    assert done.returncode == EXIT_MET, done.stderr
+    assert {(seen.body.get("max_tokens"), seen.body.get("max_completion_tokens")) for seen in mock.seen} == {(None, 6)}
+
+
 def test_json_is_all_there_is_on_standard_output_and_a_key_is_in_no_file(tmp_path: Path) -> None:
     with mock_in_thread() as mock:
         mock.api_key = "secret-key"
@@ -107,14 +114,36 @@ def test_a_server_that_dies_meanwhile_spoils_the_run_and_not_the_report(tmp_path
     assert measured.sustained.failed > 0
 
 
+@pytest.mark.parametrize(("stop", "workers"), [("SIGINT", "1"), ("SIGTERM", "1"), ("SIGINT", "2")])
+def test_an_interrupt_keeps_what_was_measured_and_is_130(tmp_path: Path, stop: str, workers: str) -> None:
+    arguments = (*SHORT, "--duration", "60s", "--workers", workers, "--json", "--output", "run")
+    with mock_in_thread() as mock, running("measure", mock.url, *arguments, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        wait_for_words(process.stderr, "TTFT p50")
+        process.send_signal(getattr(signal, stop))
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "stopped"
+    assert "Traceback" not in err
+    report = Report.model_validate(json.loads(out))
+    assert read_run(tmp_path / "run").report == report
+    assert not report.validity.valid
+    assert report.validity.reasons[0].startswith("The run was stopped after ")
+    assert (report.load or {})["interrupted"] is True
+    measured = report.candidates[0].measured
+    assert measured is not None
+    assert measured.sustained.duration_s < 60.0
+    assert 0 < measured.sustained.ok <= measured.sustained.offered < 1800
+
+
 @pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
-def test_an_interrupt_is_one_line_and_130(tmp_path: Path, stop: str) -> None:
+def test_an_interrupt_before_anything_is_to_be_judged_is_one_line_and_130(tmp_path: Path, stop: str) -> None:
     with (
         mock_in_thread() as mock,
-        running("measure", mock.url, *SHORT, "--duration", "60s", "--json", cwd=tmp_path) as process,
+        running("measure", mock.url, *SHORT, "--warmup", "60s", "--json", cwd=tmp_path) as process,
     ):
         assert process.stderr is not None
-        wait_for_words(process.stderr, "sustained 0/60 s")
+        wait_for_words(process.stderr, "warmup 0/")
         process.send_signal(getattr(signal, stop))
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130

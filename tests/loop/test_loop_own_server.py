@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,7 +13,7 @@ from loop_world import all_gone
 
 from setpoint.engine.request import EngineFailed
 from setpoint.loop.errors import ServerDied
-from setpoint.loop.own_server import on_own_server
+from setpoint.loop.own_server import _while_it_lives, on_own_server
 from setpoint.measure.event_loop import run
 from setpoint.measure.probe import discover
 from setpoint.measure.target import Target
@@ -32,6 +34,29 @@ def test_the_last_words_of_a_server_that_does_not_come_up(tmp_path: Path) -> Non
     with pytest.raises(EngineFailed, match=r"^model 'nothing' does not exist") as failed:
         run(on_own_server("nothing", CONFIG, never, log=None))
     assert "log:" not in str(failed.value)
+
+
+def test_work_that_comes_to_something_when_it_is_cancelled_is_not_lost(tmp_path: Path) -> None:
+    async def main() -> str:
+        begun = asyncio.Event()
+
+        async def work() -> str:
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return "kept"
+
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
+        try:
+            working = asyncio.ensure_future(_while_it_lives(process, work(), tmp_path / "a.log"))
+            await begun.wait()
+            working.cancel()
+            return await working
+        finally:
+            process.kill()
+            await process.wait()
+
+    assert run(main()) == "kept"
 
 
 @pytest.mark.model

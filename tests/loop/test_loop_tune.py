@@ -21,6 +21,7 @@ from setpoint.loop.measuring import plan_requests
 from setpoint.loop.own_server import READY_WORDS
 from setpoint.loop.schedule import Schedule
 from setpoint.loop.tune import TuneOptions, _prompts, tune
+from setpoint.measure.conversations import Conversations
 from setpoint.policy.configuration import ServingConfig
 from setpoint.record import EXIT_INCONCLUSIVE, EXIT_MET, EXIT_MISSED, Report, Verdict
 from setpoint.report.files import read_run
@@ -37,6 +38,17 @@ def test_a_seed_makes_the_plan(demo_model: ResolvedModel) -> None:
     plans = [plan_requests(requirement, schedule, seed=seed, make_prompt=_prompts(demo_model)) for seed in (1, 1, 2)]
     assert plans[0] == plans[1]
     assert plans[0].requests != plans[2].requests
+
+
+@pytest.mark.model
+def test_conversations_are_planned_as_text_that_a_client_can_send(demo_model: ResolvedModel) -> None:
+    talking = TINY.replace("  arrival:", "  sessions: {turns: 3}\n  arrival:").replace("prompt_tokens: 16", "prompt_tokens: 40")
+    requirement = parse_requirement(talking, "talking.yaml")
+    prompts = _prompts(demo_model, text=requirement.profile.has_conversations)
+    plan = plan_requests(requirement, Schedule(warmup_s=1, sustained_s=3), seed=1, make_prompt=prompts)
+    assert plan.prompt_tokens_exact
+    assert any(request.follows is not None for request in plan.requests)
+    Conversations(plan)
 
 
 @pytest.mark.model

@@ -387,6 +387,8 @@ BEHAVIOURS: dict[str, Callable[[], Script]] = {
     "frozen": frozen,
     "silent": silent,
     "garbage": garbage,
+    "headers_only": lambda: Script([(0.0, SSE_HEAD)], [], End.CLOSE, FIRST_S),
+    "html": lambda: Script([(0.01, b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>")], []),
     "compressed": compressed,
     "redirect": redirect,
     "one_json": one_json,

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.measure.agenda import Agenda, Departure, check_order
+from setpoint.measure.backlog import Flight
+from setpoint.measure.exchange import Exchange
 from setpoint.record import Phase
 from setpoint.workload.plan import LoadPlan, PhaseSpan, PlannedRequest
 
@@ -75,6 +77,44 @@ def test_instants_after_the_last_phase_are_not_offered() -> None:
     assert not agenda.offers(3.0)
     assert agenda.phase(planned(0), 2.9) is Phase.SUSTAINED
     assert agenda.phase(planned(0), 0.0) is Phase.WARMUP
+
+
+def test_slots_are_taken_in_the_order_in_which_they_are_free() -> None:
+    agenda = Agenda(plan([planned(index) for index in range(4)], concurrency=2))
+    agenda.take()
+    agenda.take()
+    agenda.free(2.0)  # Its user rests.
+    agenda.free(1.5)
+    assert [agenda.take().due_s for _ in range(2)] == [1.5, 2.0]
+
+
+def test_closed_loop_by_time_knows_since_when_it_had_nothing_for_a_free_slot() -> None:
+    agenda = Agenda(plan([planned(0), planned(1)], concurrency=2))
+    agenda.take()
+    agenda.take()
+    assert agenda.used_up_s is None
+    agenda.free(1.25)
+    agenda.free(2.0)
+    assert agenda.used_up_s == 1.25
+    in_time = Agenda(plan([planned(0)], concurrency=1))
+    in_time.take()
+    in_time.free(3.0)
+    assert in_time.used_up_s is None
+
+
+def test_shorter_plan_lets_go_of_turns_after_its_end_and_keeps_other_attempts() -> None:
+    agenda = Agenda(plan([planned(0)]))
+    agenda.take()
+    again = Flight(planned(3), Exchange("r", b"", lambda _: None))
+    for departure in (
+        Departure(2.6, planned(3), flight=again),
+        Departure(2.5, planned(2, 2.5)),
+        Departure(2.0, planned(4, 2.0)),
+        Departure(1.5, planned(1, 1.5)),
+    ):
+        agenda.add(departure)
+    agenda.shorten(plan([planned(0)], spans=[SPANS[0], PhaseSpan(Phase.SUSTAINED, 1.0, 2.0)]))
+    assert taken(agenda) == [(1.5, 1), (2.6, 3)]
 
 
 @pytest.mark.parametrize(

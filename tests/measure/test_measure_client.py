@@ -19,7 +19,8 @@ from setpoint.measure.result import LoadResult, validity
 from setpoint.measure.running import Progress
 from setpoint.measure.target import Target
 from setpoint.record import Phase, RequestClass
-from setpoint.requirement import Slos
+from setpoint.report.request_samples import latency_sample, phase_rows, read_requests
+from setpoint.requirement import LatencyMetric, Slos
 from setpoint.workload.plan import LoadPlan, PhaseSpan, PlannedRequest
 
 # Far above what any loop costs, far below the gaps that a wrong reading of the schedule would show.
@@ -63,6 +64,8 @@ EXPECTED: dict[str, tuple[RequestClass, str, str | None]] = {
     "not_json": (FAILED, "malformed: an event", "length"),
     "empty": (FAILED, "empty: ", "stop"),
     "garbage": (FAILED, "malformed: not an HTTP", None),
+    "headers_only": (FAILED, "cut: the server closed the connection inside", None),
+    "html": (FAILED, "malformed: the answer is not JSON", None),
     "compressed": (FAILED, "malformed: the answer is compressed (gzip), though", None),
     "redirect": (FAILED, "status: 307 to 'https://else.where/v1/completions', which is not followed", None),
     "frozen": (UNFINISHED, "", None),
@@ -114,6 +117,11 @@ def test_every_behaviour_ends_in_its_class_and_token_times_follow_the_schedule()
     assert all(row.attempts == 1 for row in rows.values())
     assert rows["one_json"].ttft_s == rows["one_json"].e2e_s
     assert rows["one_json"].cached_tokens == 4
+    # A stream was asked for every time: what failed without a token is infinitely late in the check of first tokens.
+    assert all(row.streaming for row in rows.values())
+    table = phase_rows(result.requests("mock"), Phase.SUSTAINED)
+    first_tokens = latency_sample(read_requests(table), LatencyMetric.TTFT, failures_infinite=True)
+    assert np.isinf(first_tokens.values).sum() == result.counts()[FAILED]
 
 
 def test_request_holds_the_planned_prompt_and_the_options() -> None:
@@ -315,3 +323,28 @@ def test_answer_that_the_server_leaves_open_ends_when_it_is_done() -> None:
 def test_field_that_is_none_is_left_out_of_the_body() -> None:
     _, mock = run_against_mock(even_plan(1), extra_body={"stream_options": None, "temperature": None, "top_p": 0.5})
     assert mock.seen[0].body.keys() == {"model", "seed", "ignore_eos", "stream", "top_p", "mock", "max_tokens", "prompt"}
+
+
+def test_planned_length_goes_under_the_name_the_server_knows_or_is_left_out() -> None:
+    _, mock = run_against_mock(even_plan(1), max_completion_tokens=True)
+    assert mock.seen[0].body["max_completion_tokens"] == 6
+    assert "max_tokens" not in mock.seen[0].body
+    _, mock = run_against_mock(even_plan(1), extra_body={"max_tokens": None, "max_completion_tokens": 9})
+    assert mock.seen[0].body["max_completion_tokens"] == 9
+    assert "max_tokens" not in mock.seen[0].body
+    with pytest.raises(ValueError, match="extra_body: max_tokens come from the plan"):
+        LoadOptions(extra_body={"max_tokens": 9})
+    with pytest.raises(ValueError, match="extra_body: max_completion_tokens come from the plan"):
+        LoadOptions(extra_body={"max_completion_tokens": 9}, max_completion_tokens=True)
+
+
+@pytest.mark.parametrize(("endpoint", "path"), [(Endpoint.COMPLETIONS, "completions"), (Endpoint.CHAT, "chat/completions")])
+def test_requests_go_to_the_version_of_the_url(endpoint: Endpoint, path: str) -> None:
+    async def main() -> list[str]:
+        async with mock_server() as mock:
+            for base in ("", "/v1", "/v3", "/v1beta/openai"):
+                options = LoadOptions(endpoint=endpoint, extra_body={"mock": "plain"}, watch_server=False)
+                await run_load(Target(mock.url + base), even_plan(1), options)
+            return [seen.path for seen in mock.seen]
+
+    assert run(main()) == [f"/{base}/{path}" for base in ("v1", "v1", "v3", "v1beta/openai")]

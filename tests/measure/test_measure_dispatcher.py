@@ -11,10 +11,11 @@ from measure_helpers import even_plan, run_against_mock
 from mock_scripts import FIRST_S, GAP_S, TOKENS
 from mock_server import MockServer, mock_server
 
+from setpoint.measure.backlog import LEFT_OPEN_S
 from setpoint.measure.client import run_load
 from setpoint.measure.event_loop import run
 from setpoint.measure.options import Endpoint, LoadOptions
-from setpoint.measure.result import LoadResult
+from setpoint.measure.result import Ended, LoadResult
 from setpoint.measure.target import Target
 from setpoint.record import CONVERSATION_OVER, Phase, RequestClass
 from setpoint.workload.plan import LoadPlan, PhaseSpan, PlannedRequest
@@ -82,6 +83,44 @@ def test_closed_loop_by_time_offers_nothing_after_its_end() -> None:
     assert result.counts()[RequestClass.OK] == len(result.outcomes)
     assert all(row.intended_s < 0.5 for row in result.outcomes)
     assert result.duration_s < 5.0
+
+
+def test_closed_loop_by_time_ends_where_its_requests_are_used_up() -> None:
+    result, _ = run_against_mock(closed_plan(6, concurrency=2, end_s=20.0))
+    assert result.counts()[RequestClass.OK] == 6
+    ends_s = sorted(row.ended_s for row in result.outcomes if row.ended_s is not None)
+    (span,) = result.phases
+    # The last two are under way, and the first of them ends: from then on there are not two any more.
+    assert (result.ended, span.start_s, span.end_s) == (Ended.USED_UP, 0.0, ends_s[4])
+    full, _ = run_against_mock(closed_plan(200, concurrency=2, end_s=0.4))
+    assert (full.ended, full.phases[-1].end_s) == (Ended.PLAN, 0.4)
+
+
+def test_requests_used_up_in_the_warm_up_leave_the_phases_as_planned() -> None:
+    spans = [PhaseSpan(Phase.WARMUP, 0.0, 10.0), PhaseSpan(Phase.SUSTAINED, 10.0, 20.0)]
+    result, _ = run_against_mock(replace(closed_plan(2, concurrency=1, end_s=20.0), phases=spans))
+    assert (result.ended, result.phases) == (Ended.USED_UP, spans)
+    assert {row.phase for row in result.outcomes} == {Phase.WARMUP}
+
+
+def test_users_whose_requests_fail_at_once_do_not_use_up_the_plan() -> None:
+    result, _ = run_against_mock(closed_plan(1000, concurrency=2, end_s=1.0), "status_503")
+    # A refusal takes 10 ms, and the rests after it 10, 20, 40, ... ms: some 16 requests, and some 200 without rests.
+    assert 4 <= len(result.outcomes) <= 40
+    assert result.ended is Ended.PLAN
+    number, _ = run_against_mock(closed_plan(40, concurrency=2), "status_503")
+    assert number.duration_s < 5.0, "by number of requests nobody rests"
+
+
+def test_nobody_goes_on_before_the_end_of_an_answer_is_known() -> None:
+    talk, _ = run_against_mock(conversation(2), "left_open")
+    first, second = talk.outcomes
+    assert first.last_token_s is not None
+    assert second.intended_s >= first.last_token_s + LEFT_OPEN_S
+    assert (second.dispatched_s or 0.0) - second.intended_s < LEFT_OPEN_S / 2
+    slots, _ = run_against_mock(closed_plan(2, concurrency=1, end_s=20.0), "left_open")
+    before, after = slots.outcomes
+    assert after.intended_s >= (before.ended_s or 0.0) + LEFT_OPEN_S
 
 
 def test_session_keeps_its_slot_to_its_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,8 +14,12 @@ from setpoint.measure.event_loop import run
 from setpoint.measure.mock import MockOptions, MockProcess
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import RequestOutcome
+from setpoint.measure.result import Ended, LoadResult, validity
+from setpoint.measure.running import Progress
 from setpoint.measure.target import Target
+from setpoint.measure.workers import run_load_over_workers
 from setpoint.record import Phase, RequestClass
+from setpoint.requirement import Slos
 from setpoint.workload.plan import LoadPlan, PhaseSpan, PlannedRequest
 
 
@@ -48,6 +53,7 @@ def test_the_load_ends_at_the_look_that_says_so(concurrency: int | None) -> None
     (span,) = result.phases
     assert 0.59 <= span.end_s < 5.0
     assert result.duration_s < 10.0
+    assert result.ended is Ended.ENOUGH
     assert {row.request_class for row in result.outcomes} == {RequestClass.OK}
     assert all(row.intended_s < span.end_s for row in result.outcomes)
     if concurrency is None:
@@ -58,8 +64,49 @@ def test_without_enough_the_plan_is_carried_out() -> None:
     with MockProcess(MockOptions(ttft_s=0.02, itl_s=0.005)) as mock:
         short = plan(end_s=1.0)
         result = run(run_load(Target(mock.url, model="m"), short, LoadOptions(drain_s=5.0), enough=At(9)))
-    assert result.phases == short.phases
+    assert (result.phases, result.ended) == (short.phases, Ended.PLAN)
     assert len(result.outcomes) == len(short.requests)
+
+
+def test_turns_that_would_come_after_the_look_are_not_sent() -> None:
+    first = PlannedRequest(0, 0.0, Phase.SUSTAINED, "a", 1, 3, session="s")
+    turn = PlannedRequest(1, 0.0, Phase.SUSTAINED, "b", 1, 3, session="s", turn=1, follows=0, think_s=1.0)
+    talk = LoadPlan(0, [PhaseSpan(Phase.SUSTAINED, 0.0, 20.0)], [first, turn], True)
+    with MockProcess(MockOptions(ttft_s=0.02, itl_s=0.005)) as mock:
+        result = run(run_load(Target(mock.url, model="m"), talk, LoadOptions(drain_s=5.0), enough=At(1)))
+        received = len(mock.log().requests)
+    assert ([row.index for row in result.outcomes], received) == ([0], 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cancelled_load_that_is_to_be_kept_ends_there(workers: int) -> None:
+    async def main(url: str) -> LoadResult:
+        begun = asyncio.Event()
+
+        def seen(progress: Progress) -> None:
+            if progress.done:
+                begun.set()
+
+        options = LoadOptions(drain_s=5.0)
+        load = run_load_over_workers(Target(url, model="m"), plan(), options, seen, workers=workers, keep=True)
+        working = asyncio.ensure_future(load)
+        await begun.wait()
+        working.cancel()
+        return await working
+
+    with MockProcess(MockOptions(ttft_s=0.02, itl_s=0.005)) as mock:
+        result = run(main(mock.url))
+    assert (result.ended, result.client.workers) == (Ended.INTERRUPTED, workers)
+    (span,) = result.phases
+    assert 0.0 < span.end_s < 15.0
+    assert result.counts()[RequestClass.OK] > 0
+    assert all(row.intended_s < span.end_s for row in result.outcomes)
+    # Whatever was not due any more is no request of this run; two processes may have stopped a moment apart.
+    due = sum(request.intended_s < span.end_s for request in plan().requests)
+    assert due - workers < len(result.outcomes) <= due
+    judged = validity(result, Slos())
+    assert not judged.valid
+    assert judged.reasons[0].startswith("The run was stopped after ")
 
 
 def test_what_goes_wrong_while_looking_ends_the_run_with_it() -> None:

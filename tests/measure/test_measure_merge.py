@@ -14,7 +14,7 @@ from setpoint.measure.histogram import LogHistogram
 from setpoint.measure.merge import in_flight_peak, merge_checks, merge_progress, merge_results
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import RequestOutcome
-from setpoint.measure.result import LoadResult, validity
+from setpoint.measure.result import Ended, LoadResult, validity
 from setpoint.measure.running import LiveSamples, Progress
 from setpoint.measure.self_check import ClientCheck, client_check
 from setpoint.measure.server_side import ServerSide
@@ -185,3 +185,33 @@ def test_rows_of_a_process_that_ended_early_are_dropped_with_the_reason_and_the_
     assert nobody.duration_s == 9.0
     assert nobody.counts()[RequestClass.DROPPED] == 4
     assert not validity(nobody, Slos()).valid
+
+
+def test_a_phase_that_every_process_ended_early_ends_with_the_last_of_them() -> None:
+    requests = [PlannedRequest(index, 0.0, Phase.SUSTAINED, "a", 1, 4) for index in range(4)]
+    plan = LoadPlan(0, [PhaseSpan(Phase.SUSTAINED, 0.0, 2.0)], requests, True, concurrency=2)
+
+    def part(index: int, end_s: float, ended: Ended) -> LoadResult:
+        rows = [row(index, 0.1, end_s)]
+        return LoadResult(
+            outcomes=rows,
+            phases=[PhaseSpan(Phase.SUSTAINED, 0.0, end_s)],
+            options=LoadOptions(),
+            server=ServerSide(),
+            client=check(rows, [0.001]),
+            started_unix_s=0.0,
+            duration_s=end_s,
+            ended=ended,
+        )
+
+    def merged(*parts: LoadResult) -> LoadResult:
+        return merge_results(
+            parts, plan, LoadOptions(), ServerSide(), lost={}, failures=(), workers=2, started_unix_s=0.0, duration_s=2.0
+        )
+
+    both = merged(part(0, 1.2, Ended.USED_UP), part(1, 1.4, Ended.USED_UP))
+    assert (both.ended, [span.end_s for span in both.phases]) == (Ended.USED_UP, [1.4])
+    one = merged(part(0, 1.2, Ended.USED_UP), part(1, 2.0, Ended.PLAN))
+    assert (one.ended, [span.end_s for span in one.phases]) == (Ended.USED_UP, [2.0])
+    stopped = merged(part(0, 0.7, Ended.INTERRUPTED), part(1, 0.6, Ended.USED_UP))
+    assert (stopped.ended, [span.end_s for span in stopped.phases]) == (Ended.INTERRUPTED, [0.7])

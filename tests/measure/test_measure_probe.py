@@ -140,18 +140,47 @@ def test_server_that_never_answers() -> None:
         ("http://host:99999", "is not a number from 0 to 65535"),
         ("http://", "names no host"),
         ("http://host/?a=1", "has a query"),
+        ("http://user:secret@host", "a user name or password stands before 'host'"),
+        ("http://secret@host:port", "a user name or password stands before 'host'"),
     ],
 )
 def test_bad_urls_are_named(url: str, words: str) -> None:
-    with pytest.raises(TargetError, match=words):
+    with pytest.raises(TargetError, match=words) as refused:
         Target(url)
+    assert "secret" not in str(refused.value)
 
 
 def test_addresses() -> None:
     address = Target("https://host/base/v1/").address
     assert (address.host, address.port, address.tls, address.base_path) == ("host", 443, True, "/base")
+    assert address.api_path == "/base/v1"
     assert address.authority == "host"
     assert Target("[::1]:8000").address.authority == "[::1]:8000"
+
+
+@pytest.mark.parametrize(
+    ("path", "base_path", "api_path"),
+    [
+        ("", "", "/v1"),
+        ("/", "", "/v1"),
+        ("/v1", "", "/v1"),
+        ("/openai/v1/", "/openai", "/openai/v1"),
+        ("/base", "/base", "/base/v1"),
+        ("/v3", "", "/v3"),
+        ("/api/paas/v4", "/api/paas", "/api/paas/v4"),
+        ("/v1beta/openai/", "", "/v1beta/openai"),
+        ("/vllm", "/vllm", "/vllm/v1"),
+    ],
+)
+def test_version_in_the_url_is_the_one_that_is_asked(path: str, base_path: str, api_path: str) -> None:
+    address = Target(f"http://host{path}").address
+    assert (address.base_path, address.api_path) == (base_path, api_path)
+
+
+def test_models_are_looked_for_under_the_version_of_the_url() -> None:
+    assert look({"/v3/models": ONE_MODEL["/v1/models"], "/metrics": "vllm:num_requests_running 0\n"}, path="/v3").kind == "vllm"
+    with pytest.raises(ProbeError, match=r"GET /v4/models\): HTTP 404"):
+        look(ONE_MODEL, path="/v4")
 
 
 @pytest.mark.parametrize(("name", "value"), [("x-a", "b\r\nc: d"), ("x-a", "é"), ("Host", "other")])

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from setpoint.measure.exchange import ErrorKind, Exchange
-from setpoint.measure.retrying import BACKOFF_MAX_S, BACKOFF_S, JITTER, may_retry, wait_s
+from setpoint.measure.outcome import SHED_STATUSES
+from setpoint.measure.retrying import BACKOFF_MAX_S, BACKOFF_S, BROKEN_STATUSES, JITTER, may_retry, wait_s
 
 
 def ended(status: int | None, error: ErrorKind | None = None, **headers: str) -> Exchange:
@@ -24,7 +25,9 @@ def ended(status: int | None, error: ErrorKind | None = None, **headers: str) ->
     [
         (ended(429), True),
         (ended(503), True),
+        (ended(529), True),
         (ended(500), True),
+        (ended(522), True),
         (ended(400), False),
         (ended(200), False),
         (ended(200, ErrorKind.CUT), False),
@@ -36,6 +39,10 @@ def ended(status: int | None, error: ErrorKind | None = None, **headers: str) ->
 )
 def test_refusals_and_what_got_no_answer_are_sent_again(exchange: Exchange, again: bool) -> None:
     assert may_retry(exchange) is again
+
+
+def test_whatever_counts_as_shed_or_broken_is_sent_again() -> None:
+    assert all(may_retry(ended(status)) for status in SHED_STATUSES | BROKEN_STATUSES)
 
 
 def test_wait_doubles_to_a_limit_and_comes_from_the_seed() -> None:

@@ -156,11 +156,23 @@ def test_metrics_that_are_not_where_they_were_said_to_be_are_noted() -> None:
     assert side.notes[0].endswith("/nowhere: HTTP 404")
 
 
+def test_what_is_asked_of_a_page_is_not_told() -> None:
+    side, _ = watch({"/one": lambda _: f"{RUNNING} 2\n"}, metrics_at=("/one?key=secret", "/two?key=secret"), path="/one")
+    assert side.metrics == {"running": [2, 2]}
+    assert [note.partition("/two")[2] for note in side.notes] == [": HTTP 404"]
+
+
 def test_url_of_the_server_stands_for_its_metrics() -> None:
     assert page_source.page_at("host:9400")[1] == "/metrics"
     assert page_source.page_at("https://host/gpu/metrics/")[1] == "/gpu/metrics/"
+    assert page_source.page_at("host:9400/?module=gpu")[1] == "/metrics?module=gpu"
     with pytest.raises(TargetError, match=r"^url: "):
         page_source.page_at("ftp://host/metrics")
+    with pytest.raises(TargetError, match=r"^url: .*has a fragment"):
+        page_source.page_at("http://host/metrics#0")
+    with pytest.raises(TargetError, match=r"^url: a user name or password stands before 'host'") as refused:
+        page_source.page_at("http://user:secret@host/metrics")
+    assert "secret" not in str(refused.value)
 
 
 def test_power_is_read_beside_the_load() -> None:
@@ -209,3 +221,30 @@ def test_page_that_is_packed_unasked_is_unpacked() -> None:
 def test_a_page_whose_url_cannot_be_read_is_a_mistake_in_words() -> None:
     with pytest.raises(TargetError, match="cannot be read as a URL"):
         page_source.page_at("http://[::1")
+
+
+def steps(looks: int) -> dict[str, object]:
+    """setpoint's record of steps: one more with every look."""
+    now_s = monotonic()
+    return {"now_s": now_s, "next": looks + 1, "columns": {"step": [looks], "start_s": [now_s], "end_s": [now_s + 1.0]}}
+
+
+@pytest.mark.parametrize("packed_from", [1 << 30, 0])
+def test_no_record_is_let_go_whether_pages_are_packed_or_not(monkeypatch: pytest.MonkeyPatch, packed_from: int) -> None:
+    monkeypatch.setattr(server_watch, "RECORDS_PERIOD_S", 0.01)
+    monkeypatch.setattr(page_source, "PACKED_FROM_BYTES", packed_from)
+    side, served = watch({"/setpoint/steps": steps}, looks=8, path="/setpoint/steps")
+    assert side.steps is not None
+    seen = side.steps["step"].to_pylist()
+    # The first look only finds out where new begins; the one that is under way at the end is taken again.
+    assert len(seen) >= 5
+    assert seen == sorted(set(seen))
+    assert seen[-1] == served.asked.count("/setpoint/steps") - 1
+    assert side.notes == []
+
+
+def test_more_records_than_there_is_room_for_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_source, "KEPT_BYTES_MAX", 0)
+    side, _ = watch({"/setpoint/steps": steps}, path="/setpoint/steps")
+    assert side.steps is None
+    assert side.notes == ["/setpoint/steps: more records than are kept; those of the rest of the run are missing"]

@@ -144,7 +144,8 @@ def test_surplus_is_silent_events_first_then_the_end_token() -> None:
     assert reconcile(times, 3, silent_s=silent, end_s=4.0).tolist() == [1.0, 2.0, 3.0]
     assert reconcile(times, 4, silent_s=silent, end_s=4.0).tolist() == [1.0, 2.0, 3.0, 4.0]
     assert reconcile(times, 4, silent_s=silent, end_s=4.0, end_token=False).tolist() == [0.5, 1.0, 2.0, 3.0]
-    assert reconcile(times, 5, silent_s=silent, end_s=4.0).tolist() == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert reconcile(times, 5, silent_s=silent, end_s=4.0).tolist() == [0.5, 1.0, 2.0, 3.0, 4.0]
+    assert reconcile(times, 6, silent_s=silent, end_s=4.0).tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
     assert reconcile(times, 3, silent_s=silent[:0], end_s=4.0).tolist() == [1.0, 3.0, 4.0]
     assert reconcile(times, 4, silent_s=silent[:0], end_s=4.0).tolist() == [1.0, 1.0, 3.0, 3.0]
     assert reconcile(times[:0], 2, end_s=4.0).tolist() == [4.0, 4.0]
@@ -164,6 +165,13 @@ def usage(**counts: object) -> bytes:
 
 def chat(**delta: object) -> bytes:
     return f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': None}]})}\n\n".encode()
+
+
+def test_empty_events_at_the_beginning_are_tokens_only_if_there_is_one_for_each_that_is_missing() -> None:
+    in_threes = read([chat(), chat(content="abc"), chat(content="def"), usage(completion_tokens=6), DONE])
+    assert in_threes.token_times_s.tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0], "the first event was not a token"
+    halves = read([chat(), chat(), chat(content="é"), chat(content="b"), usage(completion_tokens=4), DONE])
+    assert halves.token_times_s.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_tokens_that_were_thought_and_not_sent_came_in_no_event() -> None:

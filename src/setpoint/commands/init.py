@@ -38,6 +38,7 @@ def init(
     trace_format: Annotated[str | None, option("NAME", "Its format; default: what it looks like.", SEEN)] = None,
     from_metrics: Annotated[str | None, option("URL", "The metrics of a server in use, looked at twice.", SEEN)] = None,
     interval: Annotated[str | None, option("TIME", "Between the two looks; default: 10s.", SEEN)] = None,
+    api_key: Annotated[str | None, option("KEY", "Bearer token for the metrics.", SEEN, envvar="SETPOINT_API_KEY")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> int:
     """Write a commented requirement file: from a few questions, from options, or from what production shows."""
@@ -49,7 +50,12 @@ def init(
     if from_trace is not None or from_metrics is not None:
         interval_s = seconds("interval", interval, positive=True) if interval is not None else None
         text = seen_text(
-            answers, from_trace=from_trace, trace_format=trace_format, from_metrics=from_metrics, interval_s=interval_s
+            answers,
+            from_trace=from_trace,
+            trace_format=trace_format,
+            from_metrics=from_metrics,
+            interval_s=interval_s,
+            api_key=api_key,
         )
     else:
         text = init_text(answers, example=example, ask=sys.stdin.isatty() and answers.empty and example is None)

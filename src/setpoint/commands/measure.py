@@ -43,7 +43,8 @@ from that moment, so waiting counts wherever it happens.
 """
 
 EPILOG = """Exit codes: 0 every limit is met (or there is none and nothing failed), 1 one is missed, 2 bad input,
-3 inconclusive: measure longer, 4 invalid run: the client itself was too slow, or nothing answered.
+3 inconclusive: measure longer, 4 invalid run: the client itself was too slow, or nothing answered, 130 stopped by Ctrl-C: what
+was measured by then is reported.
 """
 
 
@@ -76,7 +77,8 @@ def measure(
         report = measure_url(at, asked.requirement, asked.options)
     deliver(report, output)
     show(report, output.output, json_output=output.json_output)
-    return EXIT_INTERRUPTED if (report.knee or {}).get("interrupted") else report.exit_code()
+    stopped = (report.knee or report.load or {}).get("interrupted")
+    return EXIT_INTERRUPTED if stopped else report.exit_code()
 
 
 def _config(target: TargetFlags) -> ServingConfig | None:

@@ -65,9 +65,12 @@ def profile_speculation(
     from rich.console import Console
 
     from setpoint.commands.showing import written
+    from setpoint.loop.folder import require_writable_file
     from setpoint.loop.speculation.terminal import render_profile
     from setpoint.record import EXIT_MET
 
+    if output is not None:
+        require_writable_file("output", output)
     if hardware is not None:
         from setpoint.loop.speculation.predicted import There
 

@@ -86,6 +86,7 @@ def asked_of(
         max_in_flight=client.max_in_flight,
         ignore_eos=client.ignore_eos,
         extra=_extra_body(target.extra_body),
+        max_completion_tokens=target.max_completion_tokens,
         retries=client.retries,
         concurrency=load.concurrency,
         requests=length.requests,
@@ -119,9 +120,17 @@ def _refuse_contradictions(load: LoadFlags, trace: TraceFlags, length: LengthFla
         other = "--requests" if length.requests is not None else "--trace"
         raise BadInput(f"--until: says how long to measure, and so does {other}; give one of them")
     if verdict.find_knee:
-        for name, value in (("--trace", trace.trace), ("--concurrency", load.concurrency), ("--until", length.until)):
+        chosen = {
+            "--trace": trace.trace,
+            "--concurrency": load.concurrency,
+            "--until": length.until,
+            "--duration": length.duration,
+            "--requests": length.requests,
+            "--warmup": length.warmup,
+        }
+        for name, value in chosen.items():
             if value is not None:
-                raise BadInput(f"--find-knee: chooses the load by itself; leave out {name}")
+                raise BadInput(f"--find-knee: chooses the load and its length by itself; leave out {name}")
 
 
 def _refuse_with_until(requirement: Requirement, client: ClientFlags) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import OutputFlags
+from setpoint.loop.folder import require_writable_file
 from setpoint.record import Report
 
 
@@ -16,15 +16,7 @@ def require_writable(flags: OutputFlags) -> None:
     if flags.per_token and flags.output is None:
         raise BadInput("--per-token: tokens.parquet goes into the run folder; add --output DIR")
     for option, path in _files(flags):
-        if path.is_dir():
-            raise BadInput(f"--{option} {path}: this is a folder; name a file")
-        parent = path.parent
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(f"--{option} {path}: {parent} cannot be made: {error.strerror or error}") from None
-        if not os.access(path if path.exists() else parent, os.W_OK):
-            raise BadInput(f"--{option} {path}: cannot be written; choose another place")
+        require_writable_file(option, path)
 
 
 def deliver(report: Report, flags: OutputFlags) -> None:

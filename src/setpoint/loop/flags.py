@@ -30,6 +30,12 @@ class TargetFlags:
     api_key: Annotated[str | None, option("KEY", "Bearer token for a URL.", TARGET, envvar="SETPOINT_API_KEY")] = None
     header: Annotated[list[str] | None, option("'NAME: VALUE'", "Sent with every request; may be repeated.", TARGET)] = None
     extra_body: Annotated[str | None, option("JSON", "More fields of every request, as a JSON object.", TARGET)] = None
+    max_completion_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--max-completion-tokens", help="Send the planned length under that name, not max_tokens.", rich_help_panel=TARGET
+        ),
+    ] = False
     tokenizer: Annotated[
         str | None,
         option("WHAT", "What counts prompt tokens: auto asks the server, estimate, or a model.", TARGET),

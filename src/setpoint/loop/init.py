@@ -79,10 +79,12 @@ def seen_text(
     trace_format: str | None,
     from_metrics: str | None,
     interval_s: float | None,
+    api_key: str | None = None,
 ) -> str:
     """The text of a file that describes what production shows, with the answers for what it cannot show.
 
-    Raises ``BadInput`` for a source that cannot be read, ``FlagError`` for an answer that the source gives itself.
+    api_key: of the server whose metrics are looked at. Raises ``BadInput`` for a source that cannot be read, ``FlagError`` for
+    an answer that the source gives itself.
     """
     from setpoint.loop.init_from import requirement_from_trace
     from setpoint.loop.init_from_metrics import INTERVAL_S, requirement_from_metrics
@@ -101,6 +103,7 @@ def seen_text(
     return requirement_from_metrics(
         from_metrics,
         interval_s=INTERVAL_S if interval_s is None else interval_s,
+        headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
         name=answers.name,
         model=answers.model,
         rate=answers.rate,

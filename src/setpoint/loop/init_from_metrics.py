@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import time
 import urllib.error
@@ -122,11 +123,16 @@ def page_url(source: str) -> str:
 def fetch(url: str, headers: Mapping[str, str]) -> str:
     """The text of a page. Raises ``BadInput``."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=TIMEOUT_S) as answer:
+        request = urllib.request.Request(url)
+        for name, value in headers.items():
+            request.add_unredirected_header(name, value)  # A key is for this server alone.
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             data = answer.read(MAX_PAGE_BYTES + 1)
     except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise BadInput(f"{url}: HTTP {error.code}; pass a valid key with --api-key, or in SETPOINT_API_KEY") from error
         raise BadInput(f"{url}: HTTP {error.code}; is there a metrics page, and is it switched on?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise BadInput(f"{url}: cannot be read: {reason}; is the server running, and the address right?") from error
     if len(data) > MAX_PAGE_BYTES:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from setpoint.loop.measured import Judgement, MeasuredRun
 from setpoint.measure.capacity import ASSUMED_CAPACITY, cached_capacity
 from setpoint.measure.client_account import client_account
-from setpoint.measure.result import LoadResult, validity
+from setpoint.measure.result import Ended, LoadResult, validity
 from setpoint.measure.server_account import server_figures, with_server_figures
 from setpoint.record import Measured, Phase, PhaseMeasures, SloReport, Validity
 from setpoint.report.assertions import assertion_check
@@ -46,6 +46,7 @@ def judged(result: LoadResult, requirement: Requirement, *, name: str, judgement
         server=result.server.report((phase, span.start_s, span.end_s) for phase, span in spans.items()) if told else None,
         server_table=result.server.table(name) if told else None,
         decisions=result.decisions(name),
+        ended=result.ended,
     )
 
 
@@ -88,8 +89,17 @@ def _validity(
 ) -> Validity:
     """Whether the run may be believed; of one that may, what should be known when reading it."""
     found = validity(result, requirement.slo)
+    notes = [_used_up_words(result)] if result.ended is Ended.USED_UP else []
     if not found.valid:
-        return found
+        return Validity(valid=False, reasons=[*found.reasons, *notes])
     steady = steady_state(requests, span)
     remarks = [f"The sustained phase was {steady.words}."] if steady.words else []
-    return Validity(valid=True, reasons=[*found.reasons, *warnings, *remarks])
+    return Validity(valid=True, reasons=[*found.reasons, *notes, *warnings, *remarks])
+
+
+def _used_up_words(result: LoadResult) -> str:
+    """What became of a closed loop by time that had too few requests for it."""
+    words = "Every planned request of the closed loop was sent before its time was up: "
+    if any(row.phase is Phase.SUSTAINED for row in result.outcomes):
+        return f"{words}the sustained phase ends where none was left for one who was free to send it."
+    return f"{words}none was left for the sustained phase. Measure for a shorter time, or give --requests."

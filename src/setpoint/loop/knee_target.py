@@ -21,7 +21,7 @@ async def search_target(
     target: Target, requirement: Requirement, options: MeasureOptions, *, capacity: Capacity | None = None
 ) -> tuple[KneeRun, str]:
     """Search the knee of ``target``; also the model that was asked. Raises ``KeyboardInterrupt`` if no probe ended."""
-    found, prompts = await look_at(target, options)
+    found, prompts = await look_at(target, requirement, options)
     if not options.quiet:
         say(f"{found.target.url} serves {found.target.model}")
     with progress_line(quiet=options.quiet) as show:

@@ -16,6 +16,7 @@ from setpoint.loop.on_target import OnTarget, measure_target
 from setpoint.loop.schedule import Schedule
 from setpoint.measure.event_loop import run
 from setpoint.measure.options import Endpoint
+from setpoint.measure.result import Ended
 from setpoint.measure.target import Target
 from setpoint.record import Candidate, Report, Verdict
 from setpoint.requirement import ModelSource, Requirement
@@ -52,6 +53,7 @@ class MeasureOptions:
     ignore_eos: bool = True
     quiet: bool = False
     extra: dict[str, object] = field(default_factory=dict)
+    max_completion_tokens: bool = False
     retries: int = 0
     concurrency: int | None = None
     requests: int | None = None
@@ -204,6 +206,9 @@ def _finish(
 
     measured = done.measured
     candidate = measured.candidate(done.name, config)
+    load = load_facts(options, done.workers)
+    if measured.ended is Ended.INTERRUPTED:
+        load = (load or {}) | {"interrupted": True}
     report = Report(
         kind="measure",
         requirement=requirement.model_dump(mode="json"),
@@ -212,7 +217,7 @@ def _finish(
         chosen=done.name if candidate.slo.verdict is Verdict.MET else None,
         why=_why(candidate, requirement),
         validity=measured.validity,
-        load=load_facts(options, done.workers),
+        load=load,
     )
     tables = (measured.requests, measured.steps, measured.server_table)
     _save(report, options, started_unix_s, *tables, decisions=measured.decisions)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from setpoint.measure.result import Ended
 from setpoint.record import Candidate, Measured, Predicted, SloReport, Validity
 from setpoint.requirement import Requirement
 
@@ -21,7 +22,7 @@ class MeasuredRun:
     """One candidate's rows (``record.columns.REQUEST_COLUMNS``, ``STEP_COLUMNS``), figures, SLO report and validity.
 
     client, server: as ``record.Candidate`` has them. server_table: as ``record.columns.SERVER_COLUMNS``, ``None`` without
-    metrics. decisions: as ``record.columns.DECISION_COLUMNS``, ``None`` where the engine is not ours.
+    metrics. decisions: as ``record.columns.DECISION_COLUMNS``, ``None`` where the engine is not ours. ended: what ended it.
     """
 
     requests: pa.Table
@@ -33,6 +34,7 @@ class MeasuredRun:
     server: dict[str, Any] | None = None
     server_table: pa.Table | None = None
     decisions: pa.Table | None = None
+    ended: Ended = Ended.PLAN
 
     def candidate(self, name: str, config: dict[str, object], predicted: Predicted | None = None) -> Candidate:
         """As an entry of the report."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from setpoint.loop.errors import BadInput
@@ -10,9 +11,11 @@ from setpoint.loop.schedule import Schedule
 from setpoint.measure.client import run_load
 from setpoint.measure.enough import Enough
 from setpoint.measure.options import Endpoint, LoadOptions
+from setpoint.measure.result import Ended, LoadResult
 from setpoint.measure.running import Progress
-from setpoint.measure.target import Target
+from setpoint.measure.target import Target, TargetError
 from setpoint.measure.workers import run_load_over_workers
+from setpoint.record import Phase
 from setpoint.requirement import Requirement
 from setpoint.workload.plan import LoadPlan, largest_context_tokens, plan_load
 from setpoint.workload.prompts import PromptMaker
@@ -70,15 +73,31 @@ async def measure(
     workers: int = 1,
     judgement: Judgement | None = None,
     enough: Enough | None = None,
+    keep: bool = False,
 ) -> MeasuredRun:
     """Put ``plan`` on ``target`` from so many processes and judge what happened against ``requirement``.
 
-    enough: ends the load early; this process alone sends then. Raises ``WorkerError`` if a process does not come up.
+    enough: ends the load early; this process alone sends then. keep: a cancellation ends it too, once there is something of
+    the sustained phase to be judged. Raises ``WorkerError`` if a process does not come up, ``BadInput`` for a plan that
+    cannot be sent.
     """
-    if enough is not None:
-        result = await run_load(target, plan, options, on_progress, enough=enough)
-    else:
-        result = await run_load_over_workers(target, plan, options, on_progress, workers=workers)
+    try:
+        if enough is not None:
+            result = await run_load(target, plan, options, on_progress, enough=enough, keep=keep)
+        else:
+            result = await run_load_over_workers(target, plan, options, on_progress, workers=workers, keep=keep)
+    except TargetError:
+        raise
+    except ValueError as error:
+        raise BadInput(f"this load cannot be sent: {error}") from error
+    if result.ended is Ended.INTERRUPTED and not _has_sustained(result):
+        raise asyncio.CancelledError
     from setpoint.loop.judging import judged  # Not before the first request: it takes a while to load.
 
     return judged(result, requirement, name=name, judgement=judgement)
+
+
+def _has_sustained(result: LoadResult) -> bool:
+    spans = (span for span in result.phases if span.end_s > span.start_s)
+    rows = (row.phase is Phase.SUSTAINED for row in result.outcomes)
+    return any(span.phase is Phase.SUSTAINED for span in spans) and any(rows)

@@ -14,9 +14,10 @@ from setpoint.loop.tokenizers import prompt_maker
 from setpoint.measure.options import Endpoint, LoadOptions
 from setpoint.measure.power import PowerSource
 from setpoint.measure.probe import Discovery, discover
+from setpoint.measure.result import Ended
 from setpoint.measure.target import Target
 from setpoint.measure.workers import worker_choice
-from setpoint.record import Phase, RequestClass
+from setpoint.record import RequestClass
 from setpoint.report.format import printable
 from setpoint.requirement import Requirement
 from setpoint.workload.plan import LoadPlan
@@ -52,9 +53,10 @@ async def measure_target(
 ) -> OnTarget:
     """Measure ``target``; without a ``name`` the candidate is called after the model.
 
-    Raises ``ProbeError`` if it does not answer, ``BadInput`` for a load it cannot be asked.
+    A cancellation ends the measuring, and what is known by then is judged. Raises ``ProbeError`` if it does not answer,
+    ``BadInput`` for a load it cannot be asked.
     """
-    found, prompts = await look_at(target, options)
+    found, prompts = await look_at(target, requirement, options)
     name = name or found.target.model or UNNAMED
     plan = plan_for(requirement, options, prompts, most_tokens=found.max_model_len)
     if found.max_model_len is not None:
@@ -74,19 +76,22 @@ async def measure_target(
             workers=workers,
             judgement=judgement_of(options, capacity),
             enough=enough,
+            keep=True,
         )
     _tell_failures(measured, options)
     _hint(measured, options)
-    if options.goal is not None:
-        measured = _with_goal(measured, options.goal, plan)
+    if options.goal is not None and measured.ended is not Ended.INTERRUPTED:
+        measured = _with_goal(measured, options.goal)
     return OnTarget(measured, name, workers)
 
 
-async def look_at(target: Target, options: MeasureOptions) -> tuple[Discovery, PromptMaker]:
+async def look_at(target: Target, requirement: Requirement, options: MeasureOptions) -> tuple[Discovery, PromptMaker]:
     """What the target is, and what makes prompts for it. Raises ``ProbeError``."""
     found = await discover(target)
     chat = options.endpoint is Endpoint.CHAT
-    return found, prompt_maker(found.target, options.tokenizer, token_ids_accepted=found.takes_token_ids, chat=chat)
+    talks = requirement.profile.has_conversations or (options.trace is not None and options.trace.has_conversations)
+    ids = found.takes_token_ids and not talks
+    return found, prompt_maker(found.target, options.tokenizer, token_ids_accepted=ids, chat=chat)
 
 
 def judgement_of(options: MeasureOptions, capacity: Capacity | None) -> Judgement:
@@ -102,14 +107,13 @@ def _watch(requirement: Requirement, options: MeasureOptions, plan: LoadPlan) ->
     return watch(options.goal, plan, streaming=requirement.profile.streaming)
 
 
-def _with_goal(measured: MeasuredRun, goal: Goal, plan: LoadPlan) -> MeasuredRun:
+def _with_goal(measured: MeasuredRun, goal: Goal) -> MeasuredRun:
     """``measured`` with a remark on whether the goal was reached."""
-    longest_s = next(span.duration_s for span in plan.phases if span.phase is Phase.SUSTAINED)
     took_s = measured.measured.sustained.duration_s
-    if took_s < longest_s:
+    if measured.ended is Ended.ENOUGH:
         remark = f"Stopped after {took_s:.0f} s: {goal.words()} was reached."
     else:
-        remark = f"{goal.words()} was not reached within {longest_s:.0f} s; the intervals are as wide as they are."
+        remark = f"{goal.words()} was not reached within {took_s:.0f} s; the intervals are as wide as they are."
     reasons = [*measured.validity.reasons, remark]
     return replace(measured, validity=measured.validity.model_copy(update={"reasons": reasons}))
 
@@ -122,6 +126,7 @@ def client_options(requirement: Requirement, options: MeasureOptions) -> LoadOpt
             load,
             max_in_flight=options.max_in_flight,
             extra_body=options.extra,
+            max_completion_tokens=options.max_completion_tokens,
             seed=options.seed,
             retries=options.retries,
             metrics_urls=options.metrics_urls,

@@ -91,11 +91,14 @@ async def _url(process: asyncio.subprocess.Process) -> str | None:
 
 
 async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[Result], log: Path) -> Result:
-    """What ``work`` comes to; it is cancelled, with ``ServerDied``, if the process ends before."""
+    """What ``work`` comes to; it is cancelled, with ``ServerDied``, if the process ends before.
+
+    Cancelled from outside, it is cancelled too, and may still come to what it has by then.
+    """
     working = asyncio.ensure_future(work)
     dying = asyncio.ensure_future(process.wait())
     try:
-        await asyncio.wait((working, dying), return_when=asyncio.FIRST_COMPLETED)
+        await _either(working, dying)
         if working.done():
             return working.result()
     finally:
@@ -103,6 +106,19 @@ async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[R
         dying.cancel()
         await asyncio.gather(working, dying, return_exceptions=True)
     raise ServerDied(f"the server ended before its work did: {await _last_words(process, log)}")
+
+
+async def _either(working: asyncio.Task[Result], dying: asyncio.Task[int]) -> None:
+    """Until one of them is done."""
+    try:
+        await asyncio.wait((working, dying), return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        working.cancel()
+        await asyncio.wait((working,))
+        task = asyncio.current_task()
+        if working.cancelled() or task is None:
+            raise
+        task.uncancel()
 
 
 async def _last_words(process: asyncio.subprocess.Process, log: Path) -> str:

@@ -85,6 +85,8 @@ def plan_requirement(path: Path | None, options: PlanOptions) -> Done:
 
     Raises ``BadInput``, ``PlanError``, ``HardwareError`` and ``RequirementError`` for a user's mistakes.
     """
+    if options.load.concurrency is not None:
+        raise BadInput("--concurrency: belongs to setpoint measure; a plan is for arrivals that wait for nobody, give --rate")
     started_unix_s = time.time()
     command = None if options.improve is None else parse_vllm_command(options.improve)
     requirement = _needed(path, options, None if command is None else command.model)

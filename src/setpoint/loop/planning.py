@@ -57,7 +57,7 @@ def plan_for(
 def _countable(requirement: Requirement) -> bool:
     """Not where the rate changes with the length of the phase, nor where requests follow each other."""
     profile = requirement.profile
-    return profile.arrival.process in STATIONARY and all(shape.sessions is None for shape in profile.shapes)
+    return profile.arrival.process in STATIONARY and not profile.has_conversations
 
 
 def _for_requests(requirement: Requirement, schedule: Schedule, requests: int, seed: int) -> Schedule:

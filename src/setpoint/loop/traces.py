@@ -110,6 +110,11 @@ class TraceChoice:
             raise BadInput(f"--trace {self.path.name}: with this trace {field}: {problem}") from error
 
     @property
+    def has_conversations(self) -> bool:
+        """Whether turns of its conversations follow each other in the run."""
+        return self.think_time_s is not None
+
+    @property
     def name(self) -> str:
         """What to call it."""
         return self.path.stem[:100] or "trace"

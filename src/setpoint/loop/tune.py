@@ -34,7 +34,7 @@ from setpoint.record import Candidate, Report, SloReport, Validity, Verdict
 from setpoint.report.choice import choose
 from setpoint.requirement import Requirement, load_requirement
 from setpoint.workload.plan import LoadPlan
-from setpoint.workload.prompts import TokenIdPrompts
+from setpoint.workload.prompts import PromptMaker, TextPrompts, TokenIdPrompts
 
 LOADING_S = 6.0
 """Rough seconds to start, load and warm up one server, for the estimate that is printed."""
@@ -136,15 +136,19 @@ def _plan(requirement: Requirement, options: TuneOptions) -> LoadPlan:
     model = resolve_model(requirement.model.source, revision=requirement.model.revision, say=say)
     if requirement.speculation is not None and requirement.speculation.acceptance is None:
         say("speculation is not tried: put its acceptance into the requirement; setpoint profile-speculation measures it")
-    plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=_prompts(model))
+    prompts = _prompts(model, text=requirement.profile.has_conversations)
+    plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=prompts)
     require_room(plan, model.context_tokens)
     say(f"each measurement: the same {len(plan.requests)} requests over {plan.duration_s:.0f} s")
     return plan
 
 
-def _prompts(model: ResolvedModel) -> TokenIdPrompts:
+def _prompts(model: ResolvedModel, *, text: bool = False) -> PromptMaker:
+    """Token ids; ``text`` where turns follow each other, counted with the special tokens that our server adds to a text."""
     tokenizer = ModelTokenizer(model.folder)
-    return TokenIdPrompts(lambda text: tokenizer.encode(text, add_special_tokens=False))
+    if text:
+        return TextPrompts(tokenizer.encode)
+    return TokenIdPrompts(lambda words: tokenizer.encode(words, add_special_tokens=False))
 
 
 def _kept(keeper: Keeper, candidates: Mapping[str, ServingConfig], options: TuneOptions) -> list[Trial]:

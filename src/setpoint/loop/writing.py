@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HTML_FILE = "report.html"
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers", "numpy", "pyarrow", "uvicorn", "uvloop")
-SECRETS = ("--api-key", "--header", "--power-url")
+SECRETS = ("--api-key", "--header", "--power-url", "--metrics-url")
 # Machine facts that are versions; they are told with the others.
 VERSION_FACTS = ("setpoint", "python", "openvino")
 

@@ -5,9 +5,8 @@ Pure bookkeeping on the time axis of the plan, whose zero is the start of the ru
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from setpoint.record import Phase
@@ -33,7 +32,8 @@ class Departure:
 class Agenda:
     """Departures in the order of their times.
 
-    starters: the requests that follow no other, in order; those of a closed loop depart when a slot is free.
+    starters: the requests that follow no other, in order; those of a closed loop depart when a slot is free. used_up_s: when
+    a slot of a closed loop by time was free and found none of them left.
     """
 
     def __init__(self, plan: LoadPlan) -> None:
@@ -41,9 +41,10 @@ class Agenda:
         self.starters = [planned for planned in plan.requests if planned.follows is None]
         self._next = 0
         self._closed = plan.concurrency is not None
-        self._free_s: deque[float] = deque([0.0] * (plan.concurrency or 0))
+        self._free_s = [0.0] * (plan.concurrency or 0)
         self._later: list[tuple[float, int, Departure]] = []
         self._serial = 0
+        self.used_up_s: float | None = None
 
     def offers(self, intended_s: float) -> bool:
         """Whether a request that comes to be intended at this instant still belongs to the load."""
@@ -56,11 +57,13 @@ class Agenda:
         return planned.phase
 
     def shorten(self, plan: LoadPlan) -> None:
-        """Go by a shorter plan from now on; what has been taken already is no part of this."""
+        """Go by a shorter plan from now on: turns after its end are let go. What was taken, and is tried again, stays."""
         taken = self.starters[: self._next]
         left = {planned.index for planned in plan.requests}
         self._plan = plan
         self.starters = taken + [planned for planned in self.starters[self._next :] if planned.index in left]
+        self._later = [entry for entry in self._later if entry[2].flight is not None or self.offers(entry[2].due_s)]
+        heapify(self._later)
 
     def add(self, departure: Departure) -> None:
         """Send this at its time."""
@@ -68,9 +71,12 @@ class Agenda:
         heappush(self._later, (departure.due_s, self._serial, departure))
 
     def free(self, now_s: float) -> None:
-        """A slot of a closed loop became free; nothing in an open loop."""
-        if self._closed:
-            self._free_s.append(now_s)
+        """A slot of a closed loop is free from this instant on; nothing in an open loop."""
+        if not self._closed:
+            return
+        heappush(self._free_s, now_s)
+        if self.used_up_s is None and self._next == len(self.starters) and self._plan.by_time and self.offers(now_s):
+            self.used_up_s = now_s
 
     def next_due_s(self) -> float | None:
         """When the next departure is due; ``None`` if there is none as things stand."""
@@ -88,7 +94,7 @@ class Agenda:
         planned = self.starters[self._next]
         self._next += 1
         if self._closed:
-            self._free_s.popleft()
+            heappop(self._free_s)
             planned = replace(planned, intended_s=starter_s, phase=self.phase(planned, starter_s))
         return Departure(starter_s, planned)
 

@@ -123,9 +123,10 @@ def reconcile(
     its length).
 
     Where ``usage_tokens`` is more than was counted, silent events after the first visible token are taken first, in order
-    of time; a single token that is then missing is the end token, put at ``end_s``; then silent events before the first
-    visible token, the last of them first, because the earliest is often none; and any other surplus is spread evenly over
-    the entries, the last first, as zero gaps: the tokens were in those chunks, and which of them held two cannot be known.
+    of time; a single token that is then missing is the end token, put at ``end_s``; silent events before the first visible
+    token stand for tokens if there is one for each that is missing (the end token needs none), and for nothing otherwise: some
+    servers begin with empty events; and any other surplus is spread evenly over the entries, the last first, as zero gaps:
+    the tokens were in those chunks, and which of them held two cannot be known.
     Where it is less, entries that came together with the one before them go, as pieces of one token, the closest first
     (``PIECES_GAP_SHARE``); but the first and the last stay. Entries that came apart were seen apart: leaving one out would
     make one large gap of two, so they stay too, whatever ``usage`` says. A count of zero beside visible output is not
@@ -140,10 +141,12 @@ def reconcile(
     late = silent[silent >= times_s[0]] if counted else silent
     times_s = _merged(times_s, late[: usage_tokens - counted])
     missing = usage_tokens - len(times_s)
-    if missing == 1 and end_s is not None and end_token:
-        return np.append(times_s, end_s)
-    if missing and counted:
-        times_s = _merged(times_s, silent[: len(silent) - len(late)][-missing:])
+    ending = np.array([end_s]) if end_s is not None and end_token else np.empty(0)
+    if missing == 1 and ending.size:
+        return np.append(times_s, ending)
+    early = silent[: len(silent) - len(late)]
+    if missing and counted and early.size in (missing, missing - ending.size):
+        times_s = _merged(times_s, np.concatenate([early, ending])[:missing])
     if not times_s.size:
         return times_s if end_s is None else np.full(usage_tokens, end_s)
     through = (np.arange(1, len(times_s) + 1) * usage_tokens) // len(times_s)

@@ -13,7 +13,7 @@ from setpoint.measure.target import Target
 if TYPE_CHECKING:
     from setpoint.workload.plan import PlannedRequest
 
-_PATHS = {Endpoint.COMPLETIONS: "/v1/completions", Endpoint.CHAT: "/v1/chat/completions"}
+_PATHS = {Endpoint.COMPLETIONS: "/completions", Endpoint.CHAT: "/chat/completions"}
 
 
 class RequestWriter:
@@ -21,10 +21,11 @@ class RequestWriter:
 
     def __init__(self, target: Target, options: LoadOptions) -> None:
         self._chat = options.endpoint is Endpoint.CHAT
+        self._length_field = options.length_field
         fixed = json.dumps(_fixed_fields(target, options), separators=(",", ":"))
         self._body_head = fixed.removesuffix("}").encode() + (b"," if len(fixed) > 2 else b"")
         accept = "text/event-stream" if options.streaming else "application/json"
-        path = target.address.base_path + _PATHS[options.endpoint]
+        path = target.address.api_path + _PATHS[options.endpoint]
         self._head = f"POST {path} HTTP/1.1\r\n".encode() + target.header_lines(accept)
         self._head += b"content-type: application/json\r\n"
 
@@ -38,7 +39,8 @@ class RequestWriter:
         name, value = ("messages", _messages(planned, said)) if self._chat else ("prompt", _prompt(planned, said))
         # Escaped: halves of a character that a server split over two events are one again, and a lone half can be sent.
         text = json.dumps(value, separators=(",", ":"))
-        body = self._body_head + f'"max_tokens":{planned.max_tokens},"{name}":{text}}}'.encode()
+        length = "" if self._length_field is None else f'"{self._length_field}":{planned.max_tokens},'
+        body = self._body_head + f'{length}"{name}":{text}}}'.encode()
         return b"%sx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head,
             request_id.encode("ascii"),

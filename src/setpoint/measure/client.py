@@ -23,7 +23,7 @@ from setpoint.measure.exchange import ErrorKind
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import RequestOutcome
 from setpoint.measure.pool import ConnectionPool
-from setpoint.measure.result import LoadResult, spans_of_run
+from setpoint.measure.result import Ended, LoadResult, spans_of_run
 from setpoint.measure.running import Progress, RunningFigures
 from setpoint.measure.self_check import CpuMeter, client_check
 from setpoint.measure.server_side import ServerSide, ServerWatch, join_requests
@@ -49,6 +49,7 @@ async def run_load(
     *,
     start_s: float | None = None,
     enough: Enough | None = None,
+    keep: bool = False,
 ) -> LoadResult:
     """Put the planned load on the target and return what happened to every request of the plan.
 
@@ -60,9 +61,10 @@ async def run_load(
     phase (``LoadPlan``). Raises ``ValueError`` for a plan that cannot be sent (intended times out of order, token ids for
     the chat endpoint or for sessions); what the server does, refusing every connection included, is in the rows.
 
-    enough: asked now and then whether to stop sending; the plan then ends at that instant, and so does its last phase.
+    enough: asked now and then whether to stop sending; the plan then ends at that instant, and so does its last phase. keep: a
+    cancellation while requests are sent is a cut-off at that instant, and what was measured by then is returned.
     """
-    return await _LoadRun(target, plan, options or LoadOptions(), on_progress, enough).run(start_s)
+    return await _LoadRun(target, plan, options or LoadOptions(), on_progress, enough, keep=keep).run(start_s)
 
 
 class _LoadRun:
@@ -75,9 +77,13 @@ class _LoadRun:
         options: LoadOptions,
         on_progress: OnProgress | None,
         enough: Enough | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         check_order(plan)
         self._enough = enough
+        self._keep = keep
+        self._ended = Ended.PLAN
         self._looks_s = list(enough.looks_s) if enough is not None else []
         self._plan = plan
         self._options = options
@@ -121,7 +127,7 @@ class _LoadRun:
             try:
                 load_cpu = CpuMeter()
                 self._begin()
-                await self._over
+                await self._until_over()
                 duration_s = monotonic() - self._start_s
                 shares = load_cpu.thread_share(), load_cpu.machine_share()
             finally:
@@ -151,7 +157,20 @@ class _LoadRun:
             backlog=self._backlog,
             wake=self._arrivals.set,
             on_over=self._end,
+            on_used_up=self._used_up,
         )
+
+    async def _until_over(self) -> None:
+        """Wait for the end, or for a cancellation that is one."""
+        try:
+            await self._over
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._keep or task is None or self._start_s > monotonic():
+                raise
+            task.uncancel()
+            self._ended = Ended.INTERRUPTED
+            self._cut_short(monotonic() - self._start_s)
 
     def _result(
         self,
@@ -183,6 +202,7 @@ class _LoadRun:
             client=check,
             started_unix_s=started_unix_s,
             duration_s=duration_s,
+            ended=self._ended,
         )
 
     # What happens meanwhile.
@@ -222,11 +242,23 @@ class _LoadRun:
         if self._over.done() or not answer.result():
             self._look_later()
             return
-        self._end_s = monotonic() - self._start_s
-        self._until_s = self._end_s + self._options.drain_s
-        self._plan = plan_until(self._plan, self._end_s)
-        self._timers["cut_off"].cancel()
-        self._later("cut_off", self._options.drain_s, self._end)
+        self._ended = Ended.ENOUGH
+        self._cut_short(monotonic() - self._start_s)
+
+    def _used_up(self, end_s: float) -> None:
+        """A closed loop has no request left for a user who is free: from here on the load is not what was asked for."""
+        self._ended = Ended.USED_UP
+        if end_s > self._plan.phases[-1].start_s:
+            self._cut_short(end_s)
+
+    def _cut_short(self, end_s: float) -> None:
+        """End the plan, and its last phase, at this instant."""
+        self._end_s = end_s
+        self._until_s = end_s + self._options.drain_s
+        self._plan = plan_until(self._plan, end_s)
+        if "cut_off" in self._timers:
+            self._timers["cut_off"].cancel()
+            self._later("cut_off", max(0.0, self._start_s + self._until_s - monotonic()), self._end)
         self._dispatcher.shorten(self._plan, self._until_s)
 
     def _sweep(self, now_s: float) -> None:

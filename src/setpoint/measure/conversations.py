@@ -40,9 +40,10 @@ class Conversations:
         """What was said before this turn."""
         return self._said.get(planned.index, ())
 
-    def next_turn(self, planned: PlannedRequest, row: RequestOutcome, text: str) -> PlannedRequest:
+    def next_turn(self, planned: PlannedRequest, row: RequestOutcome, text: str, known_s: float) -> PlannedRequest:
         """The turn after ``planned``, which ended as ``row`` with the answer ``text``; intended when its time comes.
 
+        That is its think time after the last token, but not before ``known_s``: when the client knew that this was the last.
         Its prompt is still what the user adds; its ``prompt_tokens`` count the whole conversation.
         """
         follower = self._after[planned.index]
@@ -51,7 +52,7 @@ class Conversations:
         tokens = row.prompt_tokens + row.output_tokens + follower.prompt_tokens
         end_s = row.last_token_s if row.last_token_s is not None else row.ended_s
         assert end_s is not None
-        return replace(follower, intended_s=end_s + follower.think_s, prompt_tokens=tokens)
+        return replace(follower, intended_s=max(end_s + follower.think_s, known_s), prompt_tokens=tokens)
 
     def lost_turns(self, planned: PlannedRequest, end_s: float) -> list[PlannedRequest]:
         """The turns after one that did not end well, each at the earliest instant that it could have been intended."""

@@ -29,6 +29,11 @@ PREPARED_MAX = 64
 PREPARED_PER_DISPATCH = 8
 SENDS_PER_DISPATCH = 32
 
+# Where time ends a closed loop, users whose requests fail this soon would use up the plan in no time: they rest.
+FAILED_AT_ONCE_S = 0.1
+REST_S = 0.01
+REST_MAX_S = 1.0
+
 
 class Dispatcher:
     """The sending side of one run.
@@ -56,6 +61,9 @@ class Dispatcher:
         self._backlog: Backlog
         self._wake: Callable[[float], None]
         self._on_over: Callable[[Exception | None], None]
+        self._on_used_up: Callable[[float], None]
+        self._users = plan.concurrency if plan.concurrency is not None and plan.by_time else 0
+        self._in_vain = 0
         self._woken_for_s: float | None = None
         self.phase = plan.phases[0].phase if plan.phases else Phase.SUSTAINED
         self.offered = 0
@@ -70,17 +78,20 @@ class Dispatcher:
         backlog: Backlog,
         wake: Callable[[float], None],
         on_over: Callable[[Exception | None], None],
+        on_used_up: Callable[[float], None],
     ) -> None:
         """Start at ``start_s`` on the clock. until_s: the cut-off on the plan's axis, ``None`` for none.
 
         wake: to call ``dispatch`` at an instant of the clock, in place of the one named before. on_over: to call when
-        nothing is left to be sent or to be waited for, or with what went wrong here.
+        nothing is left to be sent or to be waited for, or with what went wrong here. on_used_up: to call with the instant on
+        the plan's axis at which a closed loop by time has no request left for a free slot.
         """
         self._start_s = start_s
         self._until_s = until_s
         self._backlog = backlog
         self._wake = wake
         self._on_over = on_over
+        self._on_used_up = on_used_up
         self._look_ahead()
 
     def dispatch(self) -> None:
@@ -106,6 +117,10 @@ class Dispatcher:
         """Go by a shorter plan and an earlier cut-off from now on."""
         self._until_s = until_s
         self._agenda.shorten(plan)
+        kept = [row for row in self.lost if self._agenda.offers(row.intended_s)]
+        self.offered -= len(self.lost) - len(kept)
+        self.ended -= len(self.lost) - len(kept)
+        self.lost = kept
         self._look_ahead()
 
     def begun_before(self, instant_s: float) -> list[Exchange]:
@@ -207,12 +222,12 @@ class Dispatcher:
     def _go_on(self, flight: Flight) -> None:
         """Read the answer of a turn and put the next on the agenda, or leave out the turns that can be no more."""
         row, text = self._backlog.read_now(flight)
+        known_s = self._known_s(flight.exchange)
         if row.request_class is not RequestClass.OK:
-            assert row.ended_s is not None
-            self._leave_out(self._conversations.lost_turns(flight.planned, row.ended_s))
+            self._leave_out(self._conversations.lost_turns(flight.planned, known_s))
             self._free(flight.exchange)
             return
-        turn = self._conversations.next_turn(flight.planned, row, text)
+        turn = self._conversations.next_turn(flight.planned, row, text, known_s)
         if not self._agenda.offers(turn.intended_s):
             self._free(flight.exchange)
             return
@@ -229,9 +244,29 @@ class Dispatcher:
                 self.offered += 1
                 self.ended += 1
 
+    def _known_s(self, exchange: Exchange) -> float:
+        """When the client knew that the exchange had ended, on the plan's axis."""
+        assert exchange.known_s is not None
+        return exchange.known_s - self._start_s
+
     def _free(self, exchange: Exchange) -> None:
+        """The user of a slot may send again."""
+        if self._agenda.used_up_s is None:
+            self._agenda.free(self._known_s(exchange) + self._rest_s(exchange))
+            if self._agenda.used_up_s is not None:
+                self._on_used_up(self._agenda.used_up_s)
+
+    def _rest_s(self, exchange: Exchange) -> float:
+        """How long a user rests after this: twice as long with each round of requests that all failed at once."""
         assert exchange.ended_s is not None
-        self._agenda.free(exchange.ended_s - self._start_s)
+        assert exchange.dispatched_s is not None
+        served = exchange.error is None and exchange.status is not None and 200 <= exchange.status < 300
+        if not self._users or served or exchange.ended_s - exchange.dispatched_s > FAILED_AT_ONCE_S:
+            self._in_vain = 0
+            return 0.0
+        rounds = self._in_vain // self._users
+        self._in_vain += 1
+        return min(REST_MAX_S, REST_S * 2.0 ** min(rounds, 16))
 
     def _look_ahead(self) -> None:
         due_s = self._agenda.next_due_s()

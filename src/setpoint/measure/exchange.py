@@ -44,7 +44,8 @@ class Exchange:
     dispatched_s: when the client took it up; sent_s: when its bytes were handed to the socket.
     connected_s: when the connection opened for it was ready; ``None`` if an open connection was used again.
     chunk_times_s, chunks: pieces of the body (decoded from the transfer coding) and when each was received.
-    ended_s: end of the answer or of the connection. error: what the transport saw go wrong, if anything.
+    ended_s: end of the answer or of the connection; known_s: when the client knew of it, which is later where the server left
+        the answer open. error: what the transport saw go wrong, if anything.
     """
 
     request_id: str
@@ -56,6 +57,7 @@ class Exchange:
     sent_s: float | None = None
     headers_s: float | None = None
     ended_s: float | None = None
+    known_s: float | None = None
     status: int | None = None
     headers: dict[bytes, bytes] = field(default_factory=dict)
     chunk_times_s: array[float] = field(default_factory=lambda: array("d"))
@@ -71,11 +73,12 @@ class Exchange:
         if lower in _KEPT_HEADERS:
             self.headers[lower] = value
 
-    def end(self, now_s: float, error: ErrorKind | None = None, detail: str = "") -> None:
-        """End the exchange and tell its owner; a second end changes nothing."""
+    def end(self, now_s: float, error: ErrorKind | None = None, detail: str = "", *, known_s: float | None = None) -> None:
+        """End the exchange and tell its owner; a second end changes nothing. ``known_s``: when it was known, if not then."""
         if self.ended_s is not None:
             return
         self.ended_s = now_s
+        self.known_s = now_s if known_s is None else known_s
         self.error = error
         self.detail = detail
         self.connection = None

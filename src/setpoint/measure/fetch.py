@@ -25,5 +25,5 @@ async def fetch(pool: ConnectionPool, target: Target, path: str, timeout_s: floa
         async with asyncio.timeout(timeout_s):
             await ended
     except TimeoutError:
-        pool.fail(exchange, ErrorKind.TIMEOUT, f"no complete answer to GET {path} within {timeout_s:g} s")
+        pool.fail(exchange, ErrorKind.TIMEOUT, f"no complete answer to GET {path.partition('?')[0]} within {timeout_s:g} s")
     return exchange

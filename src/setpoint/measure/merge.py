@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from setpoint.measure.enough import plan_until
 from setpoint.measure.event_loop import LagMonitor
 from setpoint.measure.histogram import LogHistogram
 from setpoint.measure.options import LoadOptions
 from setpoint.measure.outcome import RequestOutcome, dropped
-from setpoint.measure.result import LoadResult, spans_of_run
+from setpoint.measure.result import Ended, LoadResult, spans_of_run
 from setpoint.measure.running import LiveSamples, Progress
 from setpoint.measure.self_check import ClientCheck, client_check
 from setpoint.measure.server_side import ServerSide, join_requests
@@ -48,6 +49,8 @@ def merge_results(
     rows.sort(key=lambda row: (row.intended_s, row.index))
     duration_s = max((part.duration_s for part in parts), default=duration_s)
     join_requests(rows, server)
+    if parts and plan.phases and plan.by_time:  # Where all of them ended early, the last that did ends the phase.
+        plan = plan_until(plan, max(part.phases[-1].end_s for part in parts))
     return LoadResult(
         outcomes=rows,
         phases=spans_of_run(plan, rows, duration_s),
@@ -56,7 +59,14 @@ def merge_results(
         client=merge_checks([part.client for part in parts], rows, workers=workers, failures=failures),
         started_unix_s=started_unix_s,
         duration_s=duration_s,
+        ended=_ended(parts),
     )
+
+
+def _ended(parts: Sequence[LoadResult]) -> Ended:
+    """What ended the whole run: whatever ended any of its parts early."""
+    seen = {part.ended for part in parts}
+    return next((ended for ended in (Ended.INTERRUPTED, Ended.USED_UP) if ended in seen), Ended.PLAN)
 
 
 def merge_checks(

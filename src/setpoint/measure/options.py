@@ -13,7 +13,8 @@ from setpoint.requirement import Slos
 
 RETRIES_MAX = 100
 
-_PLANNED_FIELDS = frozenset({"model", "prompt", "messages", "max_tokens", "stream"})
+MAX_TOKENS, MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
+_PLANNED_FIELDS = frozenset({"model", "prompt", "messages", MAX_TOKENS, "stream"})
 
 
 class Endpoint(StrEnum):
@@ -32,12 +33,14 @@ class LoadOptions:
     max_in_flight: at most so many requests at the server; arrivals held back wait, counted from their intended time.
     connections_max: bound of the connection pool, which grows with demand; arrivals beyond it wait in the same way.
     request_timeout_s: from the moment the request is handed to a connection to the end of its answer.
-    retries: how often a request is sent again that was refused (429, 503), failed at the server (408, 409, 500, 502, 504) or
-        got no answer at all; its latency still counts from the intended time, its class is that of the last attempt.
+    retries: how often a request is sent again that was refused (429, 503, 529), failed at the server (408, 409, 500, 502, 504,
+        520 to 524) or got no answer at all; its latency still counts from the intended time, its class is that of the last
+        attempt.
     idle_connection_s: connections idle for longer are not used again, so that a server's own keep-alive limit
         (5 s is usual) does not turn into failures.
     extra_body: more fields of the request body; they win over the sampling fields made here, and one that is ``None``
-        leaves its field out (``stream_options`` for a server that does not know it).
+        leaves its field out (``stream_options`` for a server that does not know it; ``max_tokens`` too).
+    max_completion_tokens: the planned length of the answer goes under this name, for servers that refuse ``max_tokens``.
     slos: only for the live figures; the verdict is made from the recorded rows.
     run_id: first part of every request id; empty means random.
     watch_server: scrape ``/metrics`` and setpoint's own records while the load runs.
@@ -58,6 +61,7 @@ class LoadOptions:
     temperature: float = 0.0
     seed: int | None = 0
     extra_body: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    max_completion_tokens: bool = False
     slos: Slos = field(default_factory=Slos)
     run_id: str = ""
     watch_server: bool = True
@@ -78,9 +82,18 @@ class LoadOptions:
             raise ValueError(f"retries: found {self.retries}; it must be 0 to {RETRIES_MAX}")
         if not self.run_id.isascii() or any(mark.isspace() for mark in self.run_id):
             raise ValueError(f"run_id: found {self.run_id!r}; use ASCII characters without spaces")
-        planned = sorted(_PLANNED_FIELDS & set(self.extra_body))
+        made = _PLANNED_FIELDS | ({MAX_COMPLETION_TOKENS} if self.max_completion_tokens else set())
+        left_out = {MAX_TOKENS} if self.extra_body.get(MAX_TOKENS, 0) is None else set()
+        planned = sorted(made & set(self.extra_body) - left_out)
         if planned:
             raise ValueError(f"extra_body: {', '.join(planned)} come from the plan; leave them out")
+
+    @property
+    def length_field(self) -> str | None:
+        """What the planned length of an answer is called in a request; ``None`` where it is left out."""
+        if self.max_completion_tokens:
+            return MAX_COMPLETION_TOKENS
+        return None if MAX_TOKENS in self.extra_body else MAX_TOKENS
 
     @property
     def in_flight_limit(self) -> int:

@@ -33,8 +33,8 @@ class RequestOutcome:
         was used again. Up to ``connect_started_s`` (or ``sent_s``) from ``dispatched_s`` it was held back.
     attempts: how often it was sent. With more than one the four times above are those of the first attempt, everything
         after them of the last.
-    streaming: whether tokens have times. in_one_piece: a stream was asked for and the answer came whole, so that all its
-        tokens came at its end.
+    streaming: whether tokens have times; of a request that was not served, whether a stream was asked for. in_one_piece: a
+        stream was asked for and the answer came whole, so that all its tokens came at its end.
     token_times_s: arrival at the socket of each output token, also of requests that failed or were cut off.
     queue_wait_s, cached_tokens: from the server's own records or ``usage``, where it has them.
     """
@@ -159,7 +159,8 @@ def judge(
         request_class=request_class,
         status=exchange.status,
         error=error,
-        streaming=streaming if answer is None else answer.streaming,
+        # One that failed keeps what it asked for: it has no first token, and is not left out of those that have one.
+        streaming=answer.streaming if answer is not None and request_class is RequestClass.OK else streaming,
         prompt_tokens=planned.prompt_tokens,
         retry_after_s=exchange.retry_after_s,
         completed=request_class is RequestClass.OK,

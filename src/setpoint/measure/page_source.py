@@ -5,6 +5,8 @@ Pages are only stamped and kept while the load runs; whoever asked for them read
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import zlib
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -18,19 +20,26 @@ FETCH_TIMEOUT_S = 5.0
 PAGE_BYTES_MAX = 16 << 20
 KEPT_LOOKS_MAX = 1024
 KEPT_BYTES_MAX = 128 << 20
+PACKED_FROM_BYTES = 16 << 20
 
 _NOT_OFFERED = frozenset({401, 403, 404, 405, 501})
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def page_at(url: str, default_path: str = "/metrics") -> tuple[Target, str]:
-    """The target and path of a page given by its whole URL, or by that of its server. Raises ``TargetError``."""
+    """The target of a page given by its whole URL, or by that of its server, and its path with what is asked of it.
+
+    Raises ``TargetError``.
+    """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
     except ValueError as error:
         raise TargetError(f"{url}: cannot be read as a URL: {error}") from None
     target = Target(f"{parts.scheme}://{parts.netloc}")
-    return target, parts.path if parts.path not in ("", "/") else default_path
+    path = parts.path if parts.path not in ("", "/") else default_path
+    if parts.fragment:
+        raise TargetError(f"url: {target.url}{path} has a fragment (#...), which is not sent; leave it out")
+    return target, f"{path}?{parts.query}" if parts.query else path
 
 
 class PageSource:
@@ -92,7 +101,8 @@ class PageSource:
 
     @property
     def _shown(self) -> str:
-        return f"{self._target.url}{self.path}" if self._named_by_user else self.path
+        path = self.path.partition("?")[0]  # What is asked of it may be a key.
+        return f"{self._target.url}{path}" if self._named_by_user else path
 
     async def close(self) -> None:
         """Close the connections."""
@@ -122,8 +132,27 @@ class KeptLooks:
             self.period_s *= 2
 
 
+@dataclass(slots=True)
+class KeptPages:
+    """Pages each of which brings something new, so that none can be let go: from ``PACKED_FROM_BYTES`` on they are packed."""
+
+    pages: list[Exchange] = field(default_factory=list)
+    _bytes: int = 0
+
+    async def keep(self, page: Exchange) -> bool:
+        """Keep a page; False if there is no more room, which is ``KEPT_BYTES_MAX``."""
+        if self._bytes >= PACKED_FROM_BYTES:
+            page.chunks = [await asyncio.to_thread(gzip.compress, page.body(), 1)]
+        size = _size((page,))
+        if self._bytes + size > KEPT_BYTES_MAX:
+            return False
+        self._bytes += size
+        self.pages.append(page)
+        return True
+
+
 def body_text(exchange: Exchange) -> str:
-    """The page as text; unpacked where the server packs pages unasked. Raises ``ValueError`` if it cannot be unpacked."""
+    """The page as text, unpacked where the server packed it unasked, or we did. Raises ``ValueError`` if that cannot be."""
     data = exchange.body()
     if data.startswith(_GZIP_MAGIC):
         try:

@@ -131,7 +131,7 @@ class ConnectionPool:
         """End an exchange that has its whole answer, with its connection, which the server left open."""
         if exchange.connection is not None:
             exchange.connection.abort()
-        exchange.end(ended_s)
+        exchange.end(ended_s, known_s=monotonic())
 
     def cut_off(self) -> None:
         """Close everything at once; exchanges under way and waiting stay without an end."""

@@ -60,7 +60,7 @@ async def discover(target: Target, timeout_s: float = PROBE_TIMEOUT_S) -> Discov
     pool = ConnectionPool(target, limit=4, connect_timeout_s=timeout_s, idle_s=timeout_s)
     try:
         await pool.resolve()
-        models_page = await fetch(pool, target, "/v1/models", timeout_s)
+        models_page = await fetch(pool, target, f"{target.address.api}/models", timeout_s)
         entries = _models(target, models_page)
         chosen, models = _choose(target, entries)
         steps_page, metrics_page, props_page = await asyncio.gather(
@@ -116,8 +116,8 @@ def _is_good(exchange: Exchange) -> bool:
 
 
 def _models(target: Target, exchange: Exchange) -> list[dict[str, Any]]:
-    """The model entries of ``/v1/models``, or a ``ProbeError`` that says why there are none."""
-    where = f"{target.url} (GET {target.address.base_path}/v1/models)"
+    """The model entries of the page of models, or a ``ProbeError`` that says why there are none."""
+    where = f"{target.url} (GET {target.address.api_path}/models)"
     if exchange.error is ErrorKind.REFUSED:
         raise ProbeError(f"{where}: connection refused. Is the server running, and is the port right?")
     if exchange.error in (ErrorKind.CONNECT_TIMEOUT, ErrorKind.TIMEOUT):

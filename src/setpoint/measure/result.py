@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from setpoint.measure.options import LoadOptions
@@ -19,12 +20,22 @@ if TYPE_CHECKING:
     from setpoint.workload.plan import LoadPlan, PhaseSpan
 
 
+class Ended(StrEnum):
+    """What ended the sending of a run: its plan, enough that is known, too few requests for a closed loop, or the user."""
+
+    PLAN = "plan"
+    ENOUGH = "enough"
+    USED_UP = "used up"
+    INTERRUPTED = "interrupted"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
     """One run. Times are seconds from its start; phases as planned, or as ``spans_of_run`` makes them.
 
     outcomes: one for each request that was intended, in order of that, classes provisional (``ok`` is: served).
     started_unix_s: wall-clock time of the start. duration_s: start to the last answer or the cut-off.
+    ended: where it was not the plan, the last phase ends at that instant.
     """
 
     # Not in the repr: asyncio makes the repr of a finished run's result, which would cost microseconds for each token.
@@ -35,6 +46,7 @@ class LoadResult:
     client: ClientCheck
     started_unix_s: float
     duration_s: float
+    ended: Ended = Ended.PLAN
 
     def counts(self) -> dict[RequestClass, int]:
         """How many requests ended in each provisional class; they sum to the planned requests."""
@@ -83,6 +95,10 @@ def spans_of_run(plan: LoadPlan, rows: Sequence[RequestOutcome], duration_s: flo
 
 
 def validity(result: LoadResult, slos: Slos) -> Validity:
-    """Whether the run may be believed, judged by the client's own error against what ``slos`` limit."""
+    """Whether the run may be believed, judged by the client's own error against what ``slos`` limit; not if it was stopped."""
     limited = result.options.max_in_flight is not None
-    return judge_client(result.client, result.outcomes, slos, limited=limited, phases=result.phases)
+    found = judge_client(result.client, result.outcomes, slos, limited=limited, phases=result.phases)
+    if result.ended is not Ended.INTERRUPTED:
+        return found
+    stopped = f"The run was stopped after {result.duration_s:.0f} s, before it was over; this is what was measured by then."
+    return Validity(valid=False, reasons=[stopped, *found.reasons])

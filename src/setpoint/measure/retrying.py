@@ -9,12 +9,15 @@ from __future__ import annotations
 import random
 
 from setpoint.measure.exchange import ErrorKind, Exchange
+from setpoint.measure.outcome import SHED_STATUSES
 
 BACKOFF_S = 0.5
 BACKOFF_MAX_S = 8.0
 JITTER = 0.25
 
-_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
+# What was taken and came to nothing; 520 to 524 is how a proxy of Cloudflare says so.
+BROKEN_STATUSES = frozenset({408, 409, 500, 502, 504, 520, 521, 522, 523, 524})
+_STATUSES = SHED_STATUSES | BROKEN_STATUSES
 _BEFORE_ANY_ANSWER = frozenset(
     {ErrorKind.REFUSED, ErrorKind.UNREACHABLE, ErrorKind.CONNECT_TIMEOUT, ErrorKind.RESET, ErrorKind.CUT}
 )

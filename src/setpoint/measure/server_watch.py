@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from setpoint.measure.exchange import Exchange
 from setpoint.measure.llamacpp_slots import read_slots
 from setpoint.measure.metrics_text import read_page
-from setpoint.measure.page_source import FETCH_TIMEOUT_S, KeptLooks, PageSource, body_text, page_at
+from setpoint.measure.page_source import FETCH_TIMEOUT_S, KeptLooks, KeptPages, PageSource, body_text, page_at
 from setpoint.measure.power import PowerSide, PowerSource, read_power
 from setpoint.measure.server_account import ServerSide
 from setpoint.measure.server_kinds import COUNTERS, SHARES, ServerKind, spoken
@@ -152,7 +152,7 @@ class RecordsWatch(Watch):
         self._requests, self._steps = PageSource(target, REQUESTS_PATH), PageSource(target, STEPS_PATH)
         self._decisions = PageSource(target, DECISIONS_PATH)
         self._since = dict.fromkeys(self.sources, 0)
-        self._pages: dict[PageSource, list[Exchange]] = {source: [] for source in self.sources}
+        self._kept = {source: KeptPages() for source in self.sources}
 
     @property
     def sources(self) -> Sequence[PageSource]:
@@ -170,13 +170,13 @@ class RecordsWatch(Watch):
         if found is None:
             source.absent = True
             return
-        self._since[source] = int(found.group(1))
-        if not first:
-            self._pages[source].append(page)
+        if not first and not await self._kept[source].keep(page):
+            source.give_up("more records than are kept; those of the rest of the run are missing")
+        self._since[source] = int(found.group(1))  # Only now: a look that is cut short is taken again.
 
     def read(self, side: ServerSide, start_s: float) -> None:
         """Read the kept pages into ``side``; ``start_s`` is the start of the run on the clock."""
-        requests, steps, decisions = (self._pages[source] for source in self.sources)
+        requests, steps, decisions = (self._kept[source].pages for source in self.sources)
         records = read_records(requests, steps, decisions, start_s, side.notes)
         side.requests, side.steps, side.clock_error_s = records.requests, records.steps, records.clock_error_s
         side.decisions = records.decisions
@@ -188,6 +188,7 @@ class PowerWatch(Watch):
     def __init__(self, power: PowerSource) -> None:
         super().__init__(METRICS_PERIOD_S)
         self._power = power
+        self._shown = power.url.partition("?")[0]  # What is asked of it may be a key.
         self._page = PageSource(*page_at(power.url), named_by_user=True)
         self._kept = KeptLooks(METRICS_PERIOD_S)
 
@@ -209,7 +210,7 @@ class PowerWatch(Watch):
             try:
                 reading = read_power(body_text(page), self._power.gpus)
             except ValueError as error:
-                side.notes += [f"{self._power.url}: {error}"] if len(side.notes) < NOTES_MAX else []
+                side.notes += [f"{self._shown}: {error}"] if len(side.notes) < NOTES_MAX else []
                 continue
             if reading is not None:
                 power.add(midpoint_s(page) - start_s, reading)
@@ -217,7 +218,7 @@ class PowerWatch(Watch):
             side.power = power
         elif self._kept.looks:
             chosen = f" for GPU {', '.join(self._power.gpus)}" if self._power.gpus else ""
-            side.notes.append(f"{self._power.url}: no power figure of a known exporter{chosen} on this page")
+            side.notes.append(f"{self._shown}: no power figure of a known exporter{chosen} on this page")
 
 
 def _read(page: Exchange, model: str) -> _Reading:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from setpoint.measure.exchange import Exchange
+from setpoint.measure.page_source import body_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ def _json_pages(path: str, key: str, exchanges: Sequence[Exchange], notes: list[
     pages = []
     for exchange in exchanges:
         try:
-            page = json.loads(exchange.body())
+            page = json.loads(body_text(exchange))
         except ValueError:
             page = None
         if isinstance(page, dict) and key in page and isinstance(page.get("now_s"), int | float):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "x-request-id"})
+_API = "/v1"
+# The end of a path that is the whole base of an OpenAI API: a version, or a version and what comes after it at Google and others.
+_API_BASE = re.compile(r"/(v\d[^/]*(?:/openai)?)$")
 
 
 class TargetError(ValueError):
@@ -18,12 +22,22 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens. ``base_path`` is what comes before ``/v1`` in the URL, without a slash at its end."""
+    """Where the server listens.
+
+    base_path: what comes before the OpenAI API in the URL, without a slash at its end. api: what follows it then: ``/v1``,
+    unless the URL itself ends in a version (``/v3``, ``/v1beta/openai``).
+    """
 
     host: str
     port: int
     tls: bool
     base_path: str
+    api: str = _API
+
+    @property
+    def api_path(self) -> str:
+        """Where the OpenAI API is: what an OpenAI client is given as the path of its base URL."""
+        return self.base_path + self.api
 
     @property
     def authority(self) -> str:
@@ -35,6 +49,11 @@ class Address:
 def parse_address(url: str) -> Address:
     """``http://host:port[/base][/v1]`` as an address; raises ``TargetError`` naming what is wrong with it."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.username is not None or parts.password is not None:  # Not to be shown either.
+        raise TargetError(
+            f"url: a user name or password stands before {parts.hostname!r}, and requests would go without it; leave it out, "
+            "and give a key with --api-key, or a header with --header"
+        )
     if parts.scheme not in _DEFAULT_PORTS:
         raise TargetError(f"url: found scheme {parts.scheme!r} in {url!r}; use http:// or https://")
     try:
@@ -46,8 +65,9 @@ def parse_address(url: str) -> Address:
     if parts.query or parts.fragment:
         raise TargetError(f"url: {url!r} has a query or a fragment; give the base URL of the server only")
     path = parts.path.rstrip("/")
-    base_path = path.removesuffix("/v1").rstrip("/")
-    return Address(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "https", base_path)
+    found = _API_BASE.search(path)
+    base_path, api = (path[: found.start()], f"/{found[1]}") if found else (path, _API)
+    return Address(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "https", base_path.rstrip("/"), api)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,12 @@ class Worker:
             raise ValueError(answer.reason)
         return answer if isinstance(answer, LoadResult) else await self._how_it_ended()
 
+    def interrupt(self) -> None:
+        """Have it send no more, and hand over what it has."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGINT)
+
     async def stop(self) -> None:
         """End the process, if it has not ended; wait until it is gone."""
         if self._process is None:

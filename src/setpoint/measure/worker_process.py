@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import queue
+import signal
 import sys
 import threading
 from time import monotonic
@@ -32,6 +33,8 @@ EXIT_ORPHANED = 1
 
 def main() -> int:
     """Do one job; the exit code is 0 if the result was handed over."""
+    # Our parent may ignore it, as a job in the background does; from the parent it means: stop, and hand over what there is.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Whatever is printed by accident must not end up between the frames.
     answers = os.fdopen(os.dup(STDOUT), "wb")
     os.dup2(STDERR, STDOUT)
@@ -66,7 +69,7 @@ async def _get_ready(job: Job) -> float:
 def _work(job: Job, start: Start, answers: BinaryIO) -> LoadResult | Refused:
     with _Reporter(answers) as report:
         try:
-            return run(run_load(job.target, job.plan, job.options, report, start_s=start.start_s))
+            return run(run_load(job.target, job.plan, job.options, report, start_s=start.start_s, keep=True))
         except ValueError as wrong:
             return Refused(str(wrong))
 

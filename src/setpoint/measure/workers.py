@@ -56,6 +56,7 @@ async def run_load_over_workers(
     on_progress: OnProgress | None = None,
     *,
     workers: int,
+    keep: bool = False,
 ) -> LoadResult:
     """``client.run_load`` over ``workers`` processes; the same arguments, the same result.
 
@@ -68,20 +69,28 @@ async def run_load_over_workers(
     options = options or LoadOptions()
     shards = most_shards(plan, options, workers)
     if shards == 1:
-        return await run_load(target, plan, options, on_progress)
-    return await _Crew(target, plan, options, on_progress, shards).run()
+        return await run_load(target, plan, options, on_progress, keep=keep)
+    return await _Crew(target, plan, options, on_progress, shards, keep=keep).run()
 
 
 class _Crew:
     """The processes of one run."""
 
     def __init__(
-        self, target: Target, plan: LoadPlan, options: LoadOptions, on_progress: OnProgress | None, shards: int
+        self,
+        target: Target,
+        plan: LoadPlan,
+        options: LoadOptions,
+        on_progress: OnProgress | None,
+        shards: int,
+        *,
+        keep: bool,
     ) -> None:
         self._target = portable(target)
         self._plan = plan
         self._options = portable(replace(options, run_id=options.run_id or secrets.token_hex(4)))
         self._on_progress = on_progress
+        self._keep = keep
         self._progress: dict[int, Progress] = {}
         self._progress_due_s = 0.0
         self._workers = [Worker(number, shards) for number in range(shards)]
@@ -126,11 +135,30 @@ class _Crew:
             end_s = start_s + self._plan.duration_s + self._options.drain_s + HAND_OVER_WITHIN_S
         tasks = [asyncio.ensure_future(worker.work(Start(start_s), self._take_progress, end_s)) for worker in self._workers]
         try:
-            return list(await asyncio.gather(*tasks))
+            stopped = await self._stopped(tasks)
+            async with asyncio.timeout(HAND_OVER_WITHIN_S if stopped else None):
+                parts = list(await asyncio.gather(*tasks))
+            if stopped and not any(isinstance(part, LoadResult) for part in parts):
+                raise asyncio.CancelledError  # It came before the first request.
+            return parts
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stopped(self, tasks: Sequence[asyncio.Future[LoadResult | str]]) -> bool:
+        """Wait for every process; whether a cancellation had them stop and hand over what they have."""
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if not self._keep or current is None:
+                raise
+            current.uncancel()
+            for worker in self._workers:
+                worker.interrupt()
+            return True
+        return False
 
     def _take_progress(self, number: int, progress: Progress) -> None:
         self._progress[number] = progress

@@ -74,6 +74,11 @@ class RequestProfile(RequestShape):
         own = {name: getattr(self, name) for name in RequestShape.model_fields}
         return (MixPart.model_construct(name="", weight=1.0, **own),)
 
+    @property
+    def has_conversations(self) -> bool:
+        """Whether requests follow each other: what is said between them is text, which no token ids could stand beside."""
+        return any(shape.sessions is not None for shape in self.shapes)
+
     def at_rate(self, rate_rps: float) -> Self:
         """The same requests at a mean of ``rate_rps``, a burst being as much above it as it was."""
         burst = self.burst

@@ -34,10 +34,10 @@ def plan_closed(
     """A closed loop of ``concurrency`` users, by number of ``requests`` or by time; lengths and prompts as the profile says.
 
     By time the warm-up takes ``warmup_s`` and the sustained phase ``duration_s``, and the plan has more requests than a
-    fast server could answer in that time; one that answers them all ends the run earlier. By number the warm-up, unless
-    ``warmup_s`` is 0, is the first request (or session) of every user, and then come ``requests``. See ``LoadPlan`` for what
-    the client makes of it. Rate, burst and process of the profile play no part. Raises ``ValueError`` for arguments that
-    cannot be, or a plan that is too large.
+    fast server could answer in that time; one that answers them all ends the run, and its sustained phase, earlier. By
+    number the warm-up, unless ``warmup_s`` is 0, is the first request (or session) of every user, and then come ``requests``.
+    See ``LoadPlan`` for what the client makes of it. Rate, burst and process of the profile play no part. Raises
+    ``ValueError`` for arguments that cannot be, or a plan that is too large.
     """
     _check(concurrency, requests, duration_s, seed, warmup_s)
     warmup = Segment(seed, 0, Phase.WARMUP)

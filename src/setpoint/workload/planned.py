@@ -17,8 +17,9 @@ class PlannedRequest:
     prompt: text or token ids. prompt_tokens: how many tokens it has. max_tokens: how many the answer is to have.
     session, turn: which conversation it belongs to (``None``: none), and its place in it, from 0.
     follows: index of the turn before, always smaller than its own; ``None`` for a first turn. A turn that follows is
-    intended ``think_s`` after the last token of the turn before; its ``intended_s`` and ``phase`` are those of the
-    earliest time that can be. Its prompt is what the user adds to the conversation, and so are its ``prompt_tokens``.
+    intended ``think_s`` after the last token of the turn before, or when that is known to be the last, if that is later; its
+    ``intended_s`` and ``phase`` are those of the earliest time that can be. Its prompt is what the user adds to the
+    conversation, and so are its ``prompt_tokens``.
     profile: name of the profile of a mix that it was drawn from, empty where there is only one.
     """
 

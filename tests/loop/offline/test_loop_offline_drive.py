@@ -114,6 +114,12 @@ def test_requests_go_out_as_batch_class_with_their_name_and_body_as_it_was(tmp_p
     assert fake.bodies["é \ud800"] == body
 
 
+def test_lines_go_to_the_version_of_the_url() -> None:
+    for base, path in (("", "/v1/completions"), ("/v3", "/v3/completions"), ("/v1beta/openai", "/v1beta/openai/completions")):
+        sender = Sender(Target(f"http://host{base}"), connections=1, timeout_s=1.0)
+        assert sender._payload("/v1/completions", {}, "x").startswith(f"POST {path} HTTP".encode())
+
+
 @pytest.mark.parametrize(
     ("models", "asked"), [(Models(), ["a", None]), (Models(default="d"), ["a", "d"]), (Models("i", "d"), ["i", "i"])]
 )

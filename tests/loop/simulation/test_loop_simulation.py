@@ -97,3 +97,12 @@ def test_what_cannot_be_is_one_sentence(words: tuple[str, ...], message: str) ->
         app(["simulate", *words], standalone_mode=False)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_anything_is_simulated(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    too_much = ("--rate", "100000/s", "--duration", "9000s", "--warmup", "0")
+    with pytest.raises(BadInput, match="cannot be simulated"):
+        app(["simulate", *GPU, *too_much], standalone_mode=False)
+    with pytest.raises(BadInput, match=r"--output .*there is a file in the way"):
+        app(["simulate", *GPU, *too_much, "--output", str(tmp_path / "file")], standalone_mode=False)

@@ -2,7 +2,7 @@
 
 Rule of ``auto``: begin with ``START`` and double while the work finished per second grows by at least ``GAIN``, else go back to
 the number before. Hold it for ``HOLD_WINDOWS`` windows, then try in turn a quarter more, kept if it brings ``GAIN``, and a
-fifth fewer, kept if it costs less than half of that: noise then leads down, not up. A refusal (429, 503) takes a
+fifth fewer, kept if it costs less than half of that: noise then leads down, not up. A refusal (429, 503, 529) takes a
 quarter away, at most once in ``CUT_EVERY_S``. A window is twice as many answers as may be under way, at least
 ``LEAST_ANSWERS``; those under way when the number changed are not counted. Work is tokens of prompts and answers.
 

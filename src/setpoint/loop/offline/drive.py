@@ -1,8 +1,8 @@
 """The requests of a batch through one server: as many at once as it is good for, each until it has ended for good.
 
-A request that the server did not take (429, 503, no connection) is sent again for as long as it takes, at ``Retry-After`` or
-after a growing wait; one that was taken and came to nothing at most ``TRIES_MAX`` times. Only an answer or an error for good
-is written; whatever else ends the run leaves its requests for the next.
+A request that the server did not take (429, 503, 529, no connection) is sent again for as long as it takes, at
+``Retry-After`` or after a growing wait; one that was taken and came to nothing at most ``TRIES_MAX`` times. Only an answer
+or an error for good is written; whatever else ends the run leaves its requests for the next.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from enum import Enum
 from setpoint.measure.answer import refusal_text, whole_number
 from setpoint.measure.exchange import ErrorKind, Exchange
 from setpoint.measure.outcome import SHED_STATUSES
+from setpoint.measure.retrying import BROKEN_STATUSES
 
 ERROR_TEXT_CHARS = 4096
 
@@ -27,7 +28,6 @@ class Meaning(Enum):
 
 
 _NOT_TAKEN = frozenset({ErrorKind.REFUSED, ErrorKind.UNREACHABLE, ErrorKind.CONNECT_TIMEOUT, ErrorKind.CLIENT})
-_BROKEN = frozenset({408, 409, 500, 502, 504, 520, 521, 522, 523, 524})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def judge(exchange: Exchange) -> Judged:
     if exchange.status == 401:
         return Judged(Meaning.LOCKED_OUT, body, code, words)
     meaning = Meaning.REFUSED if exchange.status in SHED_STATUSES else Meaning.ERROR
-    return Judged(Meaning.BROKEN if exchange.status in _BROKEN else meaning, body, code, words)
+    return Judged(Meaning.BROKEN if exchange.status in BROKEN_STATUSES else meaning, body, code, words)
 
 
 def _error_of(raw: bytes, status: int) -> tuple[object, str, str]:

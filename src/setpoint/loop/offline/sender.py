@@ -24,7 +24,7 @@ class Sender:
 
     def __init__(self, target: Target, *, connections: int, timeout_s: float) -> None:
         target = replace(target, headers=CLASS_HEADERS | dict(target.headers))
-        self._base_path = target.address.base_path
+        self._api_path = target.address.api_path
         self._head = target.header_lines("application/json") + b"content-type: application/json\r\n"
         self._timeout_s = timeout_s
         self._pool = ConnectionPool(target, limit=connections, connect_timeout_s=CONNECT_TIMEOUT_S, idle_s=IDLE_CONNECTION_S)
@@ -53,6 +53,6 @@ class Sender:
 
     def _payload(self, url: str, body: Mapping[str, Any], request_id: str) -> bytes:
         content = json.dumps(body).encode("ascii")
-        start = f"POST {self._base_path}{url} HTTP/1.1\r\n".encode()
+        start = f"POST {self._api_path}{url.removeprefix("/v1")} HTTP/1.1\r\n".encode()
         own = f"x-request-id: {request_id}\r\ncontent-length: {len(content)}\r\n\r\n".encode()
         return start + self._head + own + content

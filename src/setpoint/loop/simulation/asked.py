@@ -10,6 +10,7 @@ from setpoint.loop.configs import changed, default_config
 from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LengthFlags, LoadFlags, OutputFlags, TraceFlags
+from setpoint.loop.folder import claim
 from setpoint.loop.schedule import DEFAULT_WARMUP_S, Schedule, schedule_for
 from setpoint.loop.shorthand import seconds
 from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phase_figures
@@ -60,6 +61,8 @@ def simulate_asked(
     serves = system_of(deployment, needed, system, guessing)
     kind = Kind(streaming=needed.profile.streaming, limits=limits_of(request_slos(needed, Phase.SUSTAINED)))
     schedule = _schedule(needed, length, choice)
+    if output.output is not None:
+        claim(output.output)
     offered = _load(needed, choice, schedule, length, kind)
     try:
         done = simulate(offered, serves, seed=length.seed, gap_limits_s=gap_limits_s(needed))
@@ -281,11 +284,9 @@ def _source(system: SimulatedSystem) -> Any:
 
 
 def _save(report: Report, done: Simulated, folder: Path, schedule: Schedule, seed: int) -> None:
-    from setpoint.loop.folder import claim
     from setpoint.loop.simulation.tables import request_table
     from setpoint.loop.writing import run_info, save_run
 
-    claim(folder)
     info = run_info(report, seed=seed, schedule=schedule, started_unix_s=0.0)
     save_run(folder, report, request_table(done, report.candidates[0].name), None, info)
 
