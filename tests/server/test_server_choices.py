@@ -117,6 +117,15 @@ def test_logprobs_of_a_chat(client: openai.OpenAI) -> None:
     assert streamed == shown.content
 
 
+def test_logprobs_of_a_long_answer_are_those_of_its_stream(client: openai.OpenAI) -> None:
+    """They are written off the event loop."""
+    prompt = "abc" * INLINE_LOGPROBS
+    whole = client.completions.create(model="echo", prompt=prompt, logprobs=1, max_tokens=len(prompt)).choices[0]
+    assert whole.logprobs is not None
+    assert whole.text == prompt
+    assert whole.logprobs.tokens == list(prompt)
+
+
 def test_logprobs_of_a_text(client: openai.OpenAI) -> None:
     whole = client.completions.create(model="echo", prompt="aäb", logprobs=1)
     shown = whole.choices[0].logprobs

@@ -120,6 +120,11 @@ class WholeAnswer:
             one.logprobs += [delta.logprobs for delta in deltas if delta.logprobs is not None]
             one.reason = deltas[-1].finish_reason if deltas else None
 
+    @property
+    def logprobs(self) -> int:
+        """Of how many tokens there are log-probabilities to show."""
+        return sum(len(one.logprobs) for one in self._collected)
+
     def choices(self) -> list[dict[str, object]]:
         """The ``choices`` of the answer."""
         return [self._choice(index, one) for index, one in enumerate(self._collected)]
