@@ -13,6 +13,7 @@ from serving import Served, serving
 
 from setpoint.engine.chat_template import ToolStyle
 from setpoint.engine.request import Delta, FinishReason, Rejected
+from setpoint.server.generation import INLINE_LOGPROBS
 from setpoint.server.logprobs import token_text
 
 TEXT = {"model": "echo", "prompt": "hello"}
