@@ -139,6 +139,10 @@ def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_
     timer = step_timer(deployment)
     assert (timer.source, timer.relative_error) == ("measured", 0.07)
     assert step_s(timer, work_of(8, 0, 100)) == pytest.approx(0.5)
+    shared = step_timer(replace(deployment, tensor_parallel=2))
+    assert shared.source == "transferred", "steps were observed on one device"
+    alone = step_s(timer, work_of(8, 0, 100))
+    assert step_s(shared, work_of(8, 0, 100)) != pytest.approx(alone)
     other = step_timer(replace(deployment, model=model_facts("llama-3.1-70b")))
     assert other.source == "transferred"
     physical = physical_timer(replace(deployment, model=model_facts("llama-3.1-70b")))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.plan.curve import STRETCHES, CurvePoint, Floats, LoadCurve
+from setpoint.plan.curve import LEAST_INTERPOLATED, STRETCHES, CurvePoint, Floats, LoadCurve
 from setpoint.plan.headroom import Uncertainty, headroom, met_probability
 
 CAPACITY_RPS, SERVICE_S = 10.0, 0.1
@@ -54,6 +54,14 @@ def test_a_curve_needs_a_point() -> None:
 def test_excess_never_falls_beyond_the_last_point() -> None:
     falling = LoadCurve([CurvePoint(1.0, 4.0 * STRETCHES[None, :]), CurvePoint(2.0, 2.0 * STRETCHES[None, :])], 1)
     assert falling.excess(np.array([2.0, 4.0, 16.0]), np.ones(3)).tolist() == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_a_share_of_nothing_does_not_draw_the_knee_to_the_load_that_misses() -> None:
+    """Between 10/s with no refusals and 15/s with four times as many as allowed the knee is somewhere in between."""
+    shares = {10.0: 0.0, 15.0: 4.0}
+    curve = LoadCurve([CurvePoint(rate, np.full((1, len(STRETCHES)), share)) for rate, share in shares.items()], 1)
+    assert 10.5 < curve.knee_rps() < 13.0
+    assert curve.of_limit(0, 10.0) == pytest.approx(LEAST_INTERPOLATED)
 
 
 def test_single_point_curve_knows_its_stretch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from fnmatch import fnmatch
 
@@ -83,6 +84,14 @@ def test_the_sglang_command() -> None:
     assert options["--max-running-requests"] == "128"
     assert options["--chunked-prefill-size"] == "2048"
     assert options["--quantization"] == "fp8"
+
+
+@pytest.mark.parametrize("weights", ["bf16", "fp8"])
+def test_sglang_is_given_the_memory_of_weights_and_cache_alone(weights: str) -> None:
+    """It counts nothing else in that share; the plan has 3 GB of a device for all else, of 81,559 MiB in an H100."""
+    words = shlex.split(command_of(sglang_command(deployable(weights=weights))))
+    share = float(words[words.index("--mem-fraction-static") + 1])
+    assert share == math.floor(100 * (0.9 - 3e9 / (81_559 * 2**20))) / 100 < 0.9
 
 
 @pytest.mark.parametrize(("hardware", "resource"), [("h100-sxm", "nvidia.com/gpu"), ("mi300x", "amd.com/gpu")])

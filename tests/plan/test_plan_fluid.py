@@ -10,11 +10,12 @@ from plan_world import CHAT, requirement, serving, shape
 
 from setpoint.hardware.step_time import step_timer
 from setpoint.plan.context import context_curve
-from setpoint.plan.fluid import at_load, balance, capacity
+from setpoint.plan.fluid import answer_s, at_load, balance, capacity, step_s
 from setpoint.plan.limits import limits_of
 from setpoint.plan.pruning import no_room, too_slow
-from setpoint.plan.sketch import sketch_of
+from setpoint.plan.sketch import sketch_of, without_cache
 from setpoint.policy.configuration import BatchingMode
+from setpoint.policy.decisions import StepWork
 from setpoint.requirement import parse_requirement
 
 H100 = shape("h100-sxm")
@@ -105,3 +106,17 @@ def test_more_memory_bends_later() -> None:
     larger = shape("mi300x")
     curves = [context_curve(each, step_timer(each.deployment), LOAD, 32) for each in (H100, larger)]
     assert curves[1].bends_at_tokens > 2 * curves[0].bends_at_tokens
+
+
+def test_an_answer_takes_its_prompt_and_a_step_for_each_token() -> None:
+    found = balance(TIMER, LOAD, 8.0)
+    prompt_s = step_s(TIMER, StepWork(500, 1, 500, 125_000))
+    assert answer_s(TIMER, LOAD, found) == pytest.approx(prompt_s + 200 * found.step_s)
+
+
+def test_without_a_cache_nothing_is_found_again() -> None:
+    text = CHAT.replace("prompt_tokens: 500", "prompt_tokens: 500\n  shared_prefix_tokens: 100\n  prefix_groups: 7")
+    shared = sketch_of(requirement(text).profile)
+    assert (shared.prefix_groups, without_cache(shared).prefix_groups) == (7, 1)
+    assert without_cache(shared).hit_rate == 0
+    assert without_cache(shared).mean_resident == pytest.approx(600)

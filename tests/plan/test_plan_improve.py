@@ -70,3 +70,18 @@ def test_a_command_whose_context_is_too_short_is_told() -> None:
 def test_a_command_that_no_engine_runs_is_told() -> None:
     with pytest.raises(HardwareError, match=r"--tensor-parallel-size 3: llama-3\.1-8b has 32 heads and 8 KV heads"):
         improved("vllm serve llama-3.1-8b --tensor-parallel-size 3")
+
+
+def test_what_the_command_says_of_contexts_and_of_the_cache_is_simulated() -> None:
+    text = {"prompt_tokens: 500": "prompt_tokens: 500\n  shared_prefix_tokens: 480"}
+    asked = requirement(CHAT, **text)
+    runner = FormulaRunner(asked)
+    command = parse_vllm_command("vllm serve llama-3.1-8b --max-model-len 4096 --no-enable-prefix-caching")
+    make_improvement(asks(asked, hardware=("h100-sxm",)), command, runner, lambda stage, done, total: None)
+    assert {(job.serving.context_tokens, job.serving.prefix_caching) for job in runner.jobs} == {(4096, False)}
+
+
+def test_what_is_not_simulated_is_named() -> None:
+    said = sentences(improved("""vllm serve llama-3.1-8b --port 8001 --speculative-config '{"method": "ngram"}'"""), 40.0)
+    assert said[-2] == "Left as they are: --port, --speculative-config."
+    assert said[-1].startswith("Not simulated, though it changes what a server does: --speculative-config;")

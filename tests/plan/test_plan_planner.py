@@ -17,10 +17,11 @@ from setpoint.plan.economy import Goal
 from setpoint.plan.errors import PlanError
 from setpoint.plan.page import render_page
 from setpoint.plan.planner import Standing, make_plan
-from setpoint.plan.report import EXIT_CODES, plan_document, plan_json
+from setpoint.plan.report import EXIT_CODES, deployable, plan_document, plan_json
+from setpoint.plan.sketch import longest_request
 from setpoint.plan.space import shapes_of
 from setpoint.plan.terminal import render_plan
-from setpoint.plan.topology import Scheduler
+from setpoint.plan.topology import Scheduler, Topology
 from setpoint.record import Report
 
 TWO = ("h100-sxm", "mi300x")
@@ -242,3 +243,48 @@ def test_this_machine_runs_no_other_scheduler() -> None:
 def test_only_what_engines_can_split_is_planned() -> None:
     asked = asks(requirement(CHAT, **{"llama-3.1-8b": "phi-4-14b"}), hardware=("h100-sxm",))
     assert {each.deployment.tensor_parallel for each in shapes_of(asked.model, asked.choices)} == {1, 2}
+
+
+def test_a_bound_on_the_price_needs_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = replace(accelerator("h100-sxm"), price_usd_per_h=None)
+    monkeypatch.setattr("setpoint.plan.asked.accelerator", lambda name: free)
+    bounded = requirement(CHAT + "plan: {max_usd_per_hour: $10/h}\n")
+    with pytest.raises(PlanError, match="max_usd_per_hour bounds .* --price h100-sxm=USD_PER_HOUR") as caught:
+        asks(bounded, hardware=("h100-sxm",), goal=Goal.POWER)
+    assert "\n" not in str(caught.value)
+    assert asks(bounded, hardware=("h100-sxm",), goal=Goal.POWER, prices={"h100-sxm": 2.0}).bounds.max_usd_per_h == 10.0
+
+
+def test_twice_the_load_is_planned_by_the_rule_of_the_ranking() -> None:
+    """Where latency is what is wanted all devices that are allowed are used, for twice the load as well."""
+    plan, _ = planned(requirement(), hardware=("h100-sxm",), max_gpus=16, goal=Goal.LATENCY)
+    assert plan.chosen is not None
+    assert plan.doubled is not None
+    assert plan.chosen.topology.gpus == plan.doubled.topology.gpus == 16
+
+
+def test_hardware_without_a_price_is_not_hardware_that_costs_nothing() -> None:
+    """What costs nothing comes before everything that costs something, whatever it carries."""
+    plan, runner = planned(requirement(), prices={"a10g": 0.0}, parallel=(1,))
+    assert "a10g" in {job.shape.hardware for job in runner.jobs}
+    assert plan.ranked[0].option.shape.hardware == "a10g"
+    told = [each for each in plan.pruned if each.bound == "cost"]
+    assert any("many times as much a request as a10g" in each.words for each in told)
+    assert all(math.isfinite(each.excess) for each in told)
+    render_page(plan, plan_document(plan))
+
+
+def test_the_longest_request_that_is_served_is_the_profiles_and_fits_the_cache() -> None:
+    text = {"prompt_tokens: 500": "prompt_tokens: {median: 500, p95: 900, max: 6000}"}
+    plan, _ = planned(requirement(CHAT, **text), hardware=("h100-sxm",))
+    assert plan.chosen is not None
+    assert plan.load.largest_context < 5000
+    assert deployable(plan, plan.chosen).max_model_tokens == 7 * 1024
+    option = plan.chosen.option
+    small = Topology.single(replace(option.shape, kv_tokens=5003), option.serving, 1)
+    assert deployable(plan, replace(plan.chosen, topology=small)).max_model_tokens == 4992
+
+
+def test_the_longest_request_of_conversations_has_all_that_was_said() -> None:
+    text = {"output_tokens: 200": "output_tokens: 200\n  sessions: {turns: {min: 1, max: 4}, added_tokens: 50}"}
+    assert longest_request(requirement(CHAT, **text).profile) == 500 + 200 + 3 * (50 + 200)

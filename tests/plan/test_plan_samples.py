@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.plan.curve import MOST_EXCESS, STRETCHES, Floats
-from setpoint.plan.limits import Limit
+from setpoint.plan.limits import BACKLOG, Limit
 from setpoint.plan.samples import PhaseSamples, excess_table
 from setpoint.record import Phase
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos
@@ -87,3 +89,18 @@ def test_spread_does_not_stretch() -> None:
 def test_a_phase_that_did_not_happen_met_nothing() -> None:
     limit = Limit("ttft", "p95", Phase.BURST, 1.0, 95.0)
     assert (excess_table([samples([0.1])], [limit], {}) == MOST_EXCESS).all()
+
+
+def test_a_backlog_over_its_limit() -> None:
+    limit = Limit(BACKLOG, "max", Phase.SUSTAINED, 0.03, implied=True)
+    row = excess(replace(samples([0.1] * 20), backlog=0.06), limit)
+    assert row == pytest.approx(np.full(len(STRETCHES), 2.0))
+    assert excess(samples([0.1] * 20), limit)[MIDDLE] < 1e-3
+
+
+def test_gaps_decide_who_is_good_where_they_are_limited() -> None:
+    limit = Limit("goodput_fraction", "min", Phase.SUSTAINED, 0.5)
+    slos = Slos(latency=(LatencySlo(metric=LatencyMetric.ITL, percentile=95, limit_s=0.5),))
+    found = replace(samples([0.1] * 4), gap_severity=np.array([0.5, 0.9, 1.1, np.inf]))
+    assert excess(found, limit, slos)[MIDDLE] == pytest.approx(1.0)
+    assert excess(found, limit)[MIDDLE] < 1e-3

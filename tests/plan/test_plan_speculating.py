@@ -211,3 +211,14 @@ def test_configurations_that_a_requirement_allows() -> None:
     assert speculating_configs(asked(None), base) == []
     (found,) = speculating_configs(asked(), base)
     assert (found.speculation, found.draft_model, found.draft_tokens) == (SpeculationMode.DRAFT, "llama-3.1-8b", None)
+
+
+def test_a_draft_model_that_cannot_be_dealt_out_is_told() -> None:
+    make = shape(model="qwen3-8b", parallel=4)
+    draft = draft_deployment(make.deployment, model_facts("qwen2.5-0.5b"))
+    assert draft.tensor_parallel == 1
+    pool = variant().topology.pool
+    serving = replace(pool.serving, guesses=Guesses(SURVIVAL, 1.0, draft, 2))
+    plan = replace(variant(), topology=Topology.single(make, serving, 1))
+    assert any("qwen2.5-0.5b cannot be dealt out to 4 devices" in note for note in plan.notes())
+    assert not any("cannot be dealt out" in note for note in variant().notes())

@@ -18,7 +18,7 @@ from setpoint.requirement import (
     parse_requirement,
     render_requirement,
 )
-from setpoint.requirement.arrival import STATIONARY
+from setpoint.requirement.arrival import MIN_PATTERN_S, STATIONARY
 
 STEPS = (Step(rate_rps=2.0, duration_s=30.0), Step(rate_rps=8.0, duration_s=10.0))
 RATES = st.floats(0.01, 1000)
@@ -166,3 +166,16 @@ def test_contradictions_are_refused_however_they_are_made(fields: dict[str, Any]
 def test_rendered_arrivals_load_again(arrival: dict[str, object]) -> None:
     found = parse_requirement(render_requirement(name="x", arrival=arrival), "x").profile.arrival
     assert found.process == arrival["process"]
+
+
+@given(arrivals(), st.floats(0.5, 5000))
+def test_a_pattern_as_long_as_wanted_has_its_rates(arrival: Arrival, pattern_s: float) -> None:
+    if arrival.pattern_s is None:
+        with pytest.raises(ValueError, match="have no pattern"):
+            arrival.at_pattern(pattern_s)
+        return
+    found = arrival.at_pattern(pattern_s)
+    assert [step.rate_rps for step in found.pattern] == [step.rate_rps for step in arrival.pattern]
+    if all(step.duration_s > 2 * MIN_PATTERN_S for step in found.pattern):
+        assert found.pattern_s == pytest.approx(pattern_s)
+        assert found.mean_rps == pytest.approx(arrival.mean_rps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,29 @@ from setpoint.policy.deadlines import next_deadline_s, next_deadlines_s
 from setpoint.policy.decisions import StepWork
 from setpoint.policy.views import RequestLimits
 from setpoint.record import Phase
-from setpoint.requirement import Arrival, ConstantTokens, MixPart, RequestProfile, UniformTokens
+from setpoint.requirement import (
+    Arrival,
+    ConstantSeconds,
+    ConstantTokens,
+    MixPart,
+    RequestProfile,
+    Sessions,
+    UniformTokens,
+)
+from setpoint.simulate import offered
 from setpoint.simulate.calibrated import TooFewSteps, calibrate
 from setpoint.simulate.gaps import GapAccount, GapCounts, SuffixMost
 from setpoint.simulate.naming import TraceBlocks
-from setpoint.simulate.offered import load_of_profile, sustained_for
+from setpoint.simulate.offered import TurnPace, load_of_profile, load_of_trace, sustained_for
 from setpoint.simulate.rows import ID, Rows
 from setpoint.simulate.sequences import Kind, Progress, SimulatedSequence
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import LineTimer, Noise, Overheads, Timing
+from setpoint.workload.arrivals import MAX_ARRIVALS
 from setpoint.workload.plan import plan_load
 from setpoint.workload.prompt import Prompt
+from setpoint.workload.traces.clipping import Limits
+from setpoint.workload.traces.trace import Trace
 
 GAPS = st.lists(st.tuples(st.floats(0, 2), st.integers(0, 5)), min_size=1, max_size=60)
 
@@ -239,3 +252,82 @@ def test_a_machine_is_found_again_in_its_own_steps() -> None:
     assert machine.timer.relative_error == pytest.approx(0.05, rel=0.3)
     with pytest.raises(TooFewSteps, match="at least"):
         calibrate(pa.table(rows).slice(0, 10), requests)
+
+
+def test_so_many_requests_are_kept_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = RequestProfile(
+        prompt_tokens=ConstantTokens(value=8), output_tokens=ConstantTokens(value=8), arrival=Arrival(rate_rps=7.0)
+    )
+    with pytest.raises(ValueError, match=f"at most {MAX_ARRIVALS} requests"):
+        sustained_for(profile, MAX_ARRIVALS + 1, seed=0, warmup_s=0.0)
+    monkeypatch.setattr(offered, "MAX_ARRIVALS", 120)
+    monkeypatch.setattr(offered, "SPARE_ARRIVALS", 0.5)
+    with pytest.raises(ValueError, match="so many requests do not come"):
+        sustained_for(profile, 120, seed=0, warmup_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "kept"),
+    [([0.1, 0.2, 0.3, 0.4], 2), ([0.1, 0.2, 0.2, 0.4], 3), ([0.1, 0.2, float(np.nextafter(0.2, 1.0)), 0.4], 2)],
+)
+def test_the_end_of_a_phase_lies_behind_the_last_request(
+    times_s: list[float], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the next one comes at the same moment, or at the very next that there is."""
+    profile = RequestProfile(
+        prompt_tokens=ConstantTokens(value=8), output_tokens=ConstantTokens(value=8), arrival=Arrival(rate_rps=7.0)
+    )
+    monkeypatch.setattr(offered, "offsets_of", lambda arrival, duration_s, rng: np.array(times_s))
+    end_s = sustained_for(profile, 2, seed=0, warmup_s=0.0)
+    assert int((np.array(times_s) < end_s).sum()) == kept
+
+
+def conversations(**changes: Any) -> RequestProfile:
+    """Three turns each, of lengths that say which turn it is."""
+    sessions = Sessions(turns=ConstantTokens(value=3), added_tokens=ConstantTokens(value=7), **changes)
+    shape: dict[str, Any] = {"prompt_tokens": ConstantTokens(value=50), "output_tokens": ConstantTokens(value=5)}
+    return RequestProfile(arrival=Arrival(rate_rps=6.0), sessions=sessions, **shape)
+
+
+@pytest.mark.parametrize(("think_s", "share"), [(0.0, 1.0), (4.0, 1.0), (4.0, 0.25)])
+def test_turns_come_after_the_answers_before_them(think_s: float, share: float) -> None:
+    profile = conversations(think_time=ConstantSeconds(value_s=think_s))
+    times: dict[str, Any] = {"seed": 3, "warmup_s": 0.0, "sustained_s": 60.0, "recovery_s": 0.0, "drain_s": 1.0}
+    load = load_of_profile(profile, Kind(), pace=TurnPace(2.0, share), **times)
+    turns = [load.sent_s[load.prompt_tokens == 50 + turn * 12] for turn in range(3)]
+    assert len(turns[1]) > 50
+    for before, after in pairwise(turns):
+        assert after == pytest.approx(before[: len(after)] + 2.0 + share * think_s)
+
+
+def test_conversations_of_which_none_begins_are_an_empty_load() -> None:
+    profile = conversations().at_rate(1e-6)
+    times: dict[str, Any] = {"seed": 0, "warmup_s": 0.0, "sustained_s": 1.0, "recovery_s": 0.0, "drain_s": 1.0}
+    load = load_of_profile(profile, Kind(), **times)
+    load.check()
+    assert len(load) == 0
+    assert [phase.phase for phase in load.phases] == [Phase.SUSTAINED]
+
+
+def test_a_cool_down_comes_last_at_the_same_rate() -> None:
+    profile = RequestProfile(
+        prompt_tokens=ConstantTokens(value=8), output_tokens=ConstantTokens(value=8), arrival=Arrival(rate_rps=50.0)
+    )
+    times: dict[str, Any] = {"seed": 1, "warmup_s": 1.0, "sustained_s": 4.0, "recovery_s": 0.0, "drain_s": 1.0}
+    plain, longer = load_of_profile(profile, Kind(), **times), load_of_profile(profile, Kind(), cool_down_s=4.0, **times)
+    assert [phase.phase for phase in longer.phases] == [Phase.WARMUP, Phase.SUSTAINED, Phase.RECOVERY]
+    assert longer.sent_s[: len(plain)].tolist() == plain.sent_s.tolist()
+    assert len(longer) - len(plain) == pytest.approx(200, rel=0.3)
+
+
+def test_requests_of_a_trace_that_are_too_long_are_cut_and_counted() -> None:
+    prompts, outputs = np.array([100, 900, 900, 10]), np.array([50, 200, 90, 995])
+    trace = Trace("t", "azure", prompts, outputs, np.array([0.0, 1.0, 2.0, 3.0]), notes=("a note",))
+    times: dict[str, Any] = {"warmup_s": 0.0, "sustained_s": 10.0, "drain_s": 1.0}
+    load = load_of_trace(trace, Kind(), most_tokens=1000, **times)
+    limits = Limits(None, None, 1000)
+    wanted = [limits.cut(*lengths) for lengths in zip(prompts.tolist(), outputs.tolist(), strict=True)]
+    assert list(zip(load.prompt_tokens.tolist(), load.output_tokens.tolist(), strict=True)) == wanted
+    assert load.notes == ("a note", *limits.notes())
+    assert prompts.tolist() == [100, 900, 900, 10]
+    assert load_of_trace(trace, Kind(), **times).prompt_tokens.tolist() == prompts.tolist()

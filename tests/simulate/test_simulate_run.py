@@ -146,3 +146,28 @@ def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) ->
         simulate(replace(load, **change), SYSTEM)
     with pytest.raises(ValueError, match="replicas is 0"):
         simulate(load, replace(SYSTEM, replicas=0))
+
+
+def test_the_peak_of_the_cache_has_those_who_end_in_it() -> None:
+    """A request whose answer is complete with its prompt never holds blocks between two steps."""
+    load = poisson(1, 1, prompt=200, output=2)
+    one = replace(load, prompt_tokens=np.array([100]), output_tokens=np.array([1]), cap_tokens=np.array([1]))
+    assert simulate(one, SYSTEM).peak_kv * SYSTEM.kv_blocks == pytest.approx(7)  # 100 tokens in blocks of 16
+    longer = replace(one, output_tokens=np.array([30]), cap_tokens=np.array([30]))
+    assert simulate(longer, SYSTEM).peak_kv * SYSTEM.kv_blocks == pytest.approx(9)  # 129 tokens: the last is not computed
+
+
+def test_who_is_followed_ends_as_if_all_were() -> None:
+    load = poisson(30, 300)
+    whole, part = simulate(load, SYSTEM), simulate(replace(load, followed=200), SYSTEM)
+    for name in ("ending", "first_s", "last_s", "tokens", "gap_s"):
+        np.testing.assert_array_equal(getattr(part.ledger, name)[:200], getattr(whole.ledger, name)[:200])
+    assert (part.ledger.ending[200:] == Ending.WAITS).any()
+    assert part.end_s < whole.end_s
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    nothing = np.zeros(0, dtype=np.int64)
+    phases = (PhaseOfLoad(Phase.SUSTAINED, 0.0, 5.0),)
+    done = simulate(Load(np.zeros(0), nothing, nothing, nothing, phases, nothing), SYSTEM)
+    assert (done.steps, done.end_s, done.peak_kv) == (0, 0.0, 0.0)

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.requirement import ChoiceTokens, ConstantTokens, LognormalTokens, TokenDistribution, UniformTokens
-from setpoint.workload import draw_tokens
+from setpoint.requirement import (
+    ChoiceTokens,
+    ConstantSeconds,
+    ConstantTokens,
+    DurationDistribution,
+    LognormalSeconds,
+    LognormalTokens,
+    TokenDistribution,
+    UniformSeconds,
+    UniformTokens,
+)
+from setpoint.workload import draw_seconds, draw_tokens
+from setpoint.workload.lengths import mean_seconds
 
 COUNTS = st.integers(min_value=1, max_value=1_000_000)
 
@@ -65,3 +76,24 @@ def test_uniform_reaches_both_ends_alike() -> None:
 def test_choice_follows_its_weights() -> None:
     tokens = draw_tokens(ChoiceTokens(values=(1, 2, 4), weights=(6, 3, 1)), 40_000, np.random.default_rng(4))
     assert np.bincount(tokens, minlength=5)[[1, 2, 4]] == pytest.approx([24_000, 12_000, 4_000], rel=0.05)
+
+
+@given(
+    st.one_of(
+        st.builds(ConstantSeconds, value_s=st.floats(0, 100)),
+        st.floats(0, 50).map(lambda low: UniformSeconds(min_s=low, max_s=2 * low + 1)),
+        st.builds(
+            lambda median, factor, least, most: LognormalSeconds(
+                median_s=median, p95_s=median * factor, min_s=median * least, max_s=median * factor * most
+            ),
+            st.floats(0.1, 30),
+            st.floats(1.01, 4),
+            st.floats(0, 1),
+            st.floats(1, 5),
+        ),
+    )
+)
+def test_the_mean_of_think_times_is_that_of_their_draws(distribution: DurationDistribution) -> None:
+    drawn = draw_seconds(distribution, 20_000, np.random.default_rng(5))
+    # A fixed seed; the least exact of these distributions has a standard error of 1 % of its mean.
+    assert mean_seconds(distribution) == pytest.approx(float(drawn.mean()), rel=0.06, abs=1e-9)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from setpoint.loop.flags import ARRIVALS, LOAD, REQUESTS, SEED_HELP, LoadFlags, option
+from setpoint.loop.flags import ARRIVALS, LOAD, MAX_SEED, REQUESTS, SEED_HELP, LoadFlags, option
 
 CHOICE, SEARCH, RESULT = "What to choose from", "How to choose", "Output"
 PANELS = (CHOICE, SEARCH, RESULT, LOAD, REQUESTS, ARRIVALS)
@@ -72,7 +72,7 @@ def plan(
     improve: Annotated[
         str | None, option("COMMAND", "Start from a 'vllm serve ...' that runs today: what to change.", SEARCH)
     ] = None,
-    seed: Annotated[int, option("N", SEED_HELP, SEARCH, min=0)] = 0,
+    seed: Annotated[int, option("N", SEED_HELP, SEARCH, min=0, max=MAX_SEED)] = 0,
     processes: Annotated[int | None, option("N", "Processes to simulate in; default: every core.", SEARCH, min=1)] = None,
     output: Annotated[Path | None, option("DIR", "Folder for plan.json, plan.html and the exports.", RESULT)] = None,
     json_output: Annotated[bool, option(None, "Print plan.json instead of the table.", RESULT, name="--json")] = False,

@@ -10,7 +10,7 @@ import typer
 from setpoint.commands.options import EXIT_CODES
 from setpoint.commands.showing import show
 from setpoint.loop.errors import BadInput
-from setpoint.loop.flags import SEED_HELP, option
+from setpoint.loop.flags import MAX_SEED, SEED_HELP, option
 from setpoint.loop.interrupts import EXIT_INTERRUPTED
 
 TUNE_EXAMPLES = f"""Examples:
@@ -33,7 +33,7 @@ def tune(
     duration: Annotated[
         str | None, option("TIME", "Length of each sustained phase, such as 60s; default: what the percentiles take.")
     ] = None,
-    seed: Annotated[int, option("N", SEED_HELP, min=0)] = 0,
+    seed: Annotated[int, option("N", SEED_HELP, min=0, max=MAX_SEED)] = 0,
     budget: Annotated[
         str | None, option("TIME", "Begin no measurement that would not end within this, such as 5m; default: no bound.")
     ] = None,

@@ -73,6 +73,15 @@ def check_split(model: ModelFacts, parallel: int, option: str) -> None:
         )
 
 
+def check_link(device: Accelerator, parallel: int, option: str) -> None:
+    """Raise ``HardwareError`` that names ``option`` if layers cannot be shared because nothing links such devices."""
+    if parallel > 1 and not device.link_bytes_per_s:
+        raise HardwareError(
+            f"{option} {parallel}: {device.name} has no link between devices over which layers could be shared; leave it at 1, "
+            "or choose other hardware"
+        )
+
+
 def device_weight_bytes(deployment: Deployment) -> float:
     """Bytes of weights on each device: experts are spread over all of them, the rest over those of tensor parallelism."""
     dense, experts, table = deployment.model.parts_bytes(deployment.weight_precision)

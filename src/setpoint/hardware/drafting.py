@@ -41,7 +41,7 @@ def draft_deployment(target: Deployment, draft: ModelFacts) -> Deployment:
     Raises ``HardwareError`` if it cannot guess for that model: another vocabulary, or not smaller.
     """
     check_draft(target.model, draft)
-    parallel = target.tensor_parallel if draft.heads % target.tensor_parallel == 0 else 1
+    parallel = target.tensor_parallel if draft.can_be_split(target.tensor_parallel) else 1
     return replace(target, model=draft, tensor_parallel=parallel, data_parallel=1, expert_parallel=1)
 
 

@@ -154,8 +154,9 @@ def _steps_calibrations(deployment: Deployment) -> list[StepsCalibration]:
 
 
 def _is_of(calibration: StepsCalibration, deployment: Deployment) -> bool:
+    """Whether it is of this deployment: a calibration knows of no parallelism, so it is of one device."""
     wanted = (deployment.model.shape, deployment.weight_precision)
-    return (calibration.model, calibration.weight_precision) == wanted
+    return deployment.devices == 1 and (calibration.model, calibration.weight_precision) == wanted
 
 
 def physical_timer(deployment: Deployment) -> PhysicalTimer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from setpoint.loop.asserts import parse_assertions, with_asserted_limits
+from setpoint.loop.contradictions import refuse, refuse_beside_trace, refuse_requests_of_a_trace
 from setpoint.loop.describe import described_requirement, schedule_from
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import (
@@ -22,15 +23,13 @@ from setpoint.loop.flags import (
 from setpoint.loop.goal import parse_goal
 from setpoint.loop.measure import MeasureOptions
 from setpoint.loop.schedule import DEFAULT_WARMUP_S, MOST_SUSTAINED_S, Schedule
-from setpoint.loop.shorthand import FlagError, seconds
+from setpoint.loop.shorthand import seconds
 from setpoint.loop.targets import endpoint_named
 from setpoint.requirement import Requirement, Slos, load_requirement
 
 if TYPE_CHECKING:
     from setpoint.loop.traces import TraceChoice
 
-LOAD_OF_A_TRACE = ("concurrency", "burst_rate", "burst_duration", "to_rate", "steps", "on", "off", "off_rate", "prompt_tokens",
-                   "output_tokens", "shared_prefix_tokens", "prefix_groups", "prefix_hit_rate", "turns")  # fmt: skip
 ARRIVALS_OF_A_CLOSED_LOOP = (
     "rate",
     "arrival",
@@ -108,14 +107,9 @@ def asked_of(
 
 def _refuse_contradictions(load: LoadFlags, trace: TraceFlags, length: LengthFlags, verdict: VerdictFlags) -> None:
     """An option that would be ignored is a mistake. Raises ``BadInput``."""
-    if trace.trace is not None:
-        _refuse(load, LOAD_OF_A_TRACE, "--trace", "the trace says it")
-    else:
-        given = [name for name in ("trace_format", "speed_up", "trace_start") if getattr(trace, name) is not None]
-        if given:
-            raise BadInput(f"--{_typed(given[0])}: there is no trace; add --trace FILE")
+    refuse_beside_trace(load, trace)
     if load.concurrency is not None:
-        _refuse(load, ARRIVALS_OF_A_CLOSED_LOOP, "--concurrency", "a closed loop sends when an answer has ended")
+        refuse(load, ARRIVALS_OF_A_CLOSED_LOOP, "--concurrency", "a closed loop sends when an answer has ended")
     if length.until is not None and (length.requests is not None or trace.trace is not None):
         other = "--requests" if length.requests is not None else "--trace"
         raise BadInput(f"--until: says how long to measure, and so does {other}; give one of them")
@@ -147,24 +141,13 @@ def _without_burst(requirement: Requirement) -> Requirement:
     return requirement.model_copy(update={"profile": profile, "slo_burst": Slos()})
 
 
-def _refuse(load: LoadFlags, names: tuple[str, ...], owner: str, why: str) -> None:
-    given = [name for name in names if getattr(load, name) is not None]
-    if given:
-        raise BadInput(f"--{_typed(given[0])}: not together with {owner}: {why}")
-
-
-def _typed(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def _schedule(requirement: Requirement, length: LengthFlags, choice: TraceChoice | None) -> Schedule:
     sustained_s = seconds("duration", length.duration, positive=True) if length.duration is not None else None
     warmup_s = seconds("warmup", length.warmup) if length.warmup is not None else DEFAULT_WARMUP_S
     if length.until is not None and sustained_s is None:
         sustained_s = MOST_SUSTAINED_S
     if choice is not None:
-        if length.requests is not None:
-            raise FlagError("--requests: the trace says how many; cut it with --duration")
+        refuse_requests_of_a_trace(length)
         sustained_s = choice.length_s(sustained_s, warmup_s)
     return schedule_from(requirement, sustained_s, length.requests, warmup_s)
 

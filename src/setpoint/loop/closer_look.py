@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from setpoint.loop.simulation.figures import growing, judged, phase_figures
-from setpoint.plan.limits import Limit, limits_of
+from setpoint.plan.keeping_up import backlog_fraction
+from setpoint.plan.limits import BACKLOG, Limit, limits_of
 from setpoint.record import Phase, PhaseMeasures, Predicted, SloCheck, SloReport, Verdict
 from setpoint.report.figures import request_slos
 from setpoint.report.judge import overall_verdict
@@ -13,7 +14,7 @@ from setpoint.statistics import proportion_interval
 
 
 def looked_at(requirement: Requirement, done: Simulated, source: str, usd_per_h: float | None) -> tuple[Predicted, SloReport]:
-    """Figures of each phase of one replica that costs ``usd_per_h``, and one check a limit, the implied one included."""
+    """Figures of each phase of one replica that costs ``usd_per_h``, and one check a limit, the implied ones included."""
     price = Price(usd_per_hour=usd_per_h) if usd_per_h else None
     steady = not growing(done)
 
@@ -26,7 +27,7 @@ def looked_at(requirement: Requirement, done: Simulated, source: str, usd_per_h:
     slo = judged(done, requirement)
     by_phase = {Phase.SUSTAINED: predicted.sustained, Phase.BURST: burst}
     implied = [
-        _few_refused(found, limit)
+        _keeps_up(done, limit) if limit.metric == BACKLOG else _few_refused(found, limit)
         for limit in limits_of(requirement)
         if limit.implied and (found := by_phase[limit.phase]) is not None
     ]
@@ -51,4 +52,19 @@ def _few_refused(figures: PhaseMeasures, limit: Limit) -> SloCheck:
         value=share,
         interval=interval,
         verdict=verdict,
+    )
+
+
+def _keeps_up(done: Simulated, limit: Limit) -> SloCheck:
+    """That the replica keeps up with its load: that few requests wait throughout, whatever the requirement limits."""
+    place = next(number for number, each in enumerate(done.load.phases) if each.phase is limit.phase)
+    share = backlog_fraction(done, place)
+    return SloCheck(
+        metric=limit.metric,
+        statistic=limit.statistic,
+        phase=limit.phase,
+        limit=limit.limit,
+        value=share,
+        interval=None,
+        verdict=Verdict.MET if share <= limit.limit else Verdict.MISSED,
     )

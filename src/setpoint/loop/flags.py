@@ -13,6 +13,8 @@ LENGTH, VERDICT, CLIENT, OUTPUT = "How long", "Verdict", "The client itself", "O
 PANELS = (TARGET, LOAD, REQUESTS, LENGTH, VERDICT, OUTPUT, ARRIVALS, TRACE, CLIENT)
 CONFIG_KINDS = "RUN|FILE|JSON"
 SEED_HELP = "Seed of arrivals, lengths and prompts."
+MAX_SEED = (1 << 63) - 1
+"""Seeds of prefixes are columns of 64-bit numbers."""
 
 
 def option(metavar: str | None, words: str, panel: str | None = None, *, name: str | None = None, **more: Any) -> Any:
@@ -102,7 +104,7 @@ class LengthFlags:
         str | None, option("GOAL", "Instead: until a percentile is known well enough, such as 'p99<10%'.", LENGTH)
     ] = None
     warmup: Annotated[str | None, option("TIME", "Warm-up before it, whose figures are dropped; default: 5s.", LENGTH)] = None
-    seed: Annotated[int, option("N", SEED_HELP, LENGTH, min=0)] = 0
+    seed: Annotated[int, option("N", SEED_HELP, LENGTH, min=0, max=MAX_SEED)] = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
 from setpoint.plan.headroom import Uncertainty
-from setpoint.plan.limits import Limit, limit_name, limit_number
-from setpoint.plan.planner import Plan, Ranked, Standing, worst_excess
+from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number
+from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
@@ -218,9 +218,7 @@ def infeasible(plan: Plan) -> str:
         if (excess := nearest.option.curve.of_limit(index, rate)) > 1.0
     ]
     missed.sort(key=lambda each: -each[1])
-    said = ", ".join(
-        f"{limit_name(limit)} misses {limit_number(limit, limit.limit)} by a factor of {_factor(e)}" for limit, e in missed
-    )
+    said = ", ".join(_missed(limit, excess) for limit, excess in missed)
     carried = nearest.option.curve.knee_rps() * nearest.topology.pool.replicas
     load_words = f"; it carries {carried:.3g}/s of the {plan.asked.load_rps:.3g}/s" if carried else ""
     relax = _relax(plan, nearest)
@@ -229,26 +227,33 @@ def infeasible(plan: Plan) -> str:
     )
 
 
+def _missed(limit: Limit, excess: float) -> str:
+    if limit.metric == BACKLOG:
+        return "it does not keep up with the load"
+    return f"{limit_name(limit)} misses {limit_number(limit, limit.limit)} by a factor of {_factor(excess)}"
+
+
 def _factor(excess: float) -> str:
     return f"{excess:.2g}" if excess < 1000 else "over 1,000"
 
 
 def _relax(plan: Plan, nearest: Ranked) -> str:
     """The constraint that has to give least."""
-    worst = worst_excess(nearest, plan.asked.load_rps)
     rate = plan.asked.load_rps / nearest.topology.pool.replicas
-    index = max(range(nearest.option.curve.limits), key=lambda place: nearest.option.curve.of_limit(place, rate), default=None)
-    knee = nearest.option.curve.knee_rps()
+    curve = nearest.option.curve
+    excess = {place: curve.of_limit(place, rate) for place, limit in enumerate(plan.limits) if limit.metric != BACKLOG}
+    knee = curve.knee_rps()
     if knee > 0:
         needed = -(-plan.asked.load_rps // knee)
         gpus = int(needed) * nearest.option.shape.gpus
         return f"Relax the number of devices: about {gpus} of {nearest.option.shape.hardware} would do; or lower the load."
-    if index is None:
-        return "Relax the bounds."
+    index = max(excess, key=lambda place: excess[place], default=None)
+    if index is None or excess[index] <= 1.0:
+        return "Relax the bounds, or lower the load."
     limit = plan.limits[index]
     if limit.metric == "goodput_fraction":
         return f"Relax {limit_name(limit)}, or lower the load."
-    return f"{_moved_limit(limit, worst * RELAXED)}."
+    return f"{_moved_limit(limit, excess[index] * RELAXED)}."
 
 
 def _moved_limit(limit: Limit, factor: float) -> str:

@@ -89,6 +89,11 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
     missing = [name for name, price in price_of.items() if price is None]
     if missing and goal in (Goal.COST, Goal.TOKENS_PER_USD):
         raise PlanError(f"no price is known for {missing[0]}; give one with --price {missing[0]}=USD_PER_HOUR")
+    if missing and plan.max_usd_per_hour is not None:
+        raise PlanError(
+            f"max_usd_per_hour bounds what the plan may cost, and no price is known for {missing[0]}; give one with "
+            f"--price {missing[0]}=USD_PER_HOUR"
+        )
     max_gpus = wishes.max_gpus if wishes.max_gpus is not None else plan.max_gpus
     choices = Choices(
         accelerators=devices,

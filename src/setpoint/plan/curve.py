@@ -1,7 +1,8 @@
 """How near each limit is as the load of one replica grows: the curve from which knee, headroom and prices of limits follow.
 
 An **excess** is how far a figure is from its limit as a factor: 1 is at the limit, at most 1 is met, 2 is twice as bad. For a
-share that must be at least ``m`` it is ``(1 - share) / (1 - m)``.
+share that must be at least ``m`` it is ``(1 - share) / (1 - m)``. Between two loads it is interpolated on logarithms, as if it
+were nowhere below ``LEAST_INTERPOLATED``.
 
 If every step takes ``s`` times as long as predicted, a replica at ``rate`` requests/s is the predicted one at ``rate * s`` with
 its time stretched by ``s``: latency(rate, s) = s * latency(rate * s, 1). So simulations with the predicted steps, at several
@@ -21,6 +22,9 @@ Floats = npt.NDArray[np.float64]
 
 MOST_EXCESS = 1e6
 LEAST_EXCESS = 1e-6
+LEAST_INTERPOLATED = 0.1
+"""How far below its limit a figure is counts no more from here on: a share of 0 would draw the knee to the load that misses."""
+
 STRETCHES = np.exp(np.linspace(-1.2, 1.2, 25))
 """Factors on time at which a point of the curve knows its excesses; in between they are interpolated."""
 
@@ -36,7 +40,7 @@ class CurvePoint:
 
 
 class LoadCurve:
-    """Excess of every limit over load and stretch, interpolated on logarithms between the points that were simulated.
+    """Excess of every limit over load and stretch, at least ``LEAST_INTERPOLATED``, interpolated on logarithms between points.
 
     Below the least load it is as there; beyond the highest it goes on as between the last two points, and never falls.
     """
@@ -48,7 +52,7 @@ class LoadCurve:
         self.rates_rps = np.array([point.rate_rps for point in ordered])
         self.limits = limits
         if limits:
-            stacked = np.stack([np.clip(point.excess, LEAST_EXCESS, MOST_EXCESS) for point in ordered])
+            stacked = np.stack([np.clip(point.excess, LEAST_INTERPOLATED, MOST_EXCESS) for point in ordered])
         else:
             stacked = np.full((len(ordered), 1, len(STRETCHES)), LEAST_EXCESS)
         self._log_excess = np.log(stacked)  # [points, limits, stretches]

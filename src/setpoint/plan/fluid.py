@@ -90,3 +90,11 @@ def at_load(timer: Timer, load: LoadSketch, serving: Serving, kv_tokens: float, 
         else:
             high = middle
     return balance(timer, load, high)
+
+
+def answer_s(timer: Timer, load: LoadSketch, found: Balance) -> float:
+    """About how long an answer takes in a balance: its prompt by itself, and a step for each of its tokens."""
+    uncached, prompt = load.mean_uncached, float(load.prompt_tokens.mean())
+    products = uncached * (prompt - uncached / 2)
+    first = StepWork(max(1, round(uncached)), 1, round(prompt), round(products))
+    return step_s(timer, first) + load.mean_output * found.step_s

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from setpoint.hardware.deployment import Deployment, check_split, kv_capacity_tokens
+from setpoint.hardware.deployment import Deployment, check_link, check_split, kv_capacity_tokens
 from setpoint.hardware.step_time import step_timer
 from setpoint.plan.asked import Asked
 from setpoint.plan.economy import replicas_needed
@@ -18,11 +18,11 @@ from setpoint.plan.fluid import capacity
 from setpoint.plan.headroom import Uncertainty, headroom
 from setpoint.plan.limits import limits_of
 from setpoint.plan.search import Arm, Progress, Search
-from setpoint.plan.sketch import check_context, sketch_of
+from setpoint.plan.sketch import check_context, sketch_of, without_cache
 from setpoint.plan.space import UNBOUNDED_WAITING, servings_for
 from setpoint.plan.topology import Scheduler, Serving, Shape
 from setpoint.plan.trial import Runner
-from setpoint.plan.vllm_command import VllmCommand, default_max_running, default_token_budget
+from setpoint.plan.vllm_command import VllmCommand, changes_behaviour, default_max_running, default_token_budget
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.format import seconds
 
@@ -58,6 +58,7 @@ class Improvement:
 def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progress: Progress) -> Improvement:
     """Simulate the command and its alternatives. Raises ``PlanError`` where the command cannot run."""
     limits, load = limits_of(asked.requirement), sketch_of(asked.requirement.profile)
+    load = load if command.prefix_caching else without_cache(load)
     shape = shape_of(asked, command)
     if command.max_model_tokens is not None:
         check_context(load, command.max_model_tokens, f"--improve: --max-model-len {command.max_model_tokens}")
@@ -74,7 +75,7 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
         return Arm(shape, serving, timer, capacity(timer, load, serving, shape.kv_tokens).rate_rps)
 
     now = arm(serving_of(shape, command))
-    servings = servings_for(shape, deadlines=False, schedulers=(Scheduler.VLLM,))
+    servings = [_as_in(command, each) for each in servings_for(shape, deadlines=False, schedulers=(Scheduler.VLLM,))]
     finalists = search.run(search.arms([(shape, timer)], lambda _: servings))
     best = max(finalists, key=search.value, default=now)
     changed = _differences(now.serving.config, best.serving.config)
@@ -116,6 +117,7 @@ def shape_of(asked: Asked, command: VllmCommand) -> Shape:
     if len(devices) != 1:
         raise PlanError("--improve: a command does not say what it runs on; name it with --hardware, such as h100-sxm")
     check_split(asked.model, command.tensor_parallel, "--improve: --tensor-parallel-size")
+    check_link(devices[0], command.tensor_parallel, "--improve: --tensor-parallel-size")
     deployment = Deployment(
         asked.model,
         devices[0],
@@ -139,7 +141,12 @@ def serving_of(shape: Shape, command: VllmCommand) -> Serving:
         max_waiting=UNBOUNDED_WAITING,
         kv_cache_tokens=max(64, shape.kv_tokens),
     )
-    return Serving(Scheduler.VLLM, config)
+    return _as_in(command, Serving(Scheduler.VLLM, config))
+
+
+def _as_in(command: VllmCommand, serving: Serving) -> Serving:
+    """With what the command says of the longest request and of the cache, which no change touches."""
+    return replace(serving, context_tokens=command.max_model_tokens, prefix_caching=command.prefix_caching)
 
 
 def _with(serving: Serving, changes: dict[str, int]) -> Serving:
@@ -180,6 +187,9 @@ def sentences(found: Improvement, load_rps: float) -> list[str]:
         said.append(f"With the change {after} replicas carry the load; without it none would.")
     if found.command.extra:
         said.append(f"Left as they are: {', '.join('--' + name for name in found.command.extra)}.")
+    unseen = [f"--{name}" for name in found.command.extra if changes_behaviour(name)]
+    if unseen:
+        said.append(f"Not simulated, though it changes what a server does: {', '.join(unseen)}; these figures are without it.")
     return said
 
 

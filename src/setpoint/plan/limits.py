@@ -11,9 +11,15 @@ from setpoint.requirement import LatencyMetric, Requirement, Slos
 IMPLIED_SHED = 0.01
 """Most of the offered requests that a plan may refuse where the requirement says nothing of it."""
 
+IMPLIED_BACKLOG = 0.03
+"""Most of the offered requests that may wait, at every moment of the second half of the sustained phase, to be begun: where
+more do, the replica does not keep up with its load (``keeping_up``)."""
+
+BACKLOG = "backlog_fraction"
+
 _METRICS = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E", "queue_wait": "queue wait"}
 
-FRACTIONS = ("goodput_fraction", "shed_fraction")
+FRACTIONS = ("goodput_fraction", "shed_fraction", BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,8 @@ class Limit:
     """One limit. ``metric`` and ``statistic`` as in ``record.SloCheck``; ``percent``: of a latency, its percentile.
 
     implied: not in the requirement. Shed requests are in no latency percentile, so without a limit on them a plan could meet
-    any of those by refusing the rest.
+    any of those by refusing the rest; a queue that grows is in no gap between tokens, so without a limit on it a plan could
+    meet limits on gaps, or none at all, with a replica that does not keep up.
     """
 
     metric: str
@@ -45,6 +52,7 @@ class Limit:
 def limits_of(requirement: Requirement) -> tuple[Limit, ...]:
     """Every limit of the requirement, sustained first, with the implied ones."""
     found = _limits(requirement.slo, Phase.SUSTAINED)
+    found.append(Limit(BACKLOG, "max", Phase.SUSTAINED, IMPLIED_BACKLOG, implied=True))
     if requirement.profile.burst is not None and requirement.slo_burst.declared():
         found += _limits(requirement.slo_burst, Phase.BURST)
     return tuple(found)
@@ -75,7 +83,7 @@ def limit_name(limit: Limit) -> str:
     elif limit.metric == "spread":
         name = f"spread of {_METRICS[limit.statistic]}"
     else:
-        name = {"goodput_fraction": "goodput", "shed_fraction": "refused"}[limit.metric]
+        name = {"goodput_fraction": "goodput", "shed_fraction": "refused", BACKLOG: "backlog"}[limit.metric]
     return name if limit.phase is Phase.SUSTAINED else f"{name} in the burst"
 
 

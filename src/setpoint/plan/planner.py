@@ -12,6 +12,7 @@ from setpoint.plan.asked import Asked
 from setpoint.plan.binding import Binding, binding
 from setpoint.plan.context import ContextCurve, context_curve
 from setpoint.plan.economy import (
+    MOST_REPLICAS,
     Goal,
     Option,
     most_replicas,
@@ -75,7 +76,7 @@ class Ranked:
 class Plan:
     """All that was found. ``ranked`` is best first; ``chosen`` is its first that holds, or ``None``.
 
-    nearest: where nothing holds, the candidate that comes nearest. doubled: the cheapest for twice the load. outlooks: what
+    nearest: where nothing holds, the candidate that comes nearest. doubled: the best for twice the load. outlooks: what
     speculation was expected to gain on the finalists, where it is allowed.
     """
 
@@ -198,20 +199,30 @@ def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: 
     )
 
 
+def _replica_counts(asked: Asked, option: Option, load_rps: float) -> list[int]:
+    """With how many replicas an option is looked at for a load: the fewest that hold as predicted, and what makes that sure.
+
+    Where latency is what is wanted, as many as the bounds allow, without bounds twice as many; empty if nothing holds.
+    """
+    most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
+    fewest = replicas_needed(option.curve, load_rps, most=most)
+    if fewest is None:
+        return []
+    doubt = Uncertainty(option.step_error, asked.load_error)
+    sure = replicas_for_confidence(option.curve, load_rps, doubt, confidence=asked.confidence, most=most)
+    counts = {fewest, sure or fewest}
+    if asked.goal is Goal.LATENCY:
+        counts = {most} if most < MOST_REPLICAS else {2 * max(counts)}
+    return sorted(counts)
+
+
 def _ranked(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> list[Ranked]:
-    """Each option with the fewest replicas that hold as predicted, and with as many as make that sure enough."""
-    found: list[Ranked] = []
-    for option, arm in options:
-        most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
-        fewest = replicas_needed(option.curve, asked.load_rps, most=most)
-        if fewest is None:
-            continue
-        doubt = Uncertainty(option.step_error, asked.load_error)
-        sure = replicas_for_confidence(option.curve, asked.load_rps, doubt, confidence=asked.confidence, most=most)
-        counts = {fewest, sure or fewest}
-        if asked.goal is Goal.LATENCY:
-            counts = {most} if asked.bounds.max_gpus or asked.bounds.max_usd_per_h else {2 * max(counts)}
-        found += [rank_of(asked, load, option, arm, replicas, asked.load_rps) for replicas in sorted(counts)]
+    """Each option with its numbers of replicas, best first."""
+    found = [
+        rank_of(asked, load, option, arm, replicas, asked.load_rps)
+        for option, arm in options
+        for replicas in _replica_counts(asked, option, asked.load_rps)
+    ]
     return sorted(found, key=lambda each: _order(asked.goal, each))
 
 
@@ -230,20 +241,19 @@ def _order(goal: Goal, ranked: Ranked) -> tuple[float, ...]:
 def _for_load(
     asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float, *, sure: bool
 ) -> Ranked | None:
-    """The cheapest that carries ``factor`` times the load within the bounds, ``sure``: with the confidence asked for."""
+    """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking.
+
+    sure: with the confidence asked for.
+    """
     load_rps = factor * asked.load_rps
-    found = []
-    for option, arm in options:
-        most = most_replicas(option.shape, asked.bounds.max_gpus, asked.bounds.max_usd_per_h)
-        doubt = Uncertainty(option.step_error, asked.load_error)
-        replicas = (
-            replicas_for_confidence(option.curve, load_rps, doubt, confidence=asked.confidence, most=most)
-            if sure
-            else replicas_needed(option.curve, load_rps, most=most)
-        )
-        if replicas is not None:
-            found.append(rank_of(asked, load, option, arm, replicas, load_rps))
-    return min(found, key=lambda each: _order(Goal.COST, each), default=None)
+    least = asked.confidence if sure else 0.0
+    found = [
+        each
+        for option, arm in options
+        for replicas in _replica_counts(asked, option, load_rps)
+        if (each := rank_of(asked, load, option, arm, replicas, load_rps)).holds and each.headroom.met_probability >= least
+    ]
+    return min(found, key=lambda each: _order(asked.goal, each), default=None)
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:

@@ -69,13 +69,17 @@ def _key(job: Job) -> tuple[object, ...]:
         job.shape.name,
         job.serving.scheduler,
         job.serving.config.model_dump_json(),
+        job.serving.context_tokens,
+        job.serving.prefix_caching,
         job.rate_rps,
         job.requests,
         job.warmup_requests,
         job.seed,
         job.full,
+        job.answer_s,
+        job.cool_down_s,
     )
 
 
 def _size(job: Job) -> float:
-    return float(job.requests + job.warmup_requests)
+    return job.requests + job.warmup_requests + job.rate_rps * job.cool_down_s

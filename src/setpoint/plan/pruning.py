@@ -27,6 +27,7 @@ SIGMAS = 2.0
 DEARER = 1.7
 LARGEST_BATCH = 512.0
 MOST_HARDWARE = 6
+MOST_DEARER = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def dearest(
     costs: dict[str, tuple[float, Shape]] = {}
     for shape, timer in shapes:
         if shape.name not in left_out:
-            usd = _device_s(shape, timer, load, limits) * (shape.usd_per_gpu_h or 1.0)
+            usd = _device_s(shape, timer, load, limits) * (1.0 if shape.usd_per_gpu_h is None else shape.usd_per_gpu_h)
             if shape.hardware not in costs or usd < costs[shape.hardware][0]:
                 costs[shape.hardware] = (usd, shape)
     ranked = sorted(costs.values(), key=lambda each: each[0])
@@ -150,13 +151,20 @@ def dearest(
         Pruned(
             shape,
             "cost",
-            f"would cost about {dropped[shape.hardware] / least:.1f} times as much a request as {best.name}; name it with "
-            "--hardware to have it looked at",
-            dropped[shape.hardware] / least,
+            f"would cost {_times(dropped[shape.hardware], least)} as much a request as {best.name}; name it with --hardware to "
+            "have it looked at",
+            min(MOST_DEARER, dropped[shape.hardware] / max(least, 1e-12)),
         )
         for shape, _ in shapes
         if shape.hardware in dropped and shape.name not in left_out
     ]
+
+
+def _times(usd: float, least: float) -> str:
+    """``about 2.3 times``; of what costs nothing nobody can say how many."""
+    if least > 0:
+        return f"about {usd / least:.1f} times"
+    return "many times" if usd > 0 else "about 1.0 times"
 
 
 def _device_s(shape: Shape, timer: Timer, load: LoadSketch, limits: tuple[Limit, ...]) -> float:

@@ -18,13 +18,13 @@ from setpoint.plan.identity import requirement_id
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
+from setpoint.plan.sketch import longest_request
 from setpoint.plan.space import BLOCK_TOKENS
 from setpoint.plan.speculation_words import outlook_document, speculation_answers
 from setpoint.record import EXIT_INCONCLUSIVE, EXIT_MET, EXIT_MISSED, Candidate, Report, Validity
 from setpoint.report.machine import machine_facts
 
 PLAN_SCHEMA = 1
-LENGTH_MARGIN = 1.25
 LENGTH_STEP = 1024
 
 EXIT_CODES = {Standing.SURE: EXIT_MET, Standing.WITHIN_ERROR: EXIT_INCONCLUSIVE, Standing.INFEASIBLE: EXIT_MISSED}
@@ -195,15 +195,21 @@ def report_of(plan: Plan) -> Report:
 
 
 def deployable(plan: Plan, ranked: Ranked) -> Deployable:
-    """A candidate with what an export needs."""
+    """A candidate with what an export needs.
+
+    Its longest request is the profile's, within what the model takes and what the cache holds: an engine does not start with
+    more.
+    """
     requirement = plan.asked.requirement
-    longest = math.ceil(plan.load.largest_context * LENGTH_MARGIN / LENGTH_STEP) * LENGTH_STEP
+    shape = ranked.topology.pool.shape
+    block = BLOCK_TOKENS[shape.deployment.engine]
+    longest = math.ceil(longest_request(requirement.profile) / LENGTH_STEP) * LENGTH_STEP
     return Deployable(
         topology=ranked.topology,
         model=requirement.model.source,
         served_name=requirement.model.served_name or plan.asked.model.name,
         native_precision=plan.asked.model.native_precision,
-        max_model_tokens=min(longest, plan.asked.model.context_tokens),
+        max_model_tokens=min(longest, plan.asked.model.context_tokens, max(shape.kv_tokens // block * block, block)),
         requirement_id=requirement_id(requirement),
     )
 

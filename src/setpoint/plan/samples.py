@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from setpoint.plan.curve import LEAST_EXCESS, MOST_EXCESS, STRETCHES, Floats
-from setpoint.plan.limits import Limit
+from setpoint.plan.limits import BACKLOG, Limit
 from setpoint.record import Phase
 from setpoint.requirement import LatencyMetric, Slos
 
@@ -18,8 +18,8 @@ class PhaseSamples:
     """One phase of a simulated run: columns of its offered requests that were not shed, shape [n], in order of arrival.
 
     NaN where a request has no such figure, infinite where it never ended. gaps: values [m] and how often each came, [m].
-    deciding_gap_s: of each request's gaps the largest that may not be over the ITL limit (``report.figures.severity``).
-    offered: all of them, shed included.
+    gap_severity: by how much the gaps of each request miss the limits on ITL, 0 without any (``report.figures.severity``).
+    offered: all of them, shed included. backlog: ``keeping_up.backlog_fraction``.
     """
 
     phase: Phase
@@ -29,9 +29,10 @@ class PhaseSamples:
     tpot_s: Floats
     e2e_s: Floats
     queue_wait_s: Floats
-    deciding_gap_s: Floats
+    gap_severity: Floats
     gap_values_s: Floats
     gap_counts: Floats
+    backlog: float = 0.0
 
     def column(self, metric: str) -> Floats:
         """The values of a latency that has one a request."""
@@ -60,9 +61,8 @@ class PhaseSamples:
             limit_s = slos.limit_s(metric)
             if limit_s is not None:
                 worst = np.fmax(worst, self.column(str(metric)) / limit_s)
-        gap_limit_s = slos.limit_s(LatencyMetric.ITL)
-        if gap_limit_s is not None:
-            worst = np.fmax(worst, self.deciding_gap_s / gap_limit_s)
+        if slos.limit_s(LatencyMetric.ITL) is not None:
+            worst = np.fmax(worst, self.gap_severity)
         return worst
 
 
@@ -96,8 +96,8 @@ def _excess(samples: PhaseSamples, limit: Limit, severity: Floats | None) -> Flo
     if limit.metric == "spread":
         p50, p99 = (samples.percentile_s(limit.statistic, percent) for percent in (50.0, 99.0))
         return np.full(len(STRETCHES), p99 / p50 / limit.limit if p50 > 0 and np.isfinite(p99) else MOST_EXCESS)
-    if limit.metric == "shed_fraction":
-        share = samples.shed / samples.offered
+    if limit.metric in ("shed_fraction", BACKLOG):
+        share = samples.backlog if limit.metric == BACKLOG else samples.shed / samples.offered
         return np.full(len(STRETCHES), share / limit.limit if limit.limit else MOST_EXCESS * float(share > 0))
     assert severity is not None
     good = np.array([np.count_nonzero(severity * stretch <= 1.0) for stretch in STRETCHES]) / samples.offered

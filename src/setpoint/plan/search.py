@@ -7,8 +7,8 @@
 3. **Knee**: their load is moved up or down until the knee is bracketed, ``KNEE_ROUNDS`` times, longer each time, the better
    half of each hardware going on after each; where it is worth less than ``FAR`` of the best of all, only its best.
 4. **Curve**: the best of each hardware and scheduler are simulated at loads around the knee and at the share of the offered
-   load that so many replicas would get, with ``CURVE_TAIL_SAMPLES`` requests beyond the tightest percentile; a
-   closer look takes ``TAIL_SAMPLES``.
+   load that so many replicas would get, with ``CURVE_TAIL_SAMPLES`` requests beyond the tightest percentile, then once more
+   halfway between what held and what did not if the two are ``FAR_APART``; a closer look takes ``TAIL_SAMPLES``.
 
 The same seed everywhere: all configurations see the same requests, only closer or farther apart, so that differences between
 them are not of the draw.
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from setpoint.hardware.step_time import StepTimer
-from setpoint.plan.curve import LoadCurve
+from setpoint.plan.curve import LEAST_INTERPOLATED, LoadCurve
 from setpoint.plan.economy import MOST_REPLICAS, Goal, most_replicas
-from setpoint.plan.fluid import at_load, capacity
+from setpoint.plan.fluid import answer_s, at_load, capacity
 from setpoint.plan.limits import Limit
 from setpoint.plan.shadow import Bounds
 from setpoint.plan.sketch import LoadSketch
@@ -40,10 +40,11 @@ KNEE_ROUNDS, KNEE_REQUESTS = 2, 200
 CURVE_LOADS = (0.12, 0.5, 0.85, 1.1, 1.5)
 TAIL_SAMPLES, CURVE_TAIL_SAMPLES = 20, 8
 LEAST_REQUESTS, MOST_REQUESTS = 400, 2000
-WARMUP_BATCHES, MOST_WARMUP = 1.1, 2000
+WARMUP_BATCHES, WARMUP_GROUPS, MOST_WARMUP = 1.1, 3.0, 2000
 LATE_S = 1e6
 CALM_LOAD = 0.25
 WIDENINGS, WIDER = 2, 1.6
+FAR_APART = 1.3
 
 Progress = Callable[[str, int, int], None]
 
@@ -202,7 +203,8 @@ class Search:
         device = arm.shape.deployment.accelerator
         if self.goal is Goal.LATENCY:
             return -arm.first.latency_s if arm.first is not None else -math.inf
-        unit = device.power_w if self.goal is Goal.POWER else arm.shape.usd_per_gpu_h or 1.0
+        price = 1.0 if arm.shape.usd_per_gpu_h is None else arm.shape.usd_per_gpu_h
+        unit = device.power_w if self.goal is Goal.POWER else price
         return arm.knee_rps / (arm.shape.gpus * max(unit, 1e-9))
 
     def _better_half(self, arms: Sequence[Arm]) -> list[Arm]:
@@ -244,6 +246,7 @@ class Search:
         self._simulate("load curves", jobs)
         for _ in range(WIDENINGS):
             self._simulate("load curves, farther out", [(arm, rate, LEAST_REQUESTS) for arm in arms for rate in _beyond(arm)])
+        self._simulate("load curves, nearer", [(arm, rate, requests) for arm in arms for rate in _amid(arm)])
 
     def _simulate(self, stage: str, planned: Sequence[tuple[Arm, float, int]]) -> None:
         jobs = [self.job(arm, rate_rps, requests) for arm, rate_rps, requests in planned]
@@ -257,11 +260,26 @@ class Search:
         return self.runner.run(jobs, lambda done: self.progress(stage, done, len(jobs)))
 
     def job(self, arm: Arm, rate_rps: float, requests: int, *, full: bool = False) -> Job:
-        """A trial of an arm, its warm-up as long as the batch takes to fill."""
+        """A trial of an arm, its warm-up as long as the batch takes to fill and every shared prefix to be met.
+
+        The cool-down is as long as an answer takes, at most as long as what is measured; beyond capacity, where no limit on a
+        wait holds anyway, there is none.
+        """
         steady = at_load(arm.timer, self.load, arm.serving, arm.shape.kv_tokens, rate_rps)
-        batch = steady.batch if steady is not None else arm.capacity_rps * self.load.mean_output * 0.02
-        warmup = min(MOST_WARMUP, math.ceil(WARMUP_BATCHES * batch) + 8)
-        return Job(arm.shape, arm.serving, rate_rps, requests, warmup, self.seed, full)
+        held = steady or capacity(arm.timer, self.load, arm.serving, arm.shape.kv_tokens)
+        filling, meeting = WARMUP_BATCHES * held.batch + 8, WARMUP_GROUPS * self.load.prefix_groups
+        lasts_s = answer_s(arm.timer, self.load, held)
+        return Job(
+            arm.shape,
+            arm.serving,
+            rate_rps,
+            requests,
+            min(MOST_WARMUP, math.ceil(max(filling, meeting))),
+            self.seed,
+            full,
+            answer_s=lasts_s,
+            cool_down_s=min(lasts_s, requests / rate_rps) if steady is not None else 0.0,
+        )
 
 
 def _beyond(arm: Arm) -> list[float]:
@@ -269,6 +287,13 @@ def _beyond(arm: Arm) -> list[float]:
     lowest, highest = min(arm.trials), max(arm.trials)
     farther = [highest * WIDER] if arm.trials[highest].worst <= 1.0 else []
     return farther + ([lowest / WIDER**2] if arm.trials[lowest].worst > 1.0 else [])
+
+
+def _amid(arm: Arm) -> list[float]:
+    """A load halfway between the last that held and the first that did not, where they are far apart."""
+    held = max((rate for rate, trial in arm.trials.items() if trial.worst <= 1.0), default=0.0)
+    missed = min((rate for rate, trial in arm.trials.items() if trial.worst > 1.0), default=math.inf)
+    return [math.sqrt(held * missed)] if 0 < FAR_APART * held < missed < math.inf else []
 
 
 def _curve_requests(load: float, requests: int) -> int:
@@ -304,7 +329,8 @@ def _distinct(arms: Sequence[Arm]) -> list[Arm]:
     seen: set[tuple[object, ...]] = set()
     found = []
     for arm in arms:
-        did = (arm.serving.scheduler, arm.serving.config.mode, round(arm.excess, 9))
+        latency_s = arm.first.latency_s if arm.first is not None else math.inf
+        did = (arm.serving.scheduler, arm.serving.config.mode, round(arm.excess, 9), latency_s)
         if did not in seen:
             seen.add(did)
             found.append(arm)
@@ -325,7 +351,7 @@ def _next_load(arm: Arm) -> float:
 
 def _between(held: Trial, missed: Trial) -> float:
     """Where the excess is 1, on logarithms."""
-    low, high = math.log(max(held.worst, 1e-3)), math.log(min(missed.worst, 1e3))
+    low, high = math.log(max(held.worst, LEAST_INTERPOLATED)), math.log(min(missed.worst, 1e3))
     share = min(1.0, max(0.0, -low / (high - low))) if high > low else 0.5
     return math.exp(math.log(held.job.rate_rps) + share * math.log(missed.job.rate_rps / held.job.rate_rps))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -16,32 +15,28 @@ from setpoint.hardware.drafting import pass_timer
 from setpoint.hardware.front_end import front_end_s
 from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.curve import Floats
+from setpoint.plan.keeping_up import backlog_fraction
 from setpoint.plan.latency import PERCENT, latency_metric
 from setpoint.plan.limits import limits_of
 from setpoint.plan.samples import PhaseSamples, excess_table
 from setpoint.plan.space import BLOCK_TOKENS
 from setpoint.plan.topology import Scheduler, Serving
 from setpoint.plan.trial import Job, Trial
+from setpoint.plan.trial_load import JUDGED, offered_load
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.survival import SurvivalProfile
 from setpoint.record import Phase, Predicted, SloReport
 from setpoint.report.figures import request_slos
-from setpoint.requirement import LatencyMetric, Requirement
+from setpoint.requirement import LatencyMetric, LatencySlo, Requirement, Slos
 from setpoint.simulate.acceptance import AcceptedDrafts
 from setpoint.simulate.drafter import WHOLE_TEXT, Drafting
 from setpoint.simulate.gaps import bin_s
 from setpoint.simulate.ledger import Ending
-from setpoint.simulate.load import Load
-from setpoint.simulate.offered import limits_of as deadlines_of
-from setpoint.simulate.offered import load_of_profile
 from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
-from setpoint.simulate.sequences import Kind
 from setpoint.simulate.taught import taught_model
 from setpoint.simulate.timing import Overheads
 
-JUDGED = (Phase.SUSTAINED, Phase.BURST)
-PATTERNS, MOST_PATTERN_REQUESTS = 3.0, 20_000
 GAP_FACTORS = (0.4, 0.7, 1.0, 1.4, 2.2)
 """Multiples of the ITL limit against which gaps are counted, so that goodput under stretched time is known."""
 
@@ -99,29 +94,6 @@ class TrialOf:
         return run_trial(self.requirement, job, self.look)
 
 
-def offered_load(requirement: Requirement, job: Job) -> Load:
-    """The profile's requests brought to the job's rate, the same ones at every rate: warm-up, sustained, burst if limited.
-
-    Where the rate follows a pattern there are whole patterns of it, so there may be more requests. The burst is as much above
-    the rate as in the requirement.
-    """
-    profile = requirement.profile
-    burst = profile.burst if requirement.slo_burst.declared() else None
-    profile = profile.model_copy(update={"burst": burst}).at_rate(job.rate_rps)
-    sustained_s = job.requests / job.rate_rps
-    if profile.arrival.pattern_s is not None:
-        sustained_s = max(sustained_s, min(PATTERNS * profile.arrival.pattern_s, MOST_PATTERN_REQUESTS / job.rate_rps))
-    return load_of_profile(
-        profile,
-        Kind(streaming=profile.streaming, limits=deadlines_of(requirement.slo)),
-        seed=job.seed,
-        warmup_s=job.warmup_requests / job.rate_rps,
-        sustained_s=sustained_s,
-        recovery_s=0.0,
-        drain_s=math.inf,
-    )
-
-
 def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
     """The system that a job describes."""
     shape = job.shape
@@ -137,6 +109,7 @@ def system_of(job: Job, replicas: int = 1) -> SimulatedSystem:
         overheads=Overheads(receive_s=_front_s(*_names(shape.deployment))),
         model=lambda: copy(_model(config, *_names(shape.deployment))),
         drafting=_drafting(job.serving),
+        context_tokens=job.serving.context_tokens or shape.deployment.model.context_tokens,
     )
 
 
@@ -187,17 +160,23 @@ def _front_s(names: tuple[str, str], hidden: _Hidden) -> float:
 
 def _gap_limits_s(requirement: Requirement, *, full: bool) -> tuple[float, ...]:
     """What gaps are counted against: the limits themselves for a closer look, their multiples where goodput is limited."""
-    slos = (*requirement.slo.latency, *requirement.slo_burst.latency)
-    found = {slo.limit_s for slo in slos if slo.metric is LatencyMetric.ITL} if full else set()
-    limit_s = requirement.slo.limit_s(LatencyMetric.ITL)
-    if limit_s is not None and requirement.slo.goodput_fraction_min is not None:
-        found |= {limit_s * factor for factor in GAP_FACTORS}
+    phases = ((Phase.SUSTAINED, requirement.slo), (Phase.BURST, requirement.slo_burst))
+    found = {slo.limit_s for _, slos in phases for slo in _itl(slos)} if full else set()
+    for phase, slos in phases:
+        if slos.goodput_fraction_min is not None:
+            limits_s = [slo.limit_s for slo in _itl(request_slos(requirement, phase))]
+            found |= {limit_s * factor for limit_s in limits_s for factor in GAP_FACTORS}
     return tuple(sorted(found))
+
+
+def _itl(slos: Slos) -> list[LatencySlo]:
+    return [slo for slo in slos.latency if slo.metric is LatencyMetric.ITL]
 
 
 def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSamples:
     """The columns of one phase, its number being ``place``."""
     ledger, load = done.ledger, done.load
+    phase = load.phases[place].phase
     rows = load.phase == place
     ending = ledger.ending[rows]
     shed = np.isin(ending, (Ending.REFUSED, Ending.SHED))
@@ -208,27 +187,33 @@ def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSa
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot_s = np.where(tokens > 1, (last_s - first_s) / (tokens - 1), np.nan)
     streaming = requirement.profile.streaming
-    limited = requirement.slo.limit_s(LatencyMetric.ITL) is not None and bool(done.gaps.limits_s)
-    deciding = _deciding_gap_s(done, rows, requirement)[kept] if limited else ledger.gap_s[rows][kept]
     counts = done.gaps.counts[place].counts
     seen = np.flatnonzero(counts)
     return PhaseSamples(
-        phase=load.phases[place].phase,
+        phase=phase,
         offered=int(rows.sum()),
         shed=int(shed.sum()),
         ttft_s=np.where(served, first_s, np.inf) if streaming else np.full(len(served), np.nan),
         tpot_s=np.where(served, tpot_s, np.inf) if streaming else np.full(len(served), np.nan),
         e2e_s=np.where(served, last_s, np.inf),
         queue_wait_s=np.where(served, ledger.joined_s[rows][kept] - sent_s[kept] - done.overheads.receive_s, np.inf),
-        deciding_gap_s=np.nan_to_num(deciding) if streaming else np.zeros(len(served)),
+        gap_severity=_gap_severity(done, rows, _itl(request_slos(requirement, phase)))[kept],
         gap_values_s=np.array([bin_s(int(bin_)) for bin_ in seen]) if streaming else np.zeros(0),
         gap_counts=counts[seen].astype(np.float64) if streaming else np.zeros(0),
+        backlog=backlog_fraction(done, place),
     )
 
 
-def _deciding_gap_s(done: Simulated, rows: np.ndarray, requirement: Requirement) -> Floats:
+def _gap_severity(done: Simulated, rows: np.ndarray, slos: list[LatencySlo]) -> Floats:
+    """By how much the gaps of each request miss the worst of its limits on them, as in ``report.figures.severity``."""
+    worst = np.zeros(int(np.count_nonzero(rows)))
+    for slo in slos:
+        worst = np.fmax(worst, _deciding_gap_s(done, rows, slo) / slo.limit_s)
+    return np.asarray(worst, dtype=np.float64)
+
+
+def _deciding_gap_s(done: Simulated, rows: np.ndarray, slo: LatencySlo) -> Floats:
     """Of each request's gaps the largest that may not be over the limit: the least of the counted limits that it keeps."""
-    slo = next(slo for slo in requirement.slo.latency if slo.metric is LatencyMetric.ITL)
     late = done.ledger.late_gaps[:, rows]
     gaps = np.maximum(done.ledger.tokens[rows] - 1, 0)
     allowed = np.floor((1.0 - slo.percentile / 100.0) * gaps + 1e-9)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from setpoint.plan.errors import PlanError
 from setpoint.record import Phase
-from setpoint.requirement import RequestProfile
+from setpoint.requirement import MixPart, RequestProfile
 from setpoint.workload.drafts import Draft, Segment
 
 DRAWS = 2048
@@ -24,12 +24,14 @@ class LoadSketch:
     """Columns of a sample of requests, shape [n]: prompt and output tokens, and prompt tokens that a cache may have seen.
 
     private_tokens: of those, what only this conversation holds (its own history); the rest is shared between requests.
+    prefix_groups: requests among which each of the shared prefixes comes about once.
     """
 
     prompt_tokens: Floats
     output_tokens: Floats
     cached_tokens: Floats
     private_tokens: Floats
+    prefix_groups: float = 1.0
 
     @property
     def mean_output(self) -> float:
@@ -70,6 +72,32 @@ class LoadSketch:
         return float(self.cached_tokens.sum() / self.prompt_tokens.sum())
 
 
+def without_cache(load: LoadSketch) -> LoadSketch:
+    """The same load where nothing is found again."""
+    nothing = np.zeros(len(load.prompt_tokens))
+    return replace(load, cached_tokens=nothing, private_tokens=nothing, prefix_groups=1.0)
+
+
+def longest_request(profile: RequestProfile) -> int:
+    """Most tokens that prompt and answer of a request can have together, those of the last turn of a conversation included."""
+    return max(_longest_of(shape) for shape in profile.shapes)
+
+
+def _longest_of(shape: MixPart) -> int:
+    longest = shape.prompt_tokens.largest + shape.output_tokens.largest
+    if shape.sessions is None:
+        return longest
+    added = shape.sessions.added_tokens or shape.prompt_tokens
+    return longest + (shape.sessions.turns.largest - 1) * (added.largest + shape.output_tokens.largest)
+
+
+def _prefix_groups(profile: RequestProfile) -> float:
+    """Of the kind of requests whose prefixes are met last: their number, by how often such a request comes."""
+    shapes = profile.shapes
+    weights = sum(shape.weight for shape in shapes)
+    return max(shape.prefix_groups * weights / shape.weight if shape.prefix_groups > 1 else 1.0 for shape in shapes)
+
+
 def check_context(load: LoadSketch, context_tokens: int, where: str) -> None:
     """Raise ``PlanError`` if most requests are longer than can be served; single longer ones would be refused by the server."""
     if load.typical_context > context_tokens:
@@ -91,7 +119,7 @@ def sketch_of(profile: RequestProfile) -> LoadSketch:
         before[id(draft)] = prompt + draft.output_tokens
         rows.append((prompt, draft.output_tokens, *_cached(draft, history)))
     table = np.array(rows, dtype=np.float64)
-    return LoadSketch(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+    return LoadSketch(table[:, 0], table[:, 1], table[:, 2], table[:, 3], _prefix_groups(profile))
 
 
 def _cached(draft: Draft, history: int) -> tuple[int, int]:

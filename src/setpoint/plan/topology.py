@@ -71,11 +71,17 @@ class Guesses:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a replica serves: whose scheduler, and its numbers. guesses: where ``config`` speculates, how well."""
+    """How a replica serves: whose scheduler, and its numbers. guesses: where ``config`` speculates, how well.
+
+    context_tokens: the longest prompt and answer that it takes, ``None``: what the model takes. prefix_caching: whether prompts
+    find again what others had in common with them.
+    """
 
     scheduler: Scheduler
     config: ServingConfig
     guesses: Guesses | None = None
+    context_tokens: int | None = None
+    prefix_caching: bool = True
 
     @property
     def name(self) -> str:

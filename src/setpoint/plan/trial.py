@@ -15,7 +15,9 @@ from setpoint.record import Predicted, SloReport
 class Job:
     """What to simulate: one replica at ``rate_rps``, ``requests`` of them measured after ``warmup_requests``.
 
-    full: whether figures and checks are wanted besides the excesses.
+    full: whether figures and checks are wanted besides the excesses. answer_s: about how long an answer takes there, by which
+    turns of a conversation follow each other. cool_down_s: how long requests go on arriving after those that are measured, so
+    that these do not decode in a replica that empties.
     """
 
     shape: Shape
@@ -25,6 +27,8 @@ class Job:
     warmup_requests: int
     seed: int
     full: bool = False
+    answer_s: float = 0.0
+    cool_down_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,14 @@ COUNTS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"
 FLAGS = {"enable-prefix-caching", "no-enable-prefix-caching", "enable-chunked-prefill", "no-enable-chunked-prefill",
          "enforce-eager", "trust-remote-code", "async-scheduling", "disable-log-stats", "disable-log-requests"}  # fmt: skip
 USED = {*COUNTS, "max-model-len", "gpu-memory-utilization", "quantization", "kv-cache-dtype", "model", "served-model-name"}
+NOT_SIMULATED = {
+    "async-scheduling", "attention-backend", "block-size", "compilation-config", "cpu-offload-gb", "disable-sliding-window",
+    "enable-dbo", "enable-eplb", "enable-expert-parallel", "enable-lora", "enforce-eager", "hf-overrides",
+    "kv-cache-memory-bytes", "kv-offloading-size", "kv-transfer-config", "long-prefill-token-threshold",
+    "max-long-partial-prefills", "max-num-partial-prefills", "no-async-scheduling", "no-enable-chunked-prefill",
+    "num-gpu-blocks-override", "num-scheduler-steps", "rope-scaling", "scheduling-policy", "stream-interval",
+}  # fmt: skip
+"""Flags that change how long steps take, what is in them or what fits; those of speculation by their first word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,11 @@ def parse_vllm_command(text: str) -> VllmCommand:
         prefix_caching="no-enable-prefix-caching" not in options,
         extra={name: value for name, value in options.items() if name not in USED},
     )
+
+
+def changes_behaviour(name: str) -> bool:
+    """Whether a flag that is not simulated changes what a server does, ``speculative-config.method`` included."""
+    return name.partition(".")[0] in NOT_SIMULATED or name.startswith("speculative")
 
 
 def default_max_running(memory_bytes: float, hardware: str) -> int:

@@ -75,7 +75,9 @@ def steady_state(table: pa.Table, span: PhaseSpan | None = None, *, candidate: s
 
 
 def drift(rows: Requests, span: PhaseSpan) -> tuple[bool, float | None, float | None]:
-    """Whether the number in the system grew, by how many requests a second, and the p-value."""
+    """Whether the number in the system grew, by how many requests a second, and the p-value; nothing is said of no requests."""
+    if not len(rows):
+        return False, None, None
     left_s = _left_s(rows)
     waits_s = (left_s - rows.intended_s)[:FIRST_REQUESTS]
     start_s = max(span.start_s, float(rows.intended_s[0]) + TIMES_FIRST_E2E * float(np.median(waits_s)))

@@ -133,6 +133,27 @@ class Arrival(Part):
         }
         return type(self).model_validate(self.model_dump() | changes)
 
+    def at_pattern(self, pattern_s: float) -> Self:
+        """The same rates in a pattern of ``pattern_s`` seconds, each of its steps so much shorter or longer.
+
+        No step gets shorter than ``MIN_PATTERN_S``. Raises ``ValueError`` where nothing repeats, or if one gets too long.
+        """
+        if self.pattern_s is None:
+            raise ValueError(f"{self.process.value} arrivals have no pattern")
+        factor = pattern_s / self.pattern_s
+
+        def scaled(seconds: float) -> float:
+            return max(MIN_PATTERN_S, seconds * factor)
+
+        steps = tuple(Step(rate_rps=step.rate_rps, duration_s=scaled(step.duration_s)) for step in self.steps)
+        changes = {
+            "rate_rps": _mean_rps(steps) if steps else self.rate_rps,
+            "on_s": None if self.on_s is None else scaled(self.on_s),
+            "off_s": None if self.off_s is None else scaled(self.off_s),
+            "steps": steps,
+        }
+        return type(self).model_validate(self.model_dump() | changes)
+
     def faults(self) -> Iterator[Fault]:
         """Every process has its own fields, and only those."""
         given = {name for name in _OWNER if getattr(self, name) != type(self).model_fields[name].default}

@@ -136,10 +136,10 @@ class DraftingLoop(StretchLoop):
                 draft_s=assembled.draft_s,
             )
         )
+        self.peak_used_blocks = max(self.peak_used_blocks, self.pool.used)  # Before the blocks of those that ended are free.
         self.ended_last = len(ended)
         for sequence in ended:
             self._remove(sequence)
-        self.peak_used_blocks = max(self.peak_used_blocks, self.pool.used)
         return free_s
 
     def _take_accepted(self, step: Verified, new_tokens: dict[int, int], end_s: float) -> None:

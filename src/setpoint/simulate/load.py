@@ -36,7 +36,8 @@ class Load:
     sent_s: intended sends, seconds, ascending. prompt_tokens, output_tokens: lengths (at least 1); cap_tokens: what a request
     asks for at most, which is all that a policy sees of its answer (never below output_tokens). phase: index into ``phases``.
     kind: index into ``kinds``. named: what a request's text has in common with others. drain_s: how long after the last phase
-    those still under way are followed.
+    those still under way are followed. followed: of how many requests, from the first on, the ends are wanted: once they have
+    come the simulation ends, whoever else is under way; ``None``: of all.
     """
 
     sent_s: FloatColumn
@@ -50,6 +51,7 @@ class Load:
     named: Named = nothing_shared
     drain_s: float = float("inf")
     notes: tuple[str, ...] = field(default=())
+    followed: int | None = None
 
     def __len__(self) -> int:
         return len(self.sent_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from setpoint.engine.simulated import VirtualClock
@@ -16,10 +17,13 @@ class Replica:
         self.loop = loop
         self.clock = clock
 
-    def advance(self, until_s: float) -> None:
-        """Step until the loop looks up at ``until_s`` or after it; an idle one waits until then. ``inf``: until all is done."""
+    def advance(self, until_s: float, enough: Callable[[], bool] | None = None) -> None:
+        """Step until the loop looks up at ``until_s`` or after it; an idle one waits until then. ``inf``: until all is done.
+
+        enough: asked before every stretch whether to stop earlier.
+        """
         loop, clock = self.loop, self.clock
-        while clock() < until_s:
+        while clock() < until_s and not (enough is not None and enough()):
             if loop.begin_step():
                 clock.advance_to(loop.finish_stretch(until_s))
                 loop.take_notices()

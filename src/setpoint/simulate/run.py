@@ -175,8 +175,13 @@ def _drive(load: Load, system: SimulatedSystem, replicas: list[Replica], ledger:
         )
         replica.offer(sequence)
     until_s = load.phases[-1].end_s + load.drain_s if load.phases else inf
+    followed = load.followed
+
+    def enough() -> bool:
+        return bool(ledger.ending[:followed].all())
+
     for replica in replicas:
-        replica.advance(until_s)
+        replica.advance(until_s, None if followed is None else enough)
 
 
 def _rows(load: Load) -> Iterator[tuple[float, int, int, int, int]]:

@@ -190,10 +190,10 @@ class StretchLoop(StepLoop):
             self._policy.observe(StepResult(start_s, end_s, work, NO_TOKENS))
         else:
             self._observe(work, decodes, [start_s, *frees], ends, new_tokens, ended)
+        self.peak_used_blocks = max(self.peak_used_blocks, self.pool.used)  # Before the blocks of those that ended are free.
         self.ended_last = len(ended)
         for sequence in ended:
             self._remove(sequence)
-        self.peak_used_blocks = max(self.peak_used_blocks, self.pool.used)
         return free_s
 
     def _decoding(self) -> list[int]:

@@ -50,7 +50,7 @@ def mean_tokens(distribution: TokenDistribution) -> float:
     if isinstance(distribution, UniformTokens):
         return (distribution.min + distribution.max) / 2
     if isinstance(distribution, LognormalTokens):
-        return _clipped_lognormal_mean(distribution)
+        return _clipped_lognormal_mean(distribution.median, distribution.p95, float(distribution.min), float(distribution.max))
     if isinstance(distribution, ChoiceTokens):
         return float(np.average(distribution.values, weights=distribution.weights))
     assert_never(distribution)
@@ -70,13 +70,24 @@ def draw_seconds(distribution: DurationDistribution, size: int, rng: np.random.G
     assert_never(distribution)
 
 
-def _clipped_lognormal_mean(distribution: LognormalTokens) -> float:
+def mean_seconds(distribution: DurationDistribution) -> float:
+    """The mean of the draws."""
+    if isinstance(distribution, ConstantSeconds):
+        return distribution.value_s
+    if isinstance(distribution, UniformSeconds):
+        return (distribution.min_s + distribution.max_s) / 2
+    if isinstance(distribution, LognormalSeconds):
+        return _clipped_lognormal_mean(distribution.median_s, distribution.p95_s, distribution.min_s, distribution.max_s)
+    assert_never(distribution)
+
+
+def _clipped_lognormal_mean(median: float, p95: float, low: float, high: float) -> float:
     """``E[min(max(X, low), high)]`` of a log-normal X."""
-    mu, low, high = math.log(distribution.median), float(distribution.min), float(distribution.max)
-    sigma = math.log(distribution.p95 / distribution.median) / NORMAL_Q95
+    mu, sigma = math.log(median), math.log(p95 / median) / NORMAL_Q95
     if sigma < 1e-9:
-        return min(max(distribution.median, low), high)
-    alpha, beta = (math.log(low) - mu) / sigma, (math.log(high) - mu) / sigma
+        return min(max(median, low), high)
+    alpha = (math.log(low) - mu) / sigma if low > 0 else -math.inf
+    beta = (math.log(high) - mu) / sigma
     below, above = normal_cdf(alpha), 1 - normal_cdf(beta)
     share = normal_cdf(beta - sigma) - normal_cdf(alpha - sigma)
     inside = math.exp(mu + sigma**2 / 2) * share if share > 0 else 0.0

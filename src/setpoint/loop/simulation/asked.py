@@ -6,7 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from setpoint.hardware.accelerator import THIS_MACHINE
 from setpoint.loop.configs import changed, default_config
+from setpoint.loop.contradictions import refuse_beside_trace, refuse_requests_of_a_trace
 from setpoint.loop.describe import described_requirement
 from setpoint.loop.errors import BadInput
 from setpoint.loop.flags import LengthFlags, LoadFlags, OutputFlags, TraceFlags
@@ -17,7 +19,9 @@ from setpoint.loop.simulation.figures import gap_limits_s, growing, judged, phas
 from setpoint.loop.simulation.speculation import Guessing, guessing_of
 from setpoint.loop.traces import TraceChoice
 from setpoint.plan.errors import PlanError
+from setpoint.plan.fluid import answer_s, at_load, capacity
 from setpoint.plan.sketch import check_context, sketch_of
+from setpoint.plan.topology import Scheduler, Serving
 from setpoint.plan.vllm_command import default_max_running, default_token_budget
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.record import Candidate, Phase, Predicted, Report, Validity, Verdict
@@ -25,7 +29,7 @@ from setpoint.report.figures import request_slos
 from setpoint.requirement import ModelSource, Requirement, load_requirement
 from setpoint.requirement.types import Price
 from setpoint.simulate.load import Load
-from setpoint.simulate.offered import limits_of, load_of_profile, load_of_trace, sustained_for
+from setpoint.simulate.offered import TurnPace, limits_of, load_of_profile, load_of_trace, sustained_for
 from setpoint.simulate.router import Routing
 from setpoint.simulate.run import Flavour, Simulated, SimulatedSystem, simulate
 from setpoint.simulate.sequences import Kind
@@ -45,7 +49,7 @@ def simulate_asked(
     file: Path | None, system: SystemFlags, load: LoadFlags, trace: TraceFlags, length: LengthFlags, output: OutputFlags
 ) -> Report:
     """Read every option, simulate, and write the run folder if one is asked for. Raises ``BadInput``."""
-    _refuse_what_has_no_meaning(load, length, output)
+    _refuse_what_has_no_meaning(load, trace, length, output)
     choice = None if trace.trace is None else _trace_choice(trace, load)
     base = load_requirement(file) if file is not None else None
     needed = described_requirement(base, load) if choice is None else choice.requirement(base, load)
@@ -63,7 +67,7 @@ def simulate_asked(
     schedule = _schedule(needed, length, choice)
     if output.output is not None:
         claim(output.output)
-    offered = _load(needed, choice, schedule, length, kind)
+    offered = _load(needed, choice, schedule, length, kind, serves)
     try:
         done = simulate(offered, serves, seed=length.seed, gap_limits_s=gap_limits_s(needed))
     except ValueError as error:
@@ -111,7 +115,7 @@ def configuration_for(deployment: Deployment, requirement: Requirement, flags: S
     """
     name, memory = deployment.accelerator.name, deployment.accelerator.memory_bytes
     base = default_config(requirement)
-    if flags.engine == Flavour.VLLM or name != "this-machine":
+    if flags.engine == Flavour.VLLM or name != THIS_MACHINE:
         numbers = {"max_running": default_max_running(memory, name), "token_budget": default_token_budget(memory, name)}
         base = base.model_copy(update=numbers)
     if flags.engine == Flavour.VLLM:
@@ -128,7 +132,7 @@ def configuration_for(deployment: Deployment, requirement: Requirement, flags: S
 
 def _deployment(requirement: Requirement, flags: SystemFlags) -> Deployment:
     from setpoint.hardware.accelerator import accelerator
-    from setpoint.hardware.deployment import Deployment, check_split
+    from setpoint.hardware.deployment import Deployment, check_link, check_split
     from setpoint.hardware.errors import HardwareError
     from setpoint.hardware.model_facts import model_facts, precision_name
 
@@ -137,12 +141,21 @@ def _deployment(requirement: Requirement, flags: SystemFlags) -> Deployment:
         model, device = model_facts(requirement.model.source), accelerator(flags.hardware)
         precision = precision_name(flags.precision) if flags.precision else model.native_precision
         check_split(model, flags.tensor_parallel, "--tensor-parallel")
+        check_link(device, flags.tensor_parallel, "--tensor-parallel")
         return Deployment(model, device, flags.tensor_parallel, flags.engine, precision, flags.kv_precision)
     except (HardwareError, ValueError) as error:
         raise BadInput(str(error)) from error
 
 
-def _load(requirement: Requirement, choice: TraceChoice | None, schedule: Schedule, length: LengthFlags, kind: Kind) -> Load:
+def _load(
+    requirement: Requirement,
+    choice: TraceChoice | None,
+    schedule: Schedule,
+    length: LengthFlags,
+    kind: Kind,
+    system: SimulatedSystem,
+) -> Load:
+    room = system.kv_blocks * system.block_tokens
     try:
         if choice is not None:
             return load_of_trace(
@@ -153,6 +166,7 @@ def _load(requirement: Requirement, choice: TraceChoice | None, schedule: Schedu
                 warmup_s=schedule.warmup_s,
                 sustained_s=schedule.sustained_s,
                 drain_s=schedule.drain_s,
+                most_tokens=min(room, system.context_tokens or room),
             )
         return load_of_profile(
             requirement.profile,
@@ -163,9 +177,20 @@ def _load(requirement: Requirement, choice: TraceChoice | None, schedule: Schedu
             recovery_s=schedule.recovery_s,
             burst_repeats=schedule.bursts,
             drain_s=schedule.drain_s,
+            pace=_pace(requirement, system),
         )
     except ValueError as error:
         raise BadInput(f"this load cannot be simulated: {error}") from error
+
+
+def _pace(requirement: Requirement, system: SimulatedSystem) -> TurnPace | None:
+    """How turns of conversations follow each other: an answer is taken to last as long as in balance at this load."""
+    if all(shape.sessions is None for shape in requirement.profile.shapes):
+        return None
+    sketch, serving = sketch_of(requirement.profile), Serving(Scheduler.VLLM, system.configuration)
+    room, rate_rps = system.kv_blocks * system.block_tokens, requirement.profile.arrival.mean_rps / system.replicas
+    found = at_load(system.timer, sketch, serving, room, rate_rps) or capacity(system.timer, sketch, serving, room)
+    return TurnPace(system.overheads.receive_s + answer_s(system.timer, sketch, found))
 
 
 def _schedule(requirement: Requirement, length: LengthFlags, choice: TraceChoice | None) -> Schedule:
@@ -175,9 +200,13 @@ def _schedule(requirement: Requirement, length: LengthFlags, choice: TraceChoice
         raise BadInput("--requests: says how long to simulate, and so does --duration; give one of them")
     base = schedule_for(requirement, sustained_s=sustained_s)
     if choice is not None:
+        refuse_requests_of_a_trace(length)
         sustained_s = choice.length_s(sustained_s, warmup_s)
     elif length.requests is not None:
-        sustained_s = sustained_for(requirement.profile, length.requests, seed=length.seed, warmup_s=warmup_s)
+        try:
+            sustained_s = sustained_for(requirement.profile, length.requests, seed=length.seed, warmup_s=warmup_s)
+        except ValueError as error:
+            raise BadInput(f"--requests {length.requests}: {error}") from error
     return Schedule(warmup_s=warmup_s, sustained_s=sustained_s or base.sustained_s, recovery_s=base.recovery_s, drain_s=DRAIN_S)
 
 
@@ -272,11 +301,11 @@ def _facts(done: Simulated, system: SimulatedSystem, deployment: Deployment) -> 
 
 
 def _price(requirement: Requirement, system: SimulatedSystem, deployment: Deployment) -> Price | None:
-    """What the whole system costs: the requirement's word, else the catalogue's."""
-    if requirement.price is not None:
-        return requirement.price
+    """What the whole system costs: a replica on this machine what the requirement says, all else what the catalogue does."""
     each = deployment.accelerator.price_usd_per_h
-    return Price(usd_per_hour=each * deployment.devices * system.replicas) if each else None
+    if deployment.accelerator.name == THIS_MACHINE and requirement.price is not None:
+        each = requirement.price.usd_per_hour
+    return Price.model_construct(usd_per_hour=each * deployment.devices * system.replicas) if each else None
 
 
 def _source(system: SimulatedSystem) -> Any:
@@ -300,11 +329,12 @@ def _trace_choice(trace: TraceFlags, load: LoadFlags) -> TraceChoice:
     return found
 
 
-def _refuse_what_has_no_meaning(load: LoadFlags, length: LengthFlags, output: OutputFlags) -> None:
+def _refuse_what_has_no_meaning(load: LoadFlags, trace: TraceFlags, length: LengthFlags, output: OutputFlags) -> None:
     """An option that would be ignored is a mistake. Raises ``BadInput``."""
     for name, value in (("concurrency", load.concurrency), ("until", length.until), ("per-token", output.per_token or None)):
         if value is not None:
             raise BadInput(f"--{name}: belongs to setpoint measure; leave it out here")
+    refuse_beside_trace(load, trace)
 
 
 def _one_of(kind: Any, name: str, text: str) -> Any:

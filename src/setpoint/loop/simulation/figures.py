@@ -74,13 +74,13 @@ def phase_requests(done: Simulated, phase: Phase | None = None) -> SimulatedRequ
     places = [place for place, each in enumerate(load.phases) if phase is None or each.phase is phase]
     rows = np.isin(load.phase, places)
     ending = ledger.ending[rows]
-    shed = np.isin(ending, (Ending.REFUSED, Ending.SHED))
+    turned_away = np.isin(ending, (Ending.REFUSED, Ending.SHED, Ending.IMPOSSIBLE))
     classes = np.array([str(CLASSES[each]) for each in Ending])[ending]
     streaming = np.array([kind.streaming for kind in load.kinds])[0 if load.kind is None else load.kind[rows]]
     last_s = ledger.last_s[rows] + overheads.deliver_s
     served = ending == Ending.SERVED
     watched_s = load.phases[-1].end_s + load.drain_s if np.isfinite(load.drain_s) else done.end_s
-    ended_s = np.where(shed, ledger.ended_s[rows] + overheads.refuse_s, np.where(served, last_s, watched_s))
+    ended_s = np.where(turned_away, ledger.ended_s[rows] + overheads.refuse_s, np.where(served, last_s, watched_s))
     joined_s = ledger.joined_s[rows] - load.sent_s[rows] - overheads.receive_s
     return SimulatedRequests(
         classes=classes,

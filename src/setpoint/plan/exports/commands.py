@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 
+from setpoint.hardware.deployment import Deployment, device_weight_bytes, kv_capacity_bytes
 from setpoint.plan.exports.deployable import KV_TYPES, MEMORY_SHARE, QUANTISED_ON_LOAD, Deployable
 from setpoint.plan.exports.speculation import draft_length, sglang_speculation, vllm_speculation
 
@@ -55,7 +57,7 @@ def sglang_command(plan: Deployable) -> str:
         "max-running-requests": str(config.max_running),
         "chunked-prefill-size": str(config.token_budget),
         "context-length": str(plan.max_model_tokens),
-        "mem-fraction-static": f"{MEMORY_SHARE:g}",
+        "mem-fraction-static": f"{_static_share(deployment):g}",
     }
     if plan.quantises:
         options["quantization"] = QUANTISED_ON_LOAD[deployment.weight_precision]
@@ -63,6 +65,12 @@ def sglang_command(plan: Deployable) -> str:
         options["kv-cache-dtype"] = "fp8_e4m3"
     options |= sglang_speculation(plan)
     return _shell(plan, ["python", "-m", "sglang.launch_server", *_options(options)])
+
+
+def _static_share(deployment: Deployment) -> float:
+    """Of a device's memory what weights and planned cache take, all that SGLang counts here; rounded down to a hundredth."""
+    planned = device_weight_bytes(deployment) + max(0.0, kv_capacity_bytes(deployment, memory_share=MEMORY_SHARE))
+    return max(1, math.floor(100.0 * planned / deployment.accelerator.installed_bytes)) / 100.0
 
 
 def _options(options: Mapping[str, str]) -> list[str]:

@@ -23,8 +23,8 @@ KV_TYPES = {"fp8": "fp8"}
 class Deployable:
     """A topology with what an export needs besides.
 
-    model: what a server is told to load. native_precision: that of the checkpoint. max_model_tokens: longest request that the
-    plan saw, prompt and answer. requirement_id: carried by every export.
+    model: what a server is told to load. native_precision: that of the checkpoint. max_model_tokens: longest request that is
+    taken, prompt and answer. requirement_id: carried by every export.
     """
 
     topology: Topology
@@ -63,6 +63,12 @@ class Deployable:
             found.append(f"{draft} guesses, and is a name of setpoint's catalogue: put its repository or folder in its place.")
         if config.speculation is not SpeculationMode.OFF and config.draft_tokens is None:
             found.append("setpoint decides in every step how far to guess; this command always guesses as many tokens.")
+        guessing = pool.serving.guesses.draft if pool.serving.guesses is not None else None
+        if guessing is not None and guessing.tensor_parallel != deployment.tensor_parallel:
+            found.append(
+                f"{guessing.model.name} cannot be dealt out to {deployment.tensor_parallel} devices and is planned whole on "
+                "each: an engine that cannot do that needs another draft model."
+            )
         precision = deployment.weight_precision
         if precision != self.native_precision and not self.quantises:
             found.append(f"The weights are planned in {precision}: name a checkpoint in that precision.")
