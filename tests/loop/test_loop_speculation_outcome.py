@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from rich.console import Console
 
+from setpoint.engine.request import InvalidRequest
 from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.speculation.outcome import Acceptance, SpeculationProfile, StepCosts, gain, survival_of
@@ -53,6 +54,16 @@ def test_the_verdict_says_where_it_pays_and_what_it_would_cost() -> None:
     assert json.loads(told.to_json())["acceptances"][1]["gains"][0]["best_draft_tokens"] == 0
 
 
+def test_a_batch_that_pays_beyond_one_that_does_not_is_no_upper_end() -> None:
+    """Seen: with batch 16 paying and batch 4 not, the verdict was "pays up to batch 16"."""
+    between = StepCosts(4, {0: 10e-3, 1: 30e-3, 4: 90e-3}, {})
+    told = SpeculationProfile("model", "prompt-lookup", None, (accepted(0.7),), (CROWD, between, ALONE), change_s=1e-3)
+    words = told.verdict(told.acceptances[0])
+    assert words.startswith("pays up to batch 1: 2.3x at batch 1; again 1.1x at batch 16; always drafting would cost")
+    without = SpeculationProfile("model", "prompt-lookup", None, (accepted(0.7),), (between, CROWD), change_s=1e-3)
+    assert without.verdict(without.acceptances[0]).startswith("does not pay at batch 4, but 1.1x at batch 16")
+
+
 def test_measured_shares_never_rise() -> None:
     assert survival_of([8, 5, 5, 0], [10, 6, 4, 0]) == (0.8, 0.8, 0.8)
 
@@ -64,6 +75,8 @@ class Bytes:
         return list(text.encode())
 
     def render_chat(self, messages: list[dict[str, str]]) -> str:
+        if messages[0]["role"] != "user":
+            raise InvalidRequest("roles must alternate", "messages")
         return messages[0]["content"]
 
 
@@ -81,17 +94,27 @@ def test_shipped_prompts_differ_and_stay_the_same() -> None:
 def test_prompts_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "one"}\n\n{"messages": [{"role": "user", "content": "two"}]}\n')
-    work = work_from_file(file, TOKENIZER, temperature=0.5, output_tokens=9)
+    work = work_from_file(file, TOKENIZER, temperature=0.5, output_tokens=9, most_tokens=100)
     assert [bytes(request.prompt_ids) for request in work["mine"]] == [b"one", b"two"]
     assert work["mine"][0].sampling.max_tokens == 9
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "no prompt"), ("{}\n", "line 1"), ('{"prompt": "a"}\nb\n', "line 2")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no prompt"),
+        ("{}\n", "line 1"),
+        ('{"prompt": "a"}\nb\n', "line 2"),
+        ('\n{"messages": [{"role": "tool", "content": "a"}]}\n', "line 2: roles must alternate"),
+        ('{"prompt": "a"}\n{"prompt": "' + 100 * "b" + '"}\n', "line 2 has 100 tokens, give 1 to 99"),
+        ('{"messages": [{"role": "user", "content": ""}]}\n', "line 1 has 0 tokens"),
+    ],
+)
 def test_files_that_are_no_prompts_are_named(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(text)
     with pytest.raises(BadInput, match=words) as told:
-        work_from_file(file, TOKENIZER, temperature=0.0, output_tokens=9)
+        work_from_file(file, TOKENIZER, temperature=0.0, output_tokens=9, most_tokens=100)
     assert str(file) in str(told.value)
     with pytest.raises(BadInput, match="cannot be read"):
-        work_from_file(tmp_path / "none.jsonl", TOKENIZER, temperature=0.0, output_tokens=9)
+        work_from_file(tmp_path / "none.jsonl", TOKENIZER, temperature=0.0, output_tokens=9, most_tokens=100)

@@ -20,7 +20,7 @@ from setpoint.hardware.step_time import step_s, step_timer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.speculation.asked import acceptance_of
 from setpoint.loop.speculation.outcome import SpeculationProfile
-from setpoint.loop.speculation.predicted import There, deployments, predicted_profile
+from setpoint.loop.speculation.predicted import BATCHES, There, deployments, predicted_profile
 from setpoint.loop.speculation.terminal import render_profile
 from setpoint.policy.decisions import StepWork
 
@@ -43,6 +43,22 @@ def test_the_gain_falls_with_the_batch_and_is_gone_in_a_crowd(known: Speculation
         assert fixed is not None
         assert fixed < 0.95, "always drafting costs in a crowd"
     assert all(each.best_draft_tokens == 0 for each in known.gains(known.acceptances[2])), "never without acceptance"
+
+
+def test_batches_whose_contexts_do_not_fit_are_left_out_and_named() -> None:
+    """Seen: figures for 256 requests of 32,000 tokens each, of which the cache holds nine."""
+    found = predicted_profile(LARGE, SMALL, [acceptance_of("70%", 4)], H100, context_tokens=32_000)
+    target, draft = deployments(LARGE, SMALL, H100)
+    assert draft is not None
+    room = paired_kv_tokens(target, draft, context_tokens=32_000)
+    assert all(each.requests * 32_000 <= room for each in found.costs)
+    assert [each.requests for each in found.costs] + list(found.left_out) == list(BATCHES)
+    assert min(found.left_out) * 32_000 > room
+    console = Console(record=True, width=100, file=StringIO())
+    render_profile(found, console)
+    assert "left out, as their contexts do not fit into the cache: batch " in console.export_text()
+    with pytest.raises(BadInput, match=r"--context-tokens: .* too few for 1 requests with 1000000 each"):
+        predicted_profile(LARGE, SMALL, [acceptance_of("70%", 4)], H100, context_tokens=1_000_000)
 
 
 @pytest.mark.parametrize("draft_tokens", [1, 2, 4, 8])

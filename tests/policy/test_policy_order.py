@@ -63,6 +63,16 @@ def test_batch_requests_leave_room_beside_interactive_ones() -> None:
     assert len(alone) == 8
 
 
+def test_batch_requests_leave_room_where_an_interactive_one_ended_just_now() -> None:
+    """Seen: in the moment in which nothing ran, batch requests took every place."""
+    policy = SetpointPolicy(max_running=8, token_budget=512, prefill_floor_tokens=16, max_waiting=100, model=line(0.01, 1e-3))
+    reader = Row(1, deadline_s=NOW_S + 0.1, context=50, emitted=3, gap_s=0.1)
+    batch = [Row(i, prefill=20, request_class=BATCH) for i in range(10, 30)]
+    policy.plan(view([], [reader]))
+    between = [i for i in policy.plan(view(batch, [], now_s=NOW_S + 1)).order if i >= 10]
+    assert 0 < len(between) < 7
+
+
 def test_tenants_take_turns_whoever_sends_more() -> None:
     counters = TenantCounters()
     counters.present({1, 2})

@@ -77,7 +77,14 @@ def test_rounds_are_students() -> None:
     assert found.interval is not None
     assert found.interval[1] - 3.0 == pytest.approx(2.776 * math.sqrt(2.5 / 5), rel=0.005)
     assert mean_of_rounds([1.0]) == Estimate(1.0, None)
+    assert mean_of_rounds([0.0, 0.0, 0.0]) == Estimate(0.0, (0.0, 0.0))
     assert mean_of_rounds([1.0, math.inf]) == Estimate(None, None)
+
+
+def test_rounds_that_are_all_the_same_say_nothing_of_the_next() -> None:
+    """Seen: an interval of no width, which every difference but none at all stands out of."""
+    assert mean_of_rounds([2.0, 2.0, 2.0]) == Estimate(2.0, None)
+    assert mean_of_rounds([0.7 - 0.6, 0.4 - 0.3, 0.2 - 0.1]).interval is None
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5])

@@ -124,8 +124,15 @@ def _measured(
         if work.prompts is None:
             requests = shipped_work(work.kinds, profiler.tokenizer, work.count)
         else:
-            tokenizer, tokens = profiler.tokenizer, work.output_tokens
-            requests = dict(work_from_file(work.prompts, tokenizer, temperature=work.temperature, output_tokens=tokens))
+            requests = dict(
+                work_from_file(
+                    work.prompts,
+                    profiler.tokenizer,
+                    temperature=work.temperature,
+                    output_tokens=work.output_tokens,
+                    most_tokens=profiler.context_tokens,
+                )
+            )
         return profiler.profile(requests, say)
     finally:
         profiler.close()

@@ -13,6 +13,7 @@ import psutil
 import yaml
 
 from setpoint.hardware.accelerator import CPU, THIS_MACHINE, Accelerator, accelerator_from
+from setpoint.hardware.processor import processor_name
 from setpoint.hardware.user_data import user_folder
 
 MEASURED_FOR_S = 0.25
@@ -45,16 +46,6 @@ def remembered_file() -> Path:
 def fingerprint() -> str:
     """What makes a remembered measurement another machine's: processor, usable cores, memory."""
     return f"{platform.machine()} {processor_name()} {usable_cores()} cores {psutil.virtual_memory().total >> 30} GiB"
-
-
-def processor_name() -> str:
-    """As the kernel names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
-    return next(named, platform.processor() or "unknown")
 
 
 def usable_cores() -> int:

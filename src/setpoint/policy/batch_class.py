@@ -3,7 +3,8 @@
 Rule: while interactive requests have been seen in the last ``REMEMBER_S`` seconds, batch requests join only as long as a step
 of all decodes and the least prefill stays within ``BATCH_SHARE`` of the longest step the tightest of them allows (if any limits
 it), so that the rest is there for their prompts, and as many places stay free as interactive requests of late needed at once,
-with one in ``RESERVED`` of all places as the least. Without interactive requests they take everything.
+with one in ``RESERVED`` of all places as the least; an idle engine takes one all the same. Without interactive requests in that
+time they take everything.
 
 When it is wrong: interactive traffic that returns after a longer pause finds the places taken until answers end.
 """
@@ -74,15 +75,16 @@ class LeftOver:
     def most_joins(self, step: StepView, machine: Machine, *, max_running: int) -> int:
         """Batch requests that may join now."""
         running = len(step.running)
-        if not running or step.now_s - self._seen_s > REMEMBER_S:
+        if step.now_s - self._seen_s > REMEMBER_S:
             return max(0, max_running - running)
+        least = 0 if running else 1  # Beside nobody one may join whatever is kept free.
         reserved = max(1.0, max_running // RESERVED, self._peak + 1)
         batch = running - self._running
         places = int(max_running - reserved) - batch
         if step.now_s - self._limited_s > REMEMBER_S:  # Nobody of late had a limit on the length of steps.
-            return max(0, places)
+            return max(least, places)
         spare_s = BATCH_SHARE * self._allowed_s - machine.step_s(running, machine.floor_tokens)
-        return max(0, min(places, int(spare_s / max(machine.sequence_s, 1e-9))))
+        return max(least, min(places, int(spare_s / max(machine.sequence_s, 1e-9))))
 
 
 def _interactive(columns: Columns) -> Columns:

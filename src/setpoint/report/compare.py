@@ -15,12 +15,13 @@ from typing import Literal
 from setpoint.report.compare_figures import ComparedRun, Estimator, FigureName
 from setpoint.report.compare_warnings import changes, warnings_of
 from setpoint.report.comparison import Better, Comparison, Ends, FigureComparison, Side
-from setpoint.statistics import Estimate, Interval, difference, finite, mean_of_rounds, ratio
+from setpoint.statistics import Estimate, Interval, difference, finite, mean_of_rounds, proportion_interval, ratio
 
 CONFIDENCE = 0.95
 MOST_LOG = 700.0
 SAME_LOAD = 0.05
 RATE_UNITS = ("/s", "tokens/s")
+SAME_IN_ALL = "the same in every round: how far rounds vary is not known"
 
 
 def compare_two(a: ComparedRun, b: ComparedRun) -> Comparison:
@@ -48,7 +49,8 @@ def compare_rounds(runs_a: Sequence[ComparedRun], runs_b: Sequence[ComparedRun])
     rows = []
     for name in names:
         values = [finite(figures[name](CONFIDENCE).value) for figures in all_figures]
-        row = _between(name, values[:rounds], values[rounds:], strict)
+        pooled = _pooled(name, runs_a, runs_b) if name.unit == "share" else None
+        row = _between(name, values[:rounds], values[rounds:], strict, pooled)
         loads = [sum(run.offered_rps(name.phase) for run in runs) / rounds for runs in (runs_a, runs_b)]
         rows.append(row if _same_clients([*runs_a, *runs_b]) else _if_comparable(row, *loads))
     return _comparison("between", runs_a, runs_b, rows)
@@ -61,15 +63,39 @@ def _within(name: FigureName, a: Estimator, b: Estimator, strict: float) -> Figu
     return _row(name, usual_a.value, usual_b.value, found, ratio(usual_a, usual_b), stands)
 
 
-def _between(name: FigureName, a: Sequence[float | None], b: Sequence[float | None], strict: float) -> FigureComparison:
+def _pooled(name: FigureName, runs_a: Sequence[ComparedRun], runs_b: Sequence[ComparedRun]) -> Estimator:
+    """The difference of the shares in the requests of all rounds together, each request worth one (Wilson's intervals)."""
+
+    def side(runs: Sequence[ComparedRun], confidence: float) -> Estimate:
+        counts = [count for run in runs if (count := run.counted(name)) is not None]
+        hits, requests = sum(hit for hit, _ in counts), sum(each for _, each in counts)
+        return Estimate(hits / requests if requests else None, proportion_interval(hits, requests, confidence))
+
+    return lambda confidence: difference(side(runs_a, confidence), side(runs_b, confidence))
+
+
+def _between(
+    name: FigureName, a: Sequence[float | None], b: Sequence[float | None], strict: float, pooled: Estimator | None
+) -> FigureComparison:
+    """``pooled``: of a share, the difference by the counts of all rounds; the interval is at least as wide as that one's."""
     pairs = [(each_a, each_b) for each_a, each_b in zip(a, b, strict=True) if each_a is not None and each_b is not None]
     if len(pairs) < len(a):
         return _row(name, None, None, Estimate(None, None), Estimate(None, None), False)
     differences = [each_b - each_a for each_a, each_b in pairs]
     mean_a, mean_b = (mean_of_rounds(values).value for values in zip(*pairs, strict=True))
-    stands = _side_of_zero(mean_of_rounds(differences, strict).interval) != 0
-    found = mean_of_rounds(differences, CONFIDENCE)
-    return _row(name, mean_a, mean_b, found, _ratio_of_rounds(pairs), stands)
+    found, strictly = (_widened(mean_of_rounds(differences, each), pooled, each) for each in (CONFIDENCE, strict))
+    row = _row(name, mean_a, mean_b, found, _ratio_of_rounds(pairs), _side_of_zero(strictly.interval) != 0)
+    return row if found.interval is not None else row.model_copy(update={"remark": SAME_IN_ALL})
+
+
+def _widened(found: Estimate, pooled: Estimator | None, confidence: float) -> Estimate:
+    """``found`` with ends at least as far from its value as those of ``pooled``: counts that agree by chance prove little."""
+    by_counts = None if pooled is None else pooled(confidence)
+    if found.value is None or by_counts is None or by_counts.value is None or by_counts.interval is None:
+        return found
+    low, high = found.interval or (found.value, found.value)
+    below, above = by_counts.value - by_counts.interval[0], by_counts.interval[1] - by_counts.value
+    return Estimate(found.value, (min(low, found.value - below), max(high, found.value + above)))
 
 
 def _same_clients(runs: Sequence[ComparedRun]) -> bool:
@@ -78,11 +104,17 @@ def _same_clients(runs: Sequence[ComparedRun]) -> bool:
 
 
 def _if_comparable(row: FigureComparison, offered_a_rps: float, offered_b_rps: float) -> FigureComparison:
-    """A rate says which side is better only if both were offered the same load: what is not asked for is not served."""
-    same = abs(offered_a_rps - offered_b_rps) <= SAME_LOAD * max(offered_a_rps, offered_b_rps)
-    if same or row.unit not in RATE_UNITS or row.verdict is Better.UNDECIDED:
+    """A rate says which side is better only if both were offered the same load: what is not asked for is not served.
+
+    Loads that are hardly different may still make a difference as large as their own.
+    """
+    apart_rps, most_rps = abs(offered_a_rps - offered_b_rps), max(offered_a_rps, offered_b_rps)
+    if row.unit not in RATE_UNITS or row.verdict is Better.UNDECIDED:
         return row
-    remark = f"offered {offered_a_rps:.3g}/s and {offered_b_rps:.3g}/s"
+    by_load = apart_rps if row.unit == "/s" else apart_rps / most_rps * max(abs(row.a or 0.0), abs(row.b or 0.0))
+    if apart_rps <= SAME_LOAD * most_rps and abs(row.difference or 0.0) > by_load:
+        return row
+    remark = f"offered {offered_a_rps:.4g}/s and {offered_b_rps:.4g}/s"
     return row.model_copy(update={"verdict": Better.UNDECIDED, "stands_alone": False, "remark": remark})
 
 
@@ -91,8 +123,10 @@ def _ratio_of_rounds(pairs: Sequence[tuple[float, float]]) -> Estimate:
     if any(a <= 0.0 or b <= 0.0 for a, b in pairs):
         return Estimate(None, None)
     logs = mean_of_rounds([math.log(b / a) for a, b in pairs], CONFIDENCE)
-    if logs.value is None or logs.interval is None:
+    if logs.value is None:
         return Estimate(None, None)
+    if logs.interval is None:
+        return Estimate(math.exp(min(logs.value, MOST_LOG)), None)
     low, high = (math.exp(min(end, MOST_LOG)) for end in logs.interval)
     return Estimate(math.exp(logs.value), (low, high))
 

@@ -80,6 +80,14 @@ class ComparedRun:
             found |= dict(_phase_figures(phase, requests, self.everything, self.spans[phase], course=course))
         return found
 
+    def counted(self, name: FigureName) -> tuple[int, int] | None:
+        """Of a share: how many requests it counts, and of how many; ``None`` of another figure."""
+        classes = next((classes for metric, classes, _ in SHARES if metric == name.metric), None)
+        if classes is None:
+            return None
+        requests = self.requests[name.phase]
+        return int(np.count_nonzero(requests.is_class(*classes))), len(requests)
+
     @property
     def clients(self) -> object:
         """How many clients a closed loop had; ``None`` of an open one."""

@@ -26,14 +26,22 @@ def changes(a: ComparedRun, b: ComparedRun) -> list[str]:
 
 def warnings_of(runs_a: Sequence[ComparedRun], runs_b: Sequence[ComparedRun]) -> list[str]:
     """Every reason to doubt the comparison, one sentence each."""
-    a, b = runs_a[0], runs_b[0]
     warnings = [warning for run in (*runs_a, *runs_b) for warning in _doubts(run)]
-    warnings += _conditions(a, b)
+    first, *others = _named(runs_a, runs_b)
+    warnings += [warning for other in others for warning in _conditions(first, other)]
+    arrivals = [list(_arrivals(a, b)) for a, b in zip(runs_a, runs_b, strict=True)]  # a seed a round is as it should be
+    warnings += next((found for found in arrivals if found), [])
     for runs, side in ((runs_a, "A"), (runs_b, "B")):
         if any(run.candidate.config != runs[0].candidate.config for run in runs):
             warnings.append(f"The runs of {side} do not have one configuration: their differences are in its variation.")
     warnings += _order(runs_a, runs_b)
-    return warnings
+    return list(dict.fromkeys(warnings))
+
+
+def _named(runs_a: Sequence[ComparedRun], runs_b: Sequence[ComparedRun]) -> list[tuple[str, ComparedRun]]:
+    """Every run with its name in a sentence: A and B, or with several rounds A1 to An and B1 to Bn."""
+    sides = (("A", runs_a), ("B", runs_b))
+    return [(f"{side}{n}" if len(runs) > 1 else side, run) for side, runs in sides for n, run in enumerate(runs, start=1)]
 
 
 def _doubts(run: ComparedRun) -> Iterator[str]:
@@ -45,8 +53,9 @@ def _doubts(run: ComparedRun) -> Iterator[str]:
         yield f"{run.name} was {run.steady.words}."
 
 
-def _conditions(a: ComparedRun, b: ComparedRun) -> Iterator[str]:
-    """Where the circumstances of the two runs differ."""
+def _conditions(first: tuple[str, ComparedRun], other: tuple[str, ComparedRun]) -> Iterator[str]:
+    """Where the circumstances of two runs differ, each with its name."""
+    (name_a, a), (name_b, b) = first, other
     report_a, report_b = a.run.report, b.run.report
     requirement_a, requirement_b = (
         {key: value for key, value in (report.requirement or {}).items() if key not in ONLY_WORDS}
@@ -65,10 +74,10 @@ def _conditions(a: ComparedRun, b: ComparedRun) -> Iterator[str]:
     if versions:
         yield f"The versions differ: {_listed(versions)}."
     if report_a.kind != report_b.kind:
-        yield f"A is a run of {report_a.kind}, B of {report_b.kind}."
-    yield from _arrivals(a, b)
-    for phase in set(a.requests) ^ set(b.requests):
-        yield f"Only {'A' if phase in a.requests else 'B'} has a {phase} phase; it is not compared."
+        yield f"{name_a} is a run of {report_a.kind}, {name_b} of {report_b.kind}."
+    for phase in sorted(set(a.requests) ^ set(b.requests)):
+        has, lacks = (name_a, name_b) if phase in a.requests else (name_b, name_a)
+        yield f"{has} has a {phase} phase and {lacks} has none: it is not compared."
 
 
 def _arrivals(a: ComparedRun, b: ComparedRun) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from setpoint import __version__
+from setpoint.hardware.processor import cpu_info, processor_name
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm")
 
@@ -21,10 +22,10 @@ def machine_facts() -> dict[str, Any]:
     ``cores_usable`` are the logical cores this process may run on (its affinity), ``cpu_quota`` the cores its control
     group may use on average, and ``memory_bytes`` what the machine has.
     """
-    cpu_info = _cpu_info()
+    flags = _flags(cpu_info())
     return {
-        "cpu": cpu_info.get("model name") or platform.processor() or platform.machine(),
-        "cpu_features": [name for name in CPU_FEATURES if name in _flags(cpu_info)],
+        "cpu": processor_name(),
+        "cpu_features": [name for name in CPU_FEATURES if name in flags],
         "architecture": platform.machine(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(logical=True),
@@ -38,18 +39,8 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """The entries of the first processor that Linux lists; empty elsewhere."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
-    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
-
-
-def _flags(cpu_info: dict[str, str]) -> set[str]:
-    return set((cpu_info.get("flags") or cpu_info.get("Features") or "").split())
+def _flags(info: dict[str, str]) -> set[str]:
+    return set((info.get("flags") or info.get("Features") or "").split())
 
 
 def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from setpoint.statistics.samples import Interval
 from setpoint.statistics.student import student_quantile
 
+SAME = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -51,7 +53,11 @@ def ratio(a: Estimate, b: Estimate) -> Estimate:
 
 
 def mean_of_rounds(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Student's interval of the mean of independent rounds, each worth one value; no interval below two rounds."""
+    """Student's interval of the mean of independent rounds, each worth one value; no interval below two rounds.
+
+    Nor is there one where all rounds give the same value and it is not zero: counts and clocks are coarse, so that does not say
+    how far the next round would be off.
+    """
     n = len(values)
     if n == 0 or not all(map(math.isfinite, values)):
         return Estimate(None, None)
@@ -59,6 +65,8 @@ def mean_of_rounds(values: Sequence[float], confidence: float = 0.95) -> Estimat
     if n < 2:
         return Estimate(mean, None)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    if mean and math.sqrt(variance) <= SAME * abs(mean):
+        return Estimate(mean, None)
     half = student_quantile(0.5 + confidence / 2.0, n - 1.0) * math.sqrt(variance / n)
     return Estimate(mean, (mean - half, mean + half))
 

@@ -161,6 +161,7 @@ def _row(outcome: Outcome, lag_s: float) -> dict[str, Any]:
         "cached_tokens": outcome.cached_tokens,
         "ttft_s": None if first_s is None else first_s - intended_s,
         "e2e_s": None if end_s is None or refused else end_s - intended_s,
+        "tpot_s": float(gaps.mean()) if len(gaps) else None,
         "max_gap_s": float(gaps.max()) if len(gaps) else None,
         "token_times_s": times,
         "attempts": 1,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_runs import STEP_S, TOKEN_S, report_of, with_steps
+from stored_runs import CONFIG, STEP_S, TOKEN_S, report_of, with_steps
 
 from setpoint.hardware.accelerator import THIS_MACHINE, accelerator
 from setpoint.hardware.calibrations import own_folder
@@ -155,6 +155,12 @@ def test_runs_that_teach_nothing_say_why(tmp_path: Path) -> None:
     assert "it was measured on another machine" in away.words
     with pytest.raises(HardwareError, match=r"was measured on another machine .*; name that one with --hardware"):
         calibrated(tmp_path / "away", model=None, hardware=THIS_MACHINE, cuda=False)
+    two = report_of(config=CONFIG | {"threads": 2})
+    words = "setpoint-16 computed on 2 threads; step times are kept for all cores only"
+    held = remember(with_steps(tmp_path / "threads", 300, report=two))
+    assert (held.name, held.words) == (None, words)
+    with pytest.raises(HardwareError, match=f"threads: {words}; measure once without threads"):
+        calibrated(tmp_path / "threads", model=None, hardware=THIS_MACHINE, cuda=False)
     with pytest.raises(RunFolderError):
         remember(tmp_path / "none")
     said: list[str] = []

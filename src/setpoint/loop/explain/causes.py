@@ -11,7 +11,17 @@ import numpy as np
 import pyarrow.compute as pc
 
 from setpoint.loop.explain.explanation import Cause, Example
-from setpoint.loop.explain.life import Life, StepCosts, cause_of, gap_causes, life_of, time_parts
+from setpoint.loop.explain.life import (
+    MOST_GAPS,
+    Life,
+    StepCosts,
+    cause_of,
+    gap_causes,
+    gaps_over,
+    life_of,
+    time_parts,
+    token_parts,
+)
 from setpoint.loop.explain.run import Decision, ExplainedRun
 from setpoint.loop.explain.words import LATENESS, REFUSALS, SHORT, asked_numbers
 from setpoint.record import Phase, RequestClass
@@ -96,7 +106,7 @@ def missed_limits(run: ExplainedRun) -> dict[str, Missed]:
 def _shed(run: ExplainedRun, row: Mapping[str, Any], decisions: list[Decision]) -> Found:
     last = next((each for each in reversed(decisions) if each.kind in ("reject", "shed")), None)
     if last is None:
-        code = "before_engine" if run.decisions is not None and not run.missing_decisions else "not_told"
+        code = "before_engine" if _all_told(run, row) else "not_told"
         words = f"answered {row['status']}" + (f": {_error(row)}" if row["error"] else "")
         return Found(code, words, {"refused_after_s": _after_s(row)})
     if last.kind == "reject":
@@ -108,6 +118,13 @@ def _shed(run: ExplainedRun, row: Mapping[str, Any], decisions: list[Decision]) 
     return Found(last.code, words, last.operands)
 
 
+def _all_told(run: ExplainedRun, row: Mapping[str, Any]) -> bool:
+    """Whether a decision about the request had been read, had there been one: none is missing, and later ones were read."""
+    if run.missing_decisions or run.last_decision_s is None or row["ended_s"] is None:
+        return False
+    return bool(row["ended_s"] <= run.last_decision_s)
+
+
 def _late(
     run: ExplainedRun, row: Mapping[str, Any], life: Life | None, missed: Missed | None, costs: StepCosts | None
 ) -> Found:
@@ -117,12 +134,16 @@ def _late(
     if metric is LatencyMetric.ITL:
         counts = Counter(gap_causes(row, life, run.steps, limit_s or 0.0))
         code = counts.most_common(1)[0][0] if counts else "in_server"
-        over = sum(counts.values())
+        over = gaps_over(row, limit_s or 0.0)
         head = f"longest gap {seconds(value_s)}, limit {seconds(limit_s)}"
-        words = f"{head}; {over} gaps over it: {', '.join(f'{n} {SHORT[name]}' for name, n in counts.most_common())}"
+        longest = f", of the {MOST_GAPS} longest" if over > MOST_GAPS else ""
+        words = f"{head}; {over} gaps over it{longest}: {', '.join(f'{n} {SHORT[name]}' for name, n in counts.most_common())}"
         return Found(code, words, {"max_gap_s": value_s or 0.0, "gaps_over": float(over)})
-    parts = time_parts(row, life, run.steps, costs, to_end=metric is not LatencyMetric.TTFT)
-    times = 1.0 if metric is not LatencyMetric.TPOT else max(1.0, (row["output_tokens"] or 2) - 1.0)
+    times = 1.0
+    if metric is LatencyMetric.TPOT:
+        parts, times = token_parts(row, life, run.steps, costs), max(1.0, (row["output_tokens"] or 2) - 1.0)
+    else:
+        parts = time_parts(row, life, run.steps, costs, to_end=metric is not LatencyMetric.TTFT)
     code = cause_of(parts, ((value_s or 0.0) - (limit_s or 0.0)) * times)
     listed = ", ".join(f"{SHORT[name]} {seconds(part)}" for name, part in parts.items() if part >= 5e-4)
     return Found(code, f"{head}: {listed}", {f"{metric}_s": value_s or 0.0, **{f"{n}_s": v for n, v in parts.items()}})

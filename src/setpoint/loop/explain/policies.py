@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,17 @@ def policy_findings(run: ExplainedRun) -> list[PolicyFinding]:
         refusals=Counter(each.code for each in every if each.kind == "reject"),
         limits=_limits(run, asked),
     )
-    return [finding(evidence) for finding in _FINDINGS]
+    found = [finding(evidence) for finding in _FINDINGS]
+    if not run.missing_decisions:
+        return found
+    return [_at_least(each, run.missing_decisions) if each.name in _BY_DECISIONS else each for each in found]
+
+
+def _at_least(found: PolicyFinding, missing: int) -> PolicyFinding:
+    """A count of decisions of which some were not read."""
+    if found.status not in (Status.FIRED, Status.IDLE):
+        return found
+    return replace(found, words=f"{found.words}; at least {found.fired}, as {missing} decisions are missing")
 
 
 def _limits(run: ExplainedRun, asked: list[Decision]) -> dict[str, float]:
@@ -147,12 +157,13 @@ def _by_kv(evidence: _Evidence) -> PolicyFinding:
 
 def _by_queue_bound(evidence: _Evidence) -> PolicyFinding:
     name, fired = "bound of the queue", evidence.refusals["queue_full"]
-    if evidence.run.steps is None and evidence.run.decisions is None:
-        return PolicyFinding(name, Status.UNKNOWN, 0, "this server records no decisions")
+    steps = evidence.run.steps
+    most = 0 if steps is None else int(steps.waiting.max())
+    if evidence.run.decisions is None:
+        words = f"the run has no decisions.parquet; after steps at most {most} waited"
+        return _unknown(name, evidence) or PolicyFinding(name, Status.UNKNOWN, 0, words)
     if evidence.asked:
         most = max(int(each.operands.get("waiting", 0)) for each in evidence.asked)
-    else:
-        most = int(evidence.run.steps.waiting.max()) if evidence.run.steps is not None else 0
     bounds = {each.operands["max_waiting"] for each in evidence.asked if "max_waiting" in each.operands}
     bound = next(iter(bounds), None) if evidence.run.inferred or evidence.config is None else evidence.config.max_waiting
     words = f"at most {most} waited" + (
@@ -212,9 +223,23 @@ def _preemption(evidence: _Evidence) -> PolicyFinding:
     name = "preemption"
     if evidence.kv_peak is None:
         return _unknown(name, evidence) or PolicyFinding(name, Status.UNKNOWN, 0, "the run has no steps.parquet")
-    fired = evidence.kinds["preempt"]
+    steps = evidence.run.steps
+    fired = max(evidence.kinds["preempt"], 0 if steps is None else int(steps.preempted.sum()))
     words = f"the cache peaked at {percent(evidence.kv_peak)}; it takes a full one"
     return PolicyFinding(name, Status.FIRED if fired else Status.IDLE, fired, words)
+
+
+def _promises(evidence: _Evidence) -> PolicyFinding:
+    name = "time to come back"
+    barred = _not_this_mode(name, evidence)
+    if barred is not None or evidence.run.decisions is None:
+        return barred or PolicyFinding(name, Status.UNKNOWN, 0, "the run has no decisions.parquet")
+    fired, told = evidence.refusals["too_early"], evidence.refusals.total()
+    if fired:
+        words = f"refused {fired} times what came back before the time it was told"
+        return PolicyFinding(name, Status.FIRED, fired, words)
+    words = f"{told} requests were refused; none came back before the time it was told" if told else "nobody was refused"
+    return PolicyFinding(name, Status.IDLE, 0, words)
 
 
 def _tenants(evidence: _Evidence) -> PolicyFinding:
@@ -225,8 +250,11 @@ def _tenants(evidence: _Evidence) -> PolicyFinding:
     tenants = len({each.operands.get("tenant", 0.0) for each in evidence.asked})
     if tenants < 2:
         return PolicyFinding(name, Status.IMPOSSIBLE, 0, "all requests came from one tenant")
-    fired = sum(each.code == "tenants" for each in evidence.joins)
-    words = f"{tenants} tenants; {fired} requests joined while several tenants were in the queue"
+    joined, refused = sum(each.code == "tenants" for each in evidence.joins), evidence.refusals["others_would_wait"]
+    fired = joined + refused
+    words = f"{tenants} tenants; {joined} requests joined while several tenants were in the queue"
+    if refused:
+        words += f", {refused} were refused as their tenant was over its share"
     return PolicyFinding(name, Status.FIRED if fired else Status.IDLE, fired, words)
 
 
@@ -252,6 +280,9 @@ def _prefix_cache(evidence: _Evidence) -> PolicyFinding:
     if hits:
         share = sum(row["cached_tokens"] for row in hits) / sum(row["prompt_tokens"] for row in known)
         return PolicyFinding(name, Status.FIRED, len(hits), f"{percent(share)} of prompt tokens were found in it")
+    if not evidence.run.own_engine:
+        words = "the server told of no cached token; what it keeps is not known, as it is not setpoint's"
+        return PolicyFinding(name, Status.UNKNOWN, 0, words)
     longest = max(row["prompt_tokens"] for row in known)
     block = evidence.run.block_tokens
     if longest <= block:
@@ -267,6 +298,7 @@ _FINDINGS: tuple[Callable[[_Evidence], PolicyFinding], ...] = (
     _by_forecast("itl", "ITL"),
     _by_kv,
     _by_queue_bound,
+    _promises,
     _doomed,
     _slack,
     _floor,
@@ -275,3 +307,16 @@ _FINDINGS: tuple[Callable[[_Evidence], PolicyFinding], ...] = (
     _batch,
     _prefix_cache,
 )
+_BY_DECISIONS = frozenset(
+    {
+        "admission by TTFT forecast",
+        "admission by E2E forecast",
+        "admission by ITL forecast",
+        "bound of the queue",
+        "time to come back",
+        "doomed-drop",
+        "fairness between tenants",
+        "batch class",
+    }
+)
+"""What is counted by decisions; the others by steps or requests."""

@@ -20,6 +20,7 @@ from setpoint.requirement import Requirement
 from setpoint.simulate.machine import FloatColumn, MeasuredSteps
 
 DEFAULT_BLOCK_TOKENS = 32
+TOKEN_TIMES = "token_times_s"
 MODE_OF_CODE = {
     "fixed_budget": BatchingMode.CONTINUOUS,
     "one_at_a_time": BatchingMode.IMMEDIATE,
@@ -44,7 +45,10 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """``steps.parquet`` of the candidate, in order; ``numbers`` are the engine's."""
+    """``steps.parquet`` of the candidate, in order; ``numbers`` are the engine's.
+
+    preempted, drafts: how many requests were, or had one; 0 where it is not told.
+    """
 
     numbers: FloatColumn
     measured: MeasuredSteps
@@ -55,6 +59,8 @@ class Steps:
     budget_tokens: FloatColumn
     codes: list[str]
     reasons: list[str]
+    preempted: FloatColumn
+    drafts: FloatColumn
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -67,10 +73,11 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRun:
-    """One candidate of a run. table: its requests; rows: the same without the warm-up.
+    """One candidate of a run. table: its requests; rows: the same without the warm-up (``rows_of``).
 
     decisions: by request id, in order; ``None`` where they were not recorded, missing_decisions: overwritten before they were
     read. config: ``None`` where the run does not tell it; inferred: whether it was read off the steps instead of the report.
+    last_decision_s: when the last of the decisions that were read was made.
     """
 
     folder: Path
@@ -84,6 +91,7 @@ class ExplainedRun:
     config: ServingConfig | None
     inferred: bool
     no_step_ran: bool = False
+    last_decision_s: float | None = None
 
     @property
     def every_decision(self) -> list[Decision]:
@@ -93,11 +101,30 @@ class ExplainedRun:
         return sorted(every, key=lambda each: each.decision)
 
     @property
+    def own_engine(self) -> bool:
+        """Whether the server was setpoint's: only that records steps and decisions."""
+        return self.steps is not None or self.decisions is not None or self.no_step_ran
+
+    @property
     def block_tokens(self) -> int:
         """Tokens of a KV block."""
         if self.steps is None or self.config is None or self.inferred or not self.steps.kv_blocks:
             return DEFAULT_BLOCK_TOKENS
         return max(1, self.config.kv_cache_tokens // self.steps.kv_blocks)
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of requests. The times of tokens stay in Arrow: of a long run they are many, and few are looked at."""
+    rows: list[dict[str, Any]] = table.drop_columns([TOKEN_TIMES]).to_pylist()
+    for row, times in zip(rows, table[TOKEN_TIMES], strict=True):
+        row[TOKEN_TIMES] = times
+    return rows
+
+
+def token_times_s(row: Mapping[str, Any]) -> FloatColumn:
+    """When the tokens of a row of ``rows_of`` came; empty where it is not told."""
+    values = row[TOKEN_TIMES].values
+    return np.empty(0) if values is None else np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def read_explained(folder: Path, candidate: str | None) -> ExplainedRun:
@@ -118,13 +145,14 @@ def read_explained(folder: Path, candidate: str | None) -> ExplainedRun:
         candidate=chosen,
         requirement=_requirement(run),
         table=table,
-        rows=explained.to_pylist(),
+        rows=rows_of(explained),
         steps=steps,
         decisions=decisions,
         missing_decisions=missing,
         config=config,
         inferred=inferred,
         no_step_ran=steps is None and run.steps is not None,
+        last_decision_s=max((each.time_s for some in (decisions or {}).values() for each in some), default=None),
     )
 
 
@@ -185,6 +213,8 @@ def _steps(table: pa.Table | None, candidate: str) -> Steps | None:
         budget_tokens=column("prefill_budget_tokens"),
         codes=[reason.split(" ", 1)[0] for reason in reasons],
         reasons=reasons,
+        preempted=np.nan_to_num(column("preempted")),
+        drafts=np.nan_to_num(column("drafts")),
     )
 
 
@@ -201,7 +231,7 @@ def _decisions(table: pa.Table | None, candidate: str) -> tuple[dict[str, list[D
     if not table.num_rows:
         return found, 0
     bounds = pc.min_max(table["decision"]).as_py()
-    return found, bounds["max"] - bounds["min"] + 1 - table.num_rows
+    return found, max(0, bounds["max"] - bounds["min"] + 1 - table.num_rows)
 
 
 def _config(candidate: Candidate, steps: Steps | None) -> tuple[ServingConfig | None, bool]:

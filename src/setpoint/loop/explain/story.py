@@ -10,7 +10,7 @@ from setpoint.loop.errors import BadInput
 from setpoint.loop.explain.causes import found_for, group_words, missed_limits
 from setpoint.loop.explain.explanation import Moment, Story
 from setpoint.loop.explain.life import StepCosts
-from setpoint.loop.explain.run import Decision, ExplainedRun
+from setpoint.loop.explain.run import Decision, ExplainedRun, rows_of
 from setpoint.loop.explain.words import ORDERS, PREEMPTIONS, REFUSALS, asked_words
 from setpoint.record import RequestClass
 from setpoint.report.format import seconds
@@ -20,7 +20,7 @@ MOST_NAMED = 3
 
 def story(run: ExplainedRun, request_id: str, costs: StepCosts | None) -> Story:
     """Raises ``BadInput`` if the run has no such request; a part of its id will do if it is one request's only."""
-    rows = run.table.to_pylist()
+    rows = rows_of(run.table)
     matching = [row for row in rows if row["request_id"] == request_id] or [
         r for r in rows if request_id in (r["request_id"] or "")
     ]

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from setpoint.loop.explain.explanation import Counterfactual, Figures, Trust
 from setpoint.loop.explain.life import life_of
-from setpoint.loop.explain.run import ExplainedRun, Steps
+from setpoint.loop.explain.run import ExplainedRun, Steps, rows_of
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.policy.decisions import Policy
 from setpoint.policy.modes import build_policy
-from setpoint.policy.views import INTERACTIVE, RequestLimits
+from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits
 from setpoint.record import Phase, RequestClass
 from setpoint.record.columns import REQUEST_COLUMNS
 from setpoint.report.figures import classify_run
@@ -59,7 +60,9 @@ def counterfactual(run: ExplainedRun, machine: MeasuredMachine) -> Counterfactua
     arrivals, notes = _arrivals(run)
     way_s = _way_back_s(run)
     until_s = _until_s(run)
-    measured = _figures("measured", "as it was", run.table, run.requirement, _waiting_measured(run.steps), until_s)
+    names = [each.name for each in arrivals]
+    sent = run.table.filter(pc.is_in(run.table["request_id"], value_set=pa.array(names, pa.string())))  # the same in all rows
+    measured = _figures("measured", "as it was", sent, run.requirement, _waiting_measured(run.steps), until_s)
     replays, tables = [], []
     for name, words, config, admission in _worlds(run.config):
         model = deepcopy(machine.model)  # the policy goes on learning
@@ -71,11 +74,12 @@ def counterfactual(run: ExplainedRun, machine: MeasuredMachine) -> Counterfactua
             until_s=until_s,
             model=model,
         )
-        table = classify_run(_table(run.table, played, way_s), run.requirement)
+        table = classify_run(_table(sent, played, way_s), run.requirement)
         tables.append(table)
         replays.append(_figures(name, words, table, run.requirement, _waiting_replayed(played), until_s))
     trust = _trust(run, run.steps, machine, measured, replays[0], tables[0])
-    return Counterfactual(trust, measured, replays, [*notes, *_assumptions(machine, way_s)])
+    notes += _left_out(run, set(names))
+    return Counterfactual(trust, measured, replays, [*notes, *_assumptions(run.steps, machine, way_s)])
 
 
 def _worlds(config: ServingConfig) -> Iterator[tuple[str, str, ServingConfig, bool]]:
@@ -111,13 +115,14 @@ def limits_of(requirement: Requirement) -> RequestLimits:
 
 
 def _arrivals(run: ExplainedRun) -> tuple[list[Arrival], list[str]]:
-    """The run's requests as they reached the engine, and what had to be assumed of them."""
+    """The run's requests as they reached the engine, and what had to be assumed of them. Batch ones have no limits."""
     assert run.requirement is not None
-    served = [row for row in run.table.to_pylist() if row["request_class"] in (RequestClass.OK, RequestClass.LATE)]
+    rows = rows_of(run.table)
+    served = [row for row in rows if row["request_class"] in (RequestClass.OK, RequestClass.LATE)]
     usual = int(np.median([row["output_tokens"] or 1 for row in served])) if served else 1
     lag_s, guessed, found = _lag_s(run), 0, []
     limits = limits_of(run.requirement)
-    for row in run.table.to_pylist():
+    for row in rows:
         if row["sent_s"] is None:
             continue  # never sent: the server did not see it
         decisions = (run.decisions or {}).get(row["request_id"], [])
@@ -133,6 +138,7 @@ def _arrivals(run: ExplainedRun) -> tuple[list[Arrival], list[str]]:
         cached = row["cached_tokens"]
         if cached is None and "uncached_tokens" in operands:
             cached = prompt - int(operands["uncached_tokens"])
+        kind = int(operands.get("request_class", INTERACTIVE))
         found.append(
             Arrival(
                 name=row["request_id"],
@@ -142,8 +148,8 @@ def _arrivals(run: ExplainedRun) -> tuple[list[Arrival], list[str]]:
                 cap_tokens=max(1, cap),
                 cached_tokens=int(cached or 0),
                 streaming=bool(row["streaming"]),
-                limits=limits,
-                request_class=int(operands.get("request_class", INTERACTIVE)),
+                limits=RequestLimits() if kind == BATCH else limits,
+                request_class=kind,
                 tenant=f"{operands['tenant']:.0f}" if operands.get("tenant") else "",
             )
         )
@@ -181,7 +187,7 @@ def _table(measured: pa.Table, played: Replayed, way_s: float) -> pa.Table:
     """The run's requests with what the replay made of them; rows that were not replayed are left out."""
     by_name = {outcome.arrival.name: outcome for outcome in played.outcomes}
     rows = []
-    for row in measured.to_pylist():
+    for row in rows_of(measured):
         outcome = by_name.get(row["request_id"])
         if outcome is not None:
             rows.append(_row(row, outcome, way_s))
@@ -214,7 +220,7 @@ def _figures(
     until_s: float,
 ) -> Figures:
     """``waiting``: moments and lengths of the queue from then on."""
-    rows = [row for row in table.to_pylist() if row["phase"] != Phase.WARMUP]
+    rows = [row for row in rows_of(table) if row["phase"] != Phase.WARMUP]
     count = {each: sum(row["request_class"] == each for row in rows) for each in RequestClass}
     served = [row for row in rows if row["request_class"] in (RequestClass.OK, RequestClass.LATE)]
     first = [row["first_token_s"] - row["intended_s"] for row in served if row["first_token_s"] is not None]
@@ -266,7 +272,7 @@ def _waiting_replayed(played: Replayed) -> tuple[FloatColumn, FloatColumn]:
 def _trust(
     run: ExplainedRun, steps: Steps, machine: MeasuredMachine, measured: Figures, check: Figures, table: pa.Table
 ) -> Trust:
-    classes = {row["request_id"]: row["request_class"] for row in table.to_pylist()}
+    classes = dict(zip(table["request_id"].to_pylist(), table["request_class"].to_pylist(), strict=True))
     shared = [row for row in run.rows if row["request_id"] in classes]
     same = sum(row["request_class"] == classes[row["request_id"]] for row in shared) / max(1, len(shared))
     difference = (check.goodput_fraction or 0.0) - (measured.goodput_fraction or 0.0)
@@ -279,9 +285,20 @@ def _trust(
     return Trust(same, difference, ratio, error, len(steps), words)
 
 
-def _assumptions(machine: MeasuredMachine, way_s: float) -> list[str]:
-    return [
+def _left_out(run: ExplainedRun, replayed: set[str]) -> list[str]:
+    """What is in no row of the table, so that all rows are of the same requests."""
+    never = sum(row["sent_s"] is None for row in run.rows)
+    unknown = sum(row["sent_s"] is not None and row["request_id"] not in replayed for row in run.rows)
+    found = [f"{never} requests that the client never sent are in no row."] if never else []
+    return found + ([f"{unknown} requests of unknown length are in no row."] if unknown else [])
+
+
+def _assumptions(steps: Steps, machine: MeasuredMachine, way_s: float) -> list[str]:
+    found = [
         "Step times: the model fitted on this run's steps, times how much slower than it the machine was at that moment.",
         f"Between two steps the loop takes {seconds(machine.between_s)}; a token needs {seconds(way_s)} to the client.",
         "Clients send when they did in the run, once; answers have the length they had, refused ones the length asked for.",
     ]
+    if steps.drafts.sum() > 0:
+        found.append("The run guessed tokens ahead (speculation); the replays do not: each step gives a request one token.")
+    return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from setpoint.hardware.drafting import CostSource
@@ -60,7 +61,8 @@ class Gain:
 class SpeculationProfile:
     """Everything that was measured, or predicted. ``change_s``: what a step costs more for another number of tokens.
 
-    context_tokens, sources: of a prediction, the context of each request and where the costs come from.
+    context_tokens, sources, left_out: of a prediction, the context of each request, where the costs come from, and the batches
+    whose contexts do not fit into the cache.
     """
 
     model: str
@@ -71,6 +73,7 @@ class SpeculationProfile:
     change_s: float
     context_tokens: int | None = None
     sources: tuple[CostSource, ...] = ()
+    left_out: tuple[int, ...] = ()
 
     def fixed_gain(self, acceptance: Acceptance, costs: StepCosts, draft_tokens: int) -> float | None:
         """Tokens a second with drafts of that length whatever they cost, over those without; ``None`` where it is not known."""
@@ -88,15 +91,20 @@ class SpeculationProfile:
 
     def verdict(self, acceptance: Acceptance) -> str:
         """In one sentence: up to which batch it pays and how much, and what drafting regardless would cost beyond."""
-        gains = self.gains(acceptance)
+        gains = sorted(self.gains(acceptance), key=lambda each: each.requests)
         paying = [each for each in gains if each.best_draft_tokens]
+        unbroken = list(takewhile(lambda each: each.best_draft_tokens, gains))
         costing = [each for each in gains if each.longest_gain < 1 - WORTH_SAYING and each not in paying]
         words = f"does not pay at any batch {'predicted' if self.sources else 'measured'}"
-        if paying:
-            most, last = max(paying, key=lambda each: each.best_gain), paying[-1]
+        if unbroken:
+            most, last = max(unbroken, key=lambda each: each.best_gain), unbroken[-1]
             words = f"pays up to batch {last.requests}: {most.best_gain:.2g}x at batch {most.requests}"
             if last is not most:
                 words += f", {last.best_gain:.2g}x at batch {last.requests}"
+        apart = [f"{each.best_gain:.2g}x at batch {each.requests}" for each in paying if each not in unbroken]
+        if apart:
+            rest = ", ".join(apart)
+            words = f"{words}; again {rest}" if unbroken else f"does not pay at batch {gains[0].requests}, but {rest}"
         if costing:
             first = costing[0]
             words += f"; always drafting would cost {1 - first.longest_gain:.0%} at batch {first.requests}"

@@ -47,13 +47,21 @@ def predicted_profile(
     batches: Sequence[int] = BATCHES,
     context_tokens: int = CONTEXT_TOKENS,
 ) -> SpeculationProfile:
-    """The profile. Without a draft model guesses are free (prompt lookup). Raises ``HardwareError`` and ``BadInput``."""
+    """The profile. Without a draft model guesses are free (prompt lookup). Batches whose contexts do not fit into the cache are
+    left out. Raises ``HardwareError`` and ``BadInput``."""
     target, draft = deployments(model, draft_model, there)
+    room = _room(target, draft, context_tokens)
+    fitting = [batch for batch in batches if batch * context_tokens <= room]
+    if not fitting:
+        raise BadInput(
+            f"--context-tokens: the cache of {target.devices} x {target.accelerator.name} holds {room} tokens, too few for"
+            f" {min(batches)} requests with {context_tokens} each"
+        )
     timer = step_timer(target)
     passes = None if draft is None else pass_timer(draft)
     longest = max(len(each.survival) for each in acceptances)
     costs = []
-    for batch in batches:
+    for batch in fitting:
         verify = {k: verify_step_s(timer, batch, k, context_tokens) for k in range(longest + 1)}
         drafting = {} if passes is None else {k: drafting_s(passes, batch, k, context_tokens) for k in range(1, longest + 1)}
         costs.append(StepCosts(batch, verify, drafting))
@@ -71,6 +79,7 @@ def predicted_profile(
         change_s=0.0,
         context_tokens=context_tokens,
         sources=tuple(sources),
+        left_out=tuple(batch for batch in batches if batch not in fitting),
     )
 
 
@@ -86,14 +95,20 @@ def deployments(model: str, draft_model: str | None, there: There) -> tuple[Depl
         except ValueError as error:
             raise BadInput(str(error)) from error
         draft = _draft_on(target, guesses)
-        room = kv_capacity_tokens(target) if draft is None else paired_kv_tokens(target, draft)
-        if room > CONTEXT_TOKENS:
+        if _room(target, draft) > CONTEXT_TOKENS:
             return target, draft
     names = facts.name if guesses is None else f"{facts.name} with {guesses.name}"
     raise HardwareError(
         f"--hardware {there.hardware}: {names} does not fit on {choices[-1]} of them in {precision}: raise --tensor-parallel,"
         " lower --precision, or choose one with more memory"
     )
+
+
+def _room(target: Deployment, draft: Deployment | None, context_tokens: int | None = None) -> int:
+    """Tokens of cache for requests, typically of ``context_tokens``."""
+    if draft is None:
+        return kv_capacity_tokens(target, context_tokens=context_tokens)
+    return paired_kv_tokens(target, draft, context_tokens=context_tokens)
 
 
 def _draft_on(target: Deployment, draft: ModelFacts | None) -> Deployment | None:

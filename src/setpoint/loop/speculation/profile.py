@@ -85,6 +85,11 @@ class Profiler:
             change_s=self._change_s(),
         )
 
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens a prompt and its answer may have together."""
+        return min(MAX_MODEL_LEN, self._model.context_tokens)
+
     def close(self) -> None:
         """Give memory back."""
         self._speculator.close()
@@ -95,7 +100,7 @@ class Profiler:
             build_policy(self._fixed),
             self._executor,
             time.perf_counter,
-            max_model_len=min(MAX_MODEL_LEN, self._model.context_tokens),
+            max_model_len=self.context_tokens,
             stop_token_ids=self.tokenizer.eos_ids,
             speculator=self._speculator,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from setpoint.engine.request import GenerationRequest, SamplingParams
+from setpoint.engine.request import GenerationRequest, InvalidRequest, SamplingParams
 from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.loop.errors import BadInput
 from setpoint.workload.kinds import KINDS, WorkloadKind
@@ -28,16 +28,26 @@ def shipped_work(kinds: Sequence[WorkloadKind], tokenizer: ModelTokenizer, count
 
 
 def work_from_file(
-    path: Path, tokenizer: ModelTokenizer, *, temperature: float, output_tokens: int
+    path: Path, tokenizer: ModelTokenizer, *, temperature: float, output_tokens: int, most_tokens: int
 ) -> Mapping[str, list[GenerationRequest]]:
-    """One request a line: a JSON object with a string ``prompt`` or a list ``messages``. Raises ``BadInput``."""
+    """One request a line: a JSON object with a string ``prompt`` or a list ``messages``.
+
+    Raises ``BadInput`` that names the line of a prompt that cannot be answered within ``most_tokens``.
+    """
     requests: list[GenerationRequest] = []
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         if len(requests) == MOST_PROMPTS:
             break
-        requests.append(_request(tokenizer, _text(path, number, line, tokenizer), temperature, output_tokens, number))
+        try:
+            request = _request(tokenizer, _text(path, number, line, tokenizer), temperature, output_tokens, number)
+        except InvalidRequest as error:
+            raise BadInput(f"--prompts {path}: line {number}: {error}") from None
+        found = len(request.prompt_ids)
+        if not 0 < found < most_tokens:
+            raise BadInput(f"--prompts {path}: line {number} has {found} tokens, give 1 to {most_tokens - 1}")
+        requests.append(request)
     if not requests:
         raise BadInput(f'--prompts {path}: found no prompt, give a line such as {{"prompt": "Once upon a time"}} for each')
     return {path.stem: requests}

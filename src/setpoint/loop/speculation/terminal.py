@@ -60,6 +60,9 @@ def _render_sources(profile: SpeculationProfile, console: Console) -> None:
         words = f"{each.cost}: {each.of}; {each.source}, right to about {each.relative_error:.0%} (one standard deviation)"
         console.print(words, markup=False, soft_wrap=True)
     console.print(f"context: {profile.context_tokens:,} tokens each; acceptance: as given", markup=False)
+    if profile.left_out:
+        batches = ", ".join(map(str, profile.left_out))
+        console.print(f"left out, as their contexts do not fit into the cache: batch {batches}", markup=False, soft_wrap=True)
 
 
 def _by_batch(profile: SpeculationProfile, acceptance: Acceptance) -> Table:

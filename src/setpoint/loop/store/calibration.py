@@ -193,6 +193,14 @@ def _other_machine(found: Provenance, machine: str) -> str | None:
     return None if found.machine == machine else f"it was measured on another machine ({found.machine})"
 
 
+def threads_words(run: Run) -> str | None:
+    """Why steps of ``run`` say nothing of the machine where a candidate set its threads, ``None`` where none did."""
+    for candidate in run.report.candidates:
+        if candidate.measured is not None and candidate.config.get("threads") is not None:
+            return f"{candidate.name} computed on {candidate.config['threads']} threads; step times are kept for all cores only"
+    return None
+
+
 def _teaches_nothing(run: Run, source: str) -> str | None:
     """Why nothing is learned from ``run``, ``None`` if something may be."""
     if run.steps is None or run.steps.num_rows == 0:
@@ -201,6 +209,9 @@ def _teaches_nothing(run: Run, source: str) -> str | None:
         return f"it has {run.steps.num_rows} steps; at least {LEAST_STEPS} are needed"
     if not run.report.validity.valid:
         return "it is invalid: " + "; ".join(run.report.validity.reasons)
+    few = threads_words(run)
+    if few is not None:
+        return few
     machine = fingerprint_of(run.report.machine)
     if machine != here():
         return f"it was measured on another machine ({machine})"

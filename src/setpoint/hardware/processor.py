@@ -1,0 +1,26 @@
+"""This machine's processor, as Linux lists it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def cpu_info(path: Path = CPU_INFO) -> dict[str, str]:
+    """The entries of the first processor that Linux lists; empty elsewhere."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+
+
+def processor_name(path: Path = CPU_INFO) -> str:
+    """As the kernel names it, else as Python does; where neither does (many ARM machines), the architecture.
+
+    One name for reports and calibrations: a run is known again as this machine's by it.
+    """
+    return cpu_info(path).get("model name") or platform.processor() or platform.machine() or "unknown"
