@@ -233,6 +233,14 @@ def test_requests_longer_than_the_models_context_are_told() -> None:
         planned(requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": "prompt_tokens: 10000"}))
 
 
+def test_a_tail_that_the_model_does_not_take_is_told() -> None:
+    """Seen: every card missed the limit by over 1,000, and half a million seconds would have been enough."""
+    tail = "prompt_tokens: {median: 2000, p95: 9000, max: 20000}"
+    asked = requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": tail})
+    with pytest.raises(PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit its context of 8,192 tokens"):
+        planned(asked)
+
+
 def test_this_machine_runs_no_other_scheduler() -> None:
     with pytest.raises(PlanError, match="this-machine runs setpoint's own engine"):
         asks(requirement(), hardware=("this-machine",), prices={"this-machine": 1.0}, schedulers=(Scheduler.VLLM,))
