@@ -237,7 +237,9 @@ def test_a_tail_that_the_model_does_not_take_is_told() -> None:
     """Seen: every card missed the limit by over 1,000, and half a million seconds would have been enough."""
     tail = "prompt_tokens: {median: 2000, p95: 9000, max: 20000}"
     asked = requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": tail})
-    with pytest.raises(PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit its context of 8,192 tokens"):
+    with pytest.raises(
+        PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit its context of 8,192 tokens"
+    ):
         planned(asked)
 
 
@@ -257,7 +259,7 @@ def test_a_bound_on_the_price_needs_prices(monkeypatch: pytest.MonkeyPatch) -> N
     free = replace(accelerator("h100-sxm"), price_usd_per_h=None)
     monkeypatch.setattr("setpoint.plan.asked.accelerator", lambda name: free)
     bounded = requirement(CHAT + "plan: {max_usd_per_hour: $10/h}\n")
-    with pytest.raises(PlanError, match="max_usd_per_hour bounds .* --price h100-sxm=USD_PER_HOUR") as caught:
+    with pytest.raises(PlanError, match=r"max_usd_per_hour bounds .* --price h100-sxm=USD_PER_HOUR") as caught:
         asks(bounded, hardware=("h100-sxm",), goal=Goal.POWER)
     assert "\n" not in str(caught.value)
     assert asks(bounded, hardware=("h100-sxm",), goal=Goal.POWER, prices={"h100-sxm": 2.0}).bounds.max_usd_per_h == 10.0

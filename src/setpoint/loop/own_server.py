@@ -96,9 +96,7 @@ async def _url(process: asyncio.subprocess.Process) -> str | None:
     return None
 
 
-async def _while_it_lives(
-    process: asyncio.subprocess.Process, work: Awaitable[Result], log: Path, *, keep: bool
-) -> Result:
+async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[Result], log: Path, *, keep: bool) -> Result:
     """What ``work`` comes to; it is cancelled, with ``ServerDied``, if the process ends before. keep: see ``on_own_server``."""
     working = asyncio.ensure_future(work)
     dying = asyncio.ensure_future(process.wait())

@@ -13,7 +13,7 @@ from setpoint.record import Phase
 
 
 def check_tail(load: LoadSketch, context_tokens: int, limits: Sequence[Limit], where: str) -> None:
-    """Raise ``PlanError`` if more prompts fill ``context_tokens`` than a limit lets fail; names ``where``, the share, the limit."""
+    """Raise ``PlanError`` if more prompts fill ``context_tokens`` than a limit lets fail; it names both, and ``where``."""
     share = float(np.mean(load.prompt_tokens >= context_tokens))
     allowed = {limit: _may_fail(limit) for limit in limits if limit.phase is Phase.SUSTAINED}
     strictest = min((limit for limit in allowed if allowed[limit] < share), key=lambda each: allowed[each], default=None)

@@ -210,7 +210,9 @@ def deployable(plan: Plan, ranked: Ranked) -> Deployable:
         model=requirement.model.source,
         served_name=requirement.model.served_name or plan.asked.model.name,
         native_precision=plan.asked.model.native_precision,
-        max_model_tokens=min(longest, plan.asked.model.context_tokens, max(int(CACHE_SHARE * shape.kv_tokens) // block * block, block)),
+        max_model_tokens=min(
+            longest, plan.asked.model.context_tokens, max(int(CACHE_SHARE * shape.kv_tokens) // block * block, block)
+        ),
         requirement_id=requirement_id(requirement),
     )
 

@@ -76,8 +76,8 @@ def _whole_patterns(profile: RequestProfile, requests: float, rate_rps: float) -
 def _conversations(profile: RequestProfile, job: Job) -> tuple[float, TurnPace]:
     """How long conversations last, 0 where there are none, and how their turns follow each other.
 
-    Where more than ``MOST_SESSION_REQUESTS`` requests come in that time, or ``SESSIONS_SHARE`` of those measured, all think times are shorter by one factor: turns come
-    as often, with less time in which a cache may forget what was said.
+    Where more than ``MOST_SESSION_REQUESTS`` requests come in that time, or ``SESSIONS_SHARE`` times those measured, all think
+    times are shorter by one factor: turns come as often, with less time in which a cache may forget what was said.
     """
     answers_s = thinking_s = 0.0
     for shape in profile.shapes:
