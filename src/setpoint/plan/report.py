@@ -198,8 +198,8 @@ def report_of(plan: Plan) -> Report:
 def deployable(plan: Plan, ranked: Ranked) -> Deployable:
     """A candidate with what an export needs.
 
-    Its longest request is the profile's, within what the model takes and ``CACHE_SHARE`` of what the cache holds: an engine does
-    not start with more than it finds room for.
+    Its longest request is the profile's, within what the model takes and ``CACHE_SHARE`` of what the cache holds: an engine
+    does not start with more than it finds room for.
     """
     requirement = plan.asked.requirement
     shape = ranked.topology.pool.shape
