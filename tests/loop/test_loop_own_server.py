@@ -48,7 +48,7 @@ def test_work_that_comes_to_something_when_it_is_cancelled_is_not_lost(tmp_path:
 
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
         try:
-            working = asyncio.ensure_future(_while_it_lives(process, work(), tmp_path / "a.log"))
+            working = asyncio.ensure_future(_while_it_lives(process, work(), tmp_path / "a.log", keep=True))
             await begun.wait()
             working.cancel()
             return await working

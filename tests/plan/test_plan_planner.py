@@ -233,6 +233,16 @@ def test_requests_longer_than_the_models_context_are_told() -> None:
         planned(requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": "prompt_tokens: 10000"}))
 
 
+def test_a_tail_that_the_model_does_not_take_is_told() -> None:
+    """Seen: every card missed the limit by over 1,000, and half a million seconds would have been enough."""
+    tail = "prompt_tokens: {median: 2000, p95: 9000, max: 20000}"
+    asked = requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": tail})
+    with pytest.raises(
+        PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit its context of 8,192 tokens"
+    ):
+        planned(asked)
+
+
 def test_this_machine_runs_no_other_scheduler() -> None:
     with pytest.raises(PlanError, match="this-machine runs setpoint's own engine"):
         asks(requirement(), hardware=("this-machine",), prices={"this-machine": 1.0}, schedulers=(Scheduler.VLLM,))
@@ -249,7 +259,7 @@ def test_a_bound_on_the_price_needs_prices(monkeypatch: pytest.MonkeyPatch) -> N
     free = replace(accelerator("h100-sxm"), price_usd_per_h=None)
     monkeypatch.setattr("setpoint.plan.asked.accelerator", lambda name: free)
     bounded = requirement(CHAT + "plan: {max_usd_per_hour: $10/h}\n")
-    with pytest.raises(PlanError, match="max_usd_per_hour bounds .* --price h100-sxm=USD_PER_HOUR") as caught:
+    with pytest.raises(PlanError, match=r"max_usd_per_hour bounds .* --price h100-sxm=USD_PER_HOUR") as caught:
         asks(bounded, hardware=("h100-sxm",), goal=Goal.POWER)
     assert "\n" not in str(caught.value)
     assert asks(bounded, hardware=("h100-sxm",), goal=Goal.POWER, prices={"h100-sxm": 2.0}).bounds.max_usd_per_h == 10.0

@@ -53,6 +53,19 @@ def test_a_latency_excess_is_its_percentile_over_the_limit_and_stretches(values:
     assert row == pytest.approx(row[MIDDLE] * STRETCHES)
 
 
+def test_what_is_outside_the_steps_does_not_stretch() -> None:
+    """Seen: an error of the steps lengthened the network, and a plan that held was called unsure."""
+    found = replace(samples([0.16]), front_s=0.06)
+    ttft = excess(found, latency("ttft", 50, 0.2))
+    assert ttft == pytest.approx((0.06 + 0.1 * STRETCHES) / 0.2)
+    assert excess(found, latency("tpot", 50, 0.016)) == pytest.approx(STRETCHES)
+    limit = Limit("goodput_fraction", "min", Phase.SUSTAINED, 0.5)
+    slos = Slos(latency=(LatencySlo(metric=LatencyMetric.TTFT, percentile=95.0, limit_s=0.2),))
+    assert (excess(found, limit, slos) <= 1.0).tolist() == (ttft <= 1.0).tolist()
+    spread = excess(replace(samples([0.16, 0.26]), front_s=0.06), Limit("spread", "ttft", Phase.SUSTAINED, 2.0))
+    assert spread == pytest.approx((0.06 + 0.2 * STRETCHES) / (0.06 + 0.1 * STRETCHES) / 2.0)
+
+
 def test_gaps_are_weighted_by_their_counts() -> None:
     found = samples([1.0], gaps=(np.array([0.01, 0.1]), np.array([97.0, 3.0])))
     assert found.percentile_s("itl", 95) == 0.01

@@ -99,6 +99,13 @@ def test_batches_that_fill_are_no_backlog() -> None:
     assert trial.worst <= 1.0
 
 
+def test_a_static_batch_that_is_begun_over_several_steps_is_no_backlog() -> None:
+    text = {LIMITS: "", "prompt_tokens: 500": "prompt_tokens: 4000"}
+    search, arm = searching(requirement(CHAT, **text), serving(BatchingMode.STATIC, running=32))
+    (trial,) = search.simulate("one", [search.job(arm, 0.5 * arm.capacity_rps, 200)])
+    assert trial.worst <= 1.0
+
+
 @pytest.mark.parametrize(("think", "rate_rps"), [("20s", 10.0), ("60s", 100.0), ("0s", 10.0)])
 def test_conversations_bring_the_whole_load(think: str, rate_rps: float) -> None:
     """Sessions begin at a fifth of the rate, and their turns come later than the measured phase is long."""

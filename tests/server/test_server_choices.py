@@ -119,12 +119,14 @@ def test_logprobs_of_a_chat(client: openai.OpenAI) -> None:
 
 
 def test_logprobs_of_a_long_answer_are_those_of_its_stream(client: openai.OpenAI) -> None:
-    """They are written off the event loop."""
-    prompt = "abc" * INLINE_LOGPROBS
-    whole = client.completions.create(model="echo", prompt=prompt, logprobs=1, max_tokens=len(prompt)).choices[0]
-    assert whole.logprobs is not None
-    assert whole.text == prompt
-    assert whole.logprobs.tokens == list(prompt)
+    """Whole, they are written off the event loop."""
+    asked: dict[str, Any] = {"model": "echo", "prompt": "abc" * INLINE_LOGPROBS, "logprobs": 1, "max_tokens": 1000}
+    whole = client.completions.create(**asked).choices[0].logprobs
+    assert whole is not None
+    assert whole.tokens == list(asked["prompt"])
+    shown = [chunk.choices[0].logprobs for chunk in client.completions.create(**asked, stream=True)]
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert getattr(whole, name) == [one for each in shown if each is not None for one in getattr(each, name)]
 
 
 def test_logprobs_of_a_text(client: openai.OpenAI) -> None:

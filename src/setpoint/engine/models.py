@@ -148,7 +148,10 @@ def _convert(file: Path, folder: Path) -> None:
             link.unlink()
         if not (partial / MODEL_FILE).is_file():
             raise ModelNotFound(f"{file}: the converter wrote no model")
-        save_uncut(partial / TOKENIZER_FILE)
+        try:
+            save_uncut(partial / TOKENIZER_FILE)
+        except (RuntimeError, ImportError) as error:
+            raise ModelNotFound(f"{file}: the converter wrote no tokenizer that can be read: {first_line(error)}") from error
         header = read_header(file)
         config = {"max_position_embeddings": header.context_tokens or DEFAULT_CONTEXT, "converted_from": file.name}
         (partial / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -168,7 +171,7 @@ def _convert(file: Path, folder: Path) -> None:
 def _parts(file: Path) -> list[Path]:
     """``file``, or all files of the model of which it is the first. Raises ``ModelNotFound`` for another, or a missing one."""
     found = PART.fullmatch(file.name)
-    if found is None:
+    if found is None or int(found["count"]) == 0:
         return [file]
     names = _part_names(found)
     if file.name != names[0]:
@@ -206,7 +209,8 @@ def _from_hub(repository: str, revision: str | None, say: Callable[[str], None])
             raise ModelNotFound(f"{repository}: has neither {MODEL_FILE} nor a .gguf file")
         preferred = next((f for kind in ("q4_0", "q4_k_m", "q8_0") for f in ggufs if kind in f.lower()), ggufs[0])
         found = PART.fullmatch(Path(preferred).name)
-        names = [str(Path(preferred).with_name(name)) for name in _part_names(found)] if found else [preferred]
+        names = [str(Path(preferred).with_name(name)) for name in _part_names(found)] if found else []
+        names = names or [preferred]
         file, *_ = [Path(hf_hub_download(repository, name, revision=revision)) for name in names]
     except ModelNotFound:
         raise

@@ -120,7 +120,7 @@ class ClientFlags:
             rich_help_panel=CLIENT,
         ),
     ] = True
-    retries: Annotated[int, option("N", "Send refused requests again, at Retry-After.", CLIENT, min=0, max=100)] = 0
+    retries: Annotated[int, option("N", "Send refused or broken-off requests again.", CLIENT, min=0, max=100)] = 0
     workers: Annotated[str | None, option("auto|N", "Processes that send; default: auto.", CLIENT)] = None
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Find this machine's own limit anew.", rich_help_panel=CLIENT)

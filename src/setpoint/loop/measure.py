@@ -166,7 +166,7 @@ async def _on_own(
         return await measure_target(target, requirement, options, name=name, capacity=capacity)
 
     log = None if options.output is None else options.output / "logs" / f"{name}.log"
-    return await on_own_server(str(file), config, work, log=log)
+    return await on_own_server(str(file), config, work, log=log, keep=True)
 
 
 def _named(requirement: Requirement, model: str, url: str) -> Requirement:

@@ -28,10 +28,16 @@ Result = TypeVar("Result")
 
 
 async def on_own_server(
-    subject: str, config: ServingConfig, work: Callable[[Target], Awaitable[Result]], *, log: Path | None
+    subject: str,
+    config: ServingConfig,
+    work: Callable[[Target], Awaitable[Result]],
+    *,
+    log: Path | None,
+    keep: bool = False,
 ) -> Result:
     """Serve ``subject`` (requirement file or model) under ``config`` on a free loopback port while ``work`` runs.
 
+    keep: cancelled, ``work`` may still come to what it has by then, and that is returned.
     ``log`` gets what the server prints (``None``: nobody wants it). Whatever ends this, the server is stopped. Raises
     ``EngineFailed`` with the server's last words if it does not come up, ``ServerDied`` if it ends before ``work`` does.
     """
@@ -47,7 +53,7 @@ async def on_own_server(
                 url = await _url(process)
                 if url is None:
                     raise EngineFailed(await _last_words(process, said))
-                return await _while_it_lives(process, work(Target(url=url)), said)
+                return await _while_it_lives(process, work(Target(url=url)), said, keep=keep)
         except (EngineFailed, ServerDied) as error:
             raise error if log is None else type(error)(f"{error} (log: {log})") from error
 
@@ -90,15 +96,12 @@ async def _url(process: asyncio.subprocess.Process) -> str | None:
     return None
 
 
-async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[Result], log: Path) -> Result:
-    """What ``work`` comes to; it is cancelled, with ``ServerDied``, if the process ends before.
-
-    Cancelled from outside, it is cancelled too, and may still come to what it has by then.
-    """
+async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[Result], log: Path, *, keep: bool) -> Result:
+    """What ``work`` comes to; it is cancelled, with ``ServerDied``, if the process ends before. keep: see ``on_own_server``."""
     working = asyncio.ensure_future(work)
     dying = asyncio.ensure_future(process.wait())
     try:
-        await _either(working, dying)
+        await _either(working, dying, keep=keep)
         if working.done():
             return working.result()
     finally:
@@ -108,11 +111,13 @@ async def _while_it_lives(process: asyncio.subprocess.Process, work: Awaitable[R
     raise ServerDied(f"the server ended before its work did: {await _last_words(process, log)}")
 
 
-async def _either(working: asyncio.Task[Result], dying: asyncio.Task[int]) -> None:
-    """Until one of them is done."""
+async def _either(working: asyncio.Task[Result], dying: asyncio.Task[int], *, keep: bool) -> None:
+    """Until one of them is done; ``keep``: a cancellation is one of ``working`` first."""
     try:
         await asyncio.wait((working, dying), return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
+        if not keep:
+            raise
         working.cancel()
         await asyncio.wait((working,))
         task = asyncio.current_task()

@@ -75,7 +75,8 @@ class Agenda:
         if not self._closed:
             return
         heappush(self._free_s, now_s)
-        if self.used_up_s is None and self._next == len(self.starters) and self._plan.by_time and self.offers(now_s):
+        left = len(self.starters) - self._next
+        if self.used_up_s is None and len(self._free_s) > left and self._plan.by_time and self.offers(now_s):
             self.used_up_s = now_s
 
     def next_due_s(self) -> float | None:

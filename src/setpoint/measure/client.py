@@ -239,6 +239,8 @@ class _LoadRun:
         asked.add_done_callback(lambda answer: self._guarded(lambda: self._looked(answer))())
 
     def _looked(self, answer: asyncio.Future[bool]) -> None:
+        if self._ended is not Ended.PLAN:
+            return
         if self._over.done() or not answer.result():
             self._look_later()
             return

@@ -35,7 +35,7 @@ class LoadResult:
 
     outcomes: one for each request that was intended, in order of that, classes provisional (``ok`` is: served).
     started_unix_s: wall-clock time of the start. duration_s: start to the last answer or the cut-off.
-    ended: where it was not the plan, the last phase ends at that instant.
+    ended: where it was not the plan, the last phase ends at that instant, if it had begun and not ended by then.
     """
 
     # Not in the repr: asyncio makes the repr of a finished run's result, which would cost microseconds for each token.

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "x-request-id"})
 _API = "/v1"
-# The end of a path that is the whole base of an OpenAI API: a version, or a version and what comes after it at Google and others.
-_API_BASE = re.compile(r"/(v\d[^/]*(?:/openai)?)$")
+# The end of a path that is the whole base of an OpenAI API: a version, at Google and others with what comes after it.
+_API_BASE = re.compile(r"/(v\d+(?:(?:alpha|beta)\d*)?(?:/openai)?)$")
 
 
 class TargetError(ValueError):
@@ -51,8 +51,8 @@ def parse_address(url: str) -> Address:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.username is not None or parts.password is not None:  # Not to be shown either.
         raise TargetError(
-            f"url: a user name or password stands before {parts.hostname!r}, and requests would go without it; leave it out, "
-            "and give a key with --api-key, or a header with --header"
+            f"url: a user name or password stands before {parts.hostname!r}, and requests would go without it; leave it out (a "
+            "server's key goes with --api-key)"
         )
     if parts.scheme not in _DEFAULT_PORTS:
         raise TargetError(f"url: found scheme {parts.scheme!r} in {url!r}; use http:// or https://")

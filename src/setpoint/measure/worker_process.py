@@ -72,6 +72,8 @@ def _work(job: Job, start: Start, answers: BinaryIO) -> LoadResult | Refused:
             return run(run_load(job.target, job.plan, job.options, report, start_s=start.start_s, keep=True))
         except ValueError as wrong:
             return Refused(str(wrong))
+        finally:  # What there is gets handed over now: nothing may come between.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Reporter:

@@ -175,7 +175,10 @@ def if_doubled(plan: Plan) -> str | None:
         return "Twice the load cannot be carried within the bounds by anything looked at."
     price, before = doubled.topology.usd_per_h, chosen.topology.usd_per_h
     ratio = f", {price / before:.2g} times the price of now" if price and before else ""
-    same = "more replicas of the same" if doubled.option.name == chosen.option.name else "another choice"
+    same = "another choice"
+    if doubled.option.name == chosen.option.name:
+        more = doubled.topology.pool.replicas > chosen.topology.pool.replicas
+        same = "more replicas of the same" if more else "it carries that already"
     return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}."
 
 

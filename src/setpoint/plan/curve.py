@@ -6,8 +6,9 @@ were nowhere below ``LEAST_INTERPOLATED``.
 
 If every step takes ``s`` times as long as predicted, a replica at ``rate`` requests/s is the predicted one at ``rate * s`` with
 its time stretched by ``s``: latency(rate, s) = s * latency(rate * s, 1). So simulations with the predicted steps, at several
-loads, also say what an error of the prediction would do. Exact where decisions do not depend on absolute times (vLLM's own
-scheduler); for deadlines it is near, because limits and deadlines do not stretch with the steps.
+loads, also say what an error of the prediction would do; what is outside the steps, the front end, is not stretched. Exact
+where decisions do not depend on absolute times (vLLM's own scheduler); for deadlines it is near, because limits and deadlines
+do not stretch with the steps.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 from setpoint.hardware.deployment import Deployment, check_link, check_split, kv_capacity_tokens
 from setpoint.hardware.step_time import step_timer
 from setpoint.plan.asked import Asked
+from setpoint.plan.context_tail import check_tail
 from setpoint.plan.economy import replicas_needed
 from setpoint.plan.errors import PlanError
 from setpoint.plan.fluid import capacity
@@ -63,6 +64,8 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
     if command.max_model_tokens is not None:
         check_context(load, command.max_model_tokens, f"--improve: --max-model-len {command.max_model_tokens}")
     check_context(load, asked.model.context_tokens, f"model {asked.model.name}")
+    longest = min(command.max_model_tokens or asked.model.context_tokens, asked.model.context_tokens)
+    check_tail(load, longest, limits, "--improve")
     if shape.kv_tokens < load.largest_context:
         raise PlanError(
             f"--improve: {shape.name} has room for {max(shape.kv_tokens, 0):,} tokens of cache and one request needs "

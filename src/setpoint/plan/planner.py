@@ -11,6 +11,7 @@ from setpoint.hardware.step_time import StepTimer, step_timer
 from setpoint.plan.asked import Asked
 from setpoint.plan.binding import Binding, binding
 from setpoint.plan.context import ContextCurve, context_curve
+from setpoint.plan.context_tail import check_tail
 from setpoint.plan.economy import (
     MOST_REPLICAS,
     Goal,
@@ -99,6 +100,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     """The whole plan. Deterministic by the seed in ``asked``."""
     limits, load = limits_of(asked.requirement), sketch_of(asked.requirement.profile)
     check_context(load, asked.model.context_tokens, f"model {asked.model.name}")
+    check_tail(load, asked.model.context_tokens, limits, f"model {asked.model.name}")
     shapes, pruned = _bounded(asked, load, limits)
     search = Search(runner, limits, load, asked.load_rps, asked.seed, progress, asked.goal, asked.bounds)
     deadlines = deadlines_declared(limits)

@@ -26,6 +26,7 @@ from setpoint.report.machine import machine_facts
 
 PLAN_SCHEMA = 1
 LENGTH_STEP = 1024
+CACHE_SHARE = 0.95
 
 EXIT_CODES = {Standing.SURE: EXIT_MET, Standing.WITHIN_ERROR: EXIT_INCONCLUSIVE, Standing.INFEASIBLE: EXIT_MISSED}
 
@@ -197,8 +198,8 @@ def report_of(plan: Plan) -> Report:
 def deployable(plan: Plan, ranked: Ranked) -> Deployable:
     """A candidate with what an export needs.
 
-    Its longest request is the profile's, within what the model takes and what the cache holds: an engine does not start with
-    more.
+    Its longest request is the profile's, within what the model takes and ``CACHE_SHARE`` of what the cache holds: an engine
+    does not start with more than it finds room for.
     """
     requirement = plan.asked.requirement
     shape = ranked.topology.pool.shape
@@ -209,7 +210,9 @@ def deployable(plan: Plan, ranked: Ranked) -> Deployable:
         model=requirement.model.source,
         served_name=requirement.model.served_name or plan.asked.model.name,
         native_precision=plan.asked.model.native_precision,
-        max_model_tokens=min(longest, plan.asked.model.context_tokens, max(shape.kv_tokens // block * block, block)),
+        max_model_tokens=min(
+            longest, plan.asked.model.context_tokens, max(int(CACHE_SHARE * shape.kv_tokens) // block * block, block)
+        ),
         requirement_id=requirement_id(requirement),
     )
 

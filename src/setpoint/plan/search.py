@@ -45,6 +45,9 @@ LATE_S = 1e6
 CALM_LOAD = 0.25
 WIDENINGS, WIDER = 2, 1.6
 FAR_APART = 1.3
+FAR_BEYOND = 1.4
+MEETING_SHARE = 5.0
+"""Of shared prefixes a trial meets in its warm-up as many as it takes, within so many times the requests it measures."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -262,12 +265,13 @@ class Search:
     def job(self, arm: Arm, rate_rps: float, requests: int, *, full: bool = False) -> Job:
         """A trial of an arm, its warm-up as long as the batch takes to fill and every shared prefix to be met.
 
-        The cool-down is as long as an answer takes, at most as long as what is measured; beyond capacity, where no limit on a
-        wait holds anyway, there is none.
+        The cool-down is as long as an answer takes, at most as long as what is measured; far beyond capacity, where nothing
+        holds anyway, there is none.
         """
         steady = at_load(arm.timer, self.load, arm.serving, arm.shape.kv_tokens, rate_rps)
         held = steady or capacity(arm.timer, self.load, arm.serving, arm.shape.kv_tokens)
-        filling, meeting = WARMUP_BATCHES * held.batch + 8, WARMUP_GROUPS * self.load.prefix_groups
+        filling = WARMUP_BATCHES * held.batch + 8
+        meeting = min(WARMUP_GROUPS * self.load.prefix_groups, MEETING_SHARE * requests)
         lasts_s = answer_s(arm.timer, self.load, held)
         return Job(
             arm.shape,
@@ -278,7 +282,7 @@ class Search:
             self.seed,
             full,
             answer_s=lasts_s,
-            cool_down_s=min(lasts_s, requests / rate_rps) if steady is not None else 0.0,
+            cool_down_s=min(lasts_s, requests / rate_rps) if rate_rps <= FAR_BEYOND * arm.capacity_rps else 0.0,
         )
 
 

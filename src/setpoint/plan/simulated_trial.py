@@ -201,6 +201,7 @@ def samples_of(done: Simulated, place: int, requirement: Requirement) -> PhaseSa
         gap_values_s=np.array([bin_s(int(bin_)) for bin_ in seen]) if streaming else np.zeros(0),
         gap_counts=counts[seen].astype(np.float64) if streaming else np.zeros(0),
         backlog=backlog_fraction(done, place),
+        front_s=done.overheads.receive_s,
     )
 
 

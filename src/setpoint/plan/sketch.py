@@ -92,10 +92,13 @@ def _longest_of(shape: MixPart) -> int:
 
 
 def _prefix_groups(profile: RequestProfile) -> float:
-    """Of the kind of requests whose prefixes are met last: their number, by how often such a request comes."""
-    shapes = profile.shapes
-    weights = sum(shape.weight for shape in shapes)
-    return max(shape.prefix_groups * weights / shape.weight if shape.prefix_groups > 1 else 1.0 for shape in shapes)
+    """Of the kind of requests whose prefixes are met last: their number, by how often such a request comes.
+
+    Conversations share nothing with each other.
+    """
+    weights = sum(shape.weight for shape in profile.shapes)
+    sharing = [shape for shape in profile.shapes if shape.prefix_groups > 1 and shape.sessions is None]
+    return max((shape.prefix_groups * weights / shape.weight for shape in sharing), default=1.0)
 
 
 def check_context(load: LoadSketch, context_tokens: int, where: str) -> None:

@@ -20,6 +20,9 @@ from setpoint.workload.lengths import mean_seconds, mean_tokens
 JUDGED = (Phase.SUSTAINED, Phase.BURST)
 PATTERNS, MOST_PATTERN_REQUESTS = 3, 20_000
 LEAST_SESSIONS, MOST_SESSION_REQUESTS = 10, 2000
+SESSIONS_SHARE = 5.0
+"""Requests of conversations that are under way before a trial begins, at most so many times those it measures."""
+
 LONGER_SESSIONS = 2.0
 """Sessions of up to so many times the mean number of turns are given the time to come to all of them."""
 
@@ -73,8 +76,8 @@ def _whole_patterns(profile: RequestProfile, requests: float, rate_rps: float) -
 def _conversations(profile: RequestProfile, job: Job) -> tuple[float, TurnPace]:
     """How long conversations last, 0 where there are none, and how their turns follow each other.
 
-    Where more than ``MOST_SESSION_REQUESTS`` requests come in that time, all think times are shorter by one factor: turns come
-    as often, with less time in which a cache may forget what was said.
+    Where more than ``MOST_SESSION_REQUESTS`` requests come in that time, or ``SESSIONS_SHARE`` times those measured, all think
+    times are shorter by one factor: turns come as often, with less time in which a cache may forget what was said.
     """
     answers_s = thinking_s = 0.0
     for shape in profile.shapes:
@@ -83,6 +86,6 @@ def _conversations(profile: RequestProfile, job: Job) -> tuple[float, TurnPace]:
         turns = min(float(shape.sessions.turns.largest), LONGER_SESSIONS * mean_tokens(shape.sessions.turns))
         answers_s = max(answers_s, (turns - 1) * job.answer_s)
         thinking_s = max(thinking_s, (turns - 1) * mean_seconds(shape.sessions.think_time))
-    most_s = MOST_SESSION_REQUESTS / job.rate_rps
+    most_s = min(MOST_SESSION_REQUESTS, SESSIONS_SHARE * job.requests) / job.rate_rps
     share = min(1.0, max(0.0, most_s - answers_s) / thinking_s) if thinking_s else 1.0
     return min(most_s, answers_s + share * thinking_s), TurnPace(job.answer_s, share)

@@ -142,7 +142,7 @@ def requirement_facts(requirement: Requirement, load: Mapping[str, Any] | None =
     if load.get("max_in_flight"):
         facts.append(Fact("Client cap", f"{load['max_in_flight']} in flight; what it holds back waits"))
     if load.get("retries"):
-        facts.append(Fact("Retries", f"up to {load['retries']} for a refused request"))
+        facts.append(Fact("Retries", f"up to {load['retries']} for a refused or broken-off request"))
     facts.append(Fact("Limits", "; ".join(slo_words(requirement.slo)) or "none"))
     if burst_limits := slo_words(requirement.slo_burst):
         facts.append(Fact("Limits in the burst", "; ".join(burst_limits)))

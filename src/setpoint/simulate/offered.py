@@ -10,7 +10,7 @@ import numpy as np
 from setpoint.policy.views import IntColumn, RequestLimits
 from setpoint.record import Phase
 from setpoint.requirement import LatencyMetric, RequestProfile, Slos
-from setpoint.requirement.arrival import STATIONARY
+from setpoint.requirement.arrival import STATIONARY, Arrival
 from setpoint.simulate.load import Load, PhaseOfLoad
 from setpoint.simulate.naming import SharedPrefixes, TraceBlocks
 from setpoint.simulate.sequences import Kind
@@ -75,7 +75,7 @@ def load_of_profile(
             continue
         span = PhaseOfLoad(phase, start_s, start_s + duration_s)
         segment = Segment(seed, number, phase)
-        arrival = arrival_in(profile, phase)
+        arrival = _at_the_end(profile) if number == len(segments) - 1 else arrival_in(profile, phase)
         arrival = arrival if turns == 1 else arrival.at_mean(arrival.mean_rps / turns)
         times_s = start_s + offsets_of(arrival, duration_s, segment.stream(ARRIVALS))
         if talks:
@@ -94,10 +94,16 @@ def load_of_profile(
     return Load(sent_s, prompts, outputs, outputs, tuple(phases), places, (kind,), named=named, drain_s=drain_s)
 
 
+def _at_the_end(profile: RequestProfile) -> Arrival:
+    """Arrivals of the cool-down: as before a burst, or as a ramp ended."""
+    arrival = profile.arrival
+    return arrival_in(profile, Phase.RECOVERY) if arrival.to_rps is None else Arrival(rate_rps=arrival.to_rps)
+
+
 def sustained_for(profile: RequestProfile, requests: int, *, seed: int, warmup_s: float) -> float:
     """Seconds of a sustained phase with exactly ``requests`` requests; where rates change or turns follow, about as many.
 
-    One more where two come at the same moment. Raises ``ValueError`` for more than can be planned.
+    More where several come at the same moment as the last. Raises ``ValueError`` for more than can be planned.
     """
     if requests > MAX_ARRIVALS:
         raise ValueError(f"at most {MAX_ARRIVALS} requests can be planned")

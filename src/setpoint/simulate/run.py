@@ -80,6 +80,7 @@ class Simulated:
     busy_s: float
     peak_kv: float
     overheads: Overheads
+    configuration: ServingConfig
     drafts: SpeculationCounters = field(default_factory=SpeculationCounters)
 
 
@@ -112,6 +113,7 @@ def simulate(load: Load, system: SimulatedSystem, *, seed: int = 0, gap_limits_s
         busy_s=sum(replica.loop.steps.seconds_total for replica in replicas),
         peak_kv=max(replica.loop.peak_used_blocks for replica in replicas) / system.kv_blocks,
         overheads=system.overheads,
+        configuration=system.configuration,
         drafts=_drafts_of(replica.loop for replica in replicas),
     )
 

@@ -27,7 +27,7 @@ def needed(slo: str = "") -> Requirement:
 
 def load_of(requests: int, *, too_long: float = 0.0, drain_s: float = float("inf")) -> Load:
     """Requests 0.1 s apart, of which a share has prompts that the model does not take."""
-    sent_s = np.arange(requests) * 0.1
+    sent_s = np.arange(requests, dtype=np.float64) * 0.1
     prompts = np.where(np.arange(requests) % 100 < 100 * too_long, 1000, 50)
     outputs = np.full(requests, 20)
     phases = (PhaseOfLoad(Phase.SUSTAINED, 0.0, max(1.0, requests * 0.1)),)

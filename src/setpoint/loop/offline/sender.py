@@ -53,6 +53,7 @@ class Sender:
 
     def _payload(self, url: str, body: Mapping[str, Any], request_id: str) -> bytes:
         content = json.dumps(body).encode("ascii")
-        start = f"POST {self._api_path}{url.removeprefix("/v1")} HTTP/1.1\r\n".encode()
+        path = self._api_path + url.removeprefix("/v1")
+        start = f"POST {path} HTTP/1.1\r\n".encode()
         own = f"x-request-id: {request_id}\r\ncontent-length: {len(content)}\r\n\r\n".encode()
         return start + self._head + own + content
