@@ -292,7 +292,7 @@ def test_the_longest_request_that_is_served_is_the_profiles_and_fits_the_cache()
     assert deployable(plan, plan.chosen).max_model_tokens == 7 * 1024
     option = plan.chosen.option
     small = Topology.single(replace(option.shape, kv_tokens=5003), option.serving, 1)
-    assert deployable(plan, replace(plan.chosen, topology=small)).max_model_tokens == 4992
+    assert deployable(plan, replace(plan.chosen, topology=small)).max_model_tokens == 4752  # whole blocks in 95 % of it
 
 
 def test_the_longest_request_of_conversations_has_all_that_was_said() -> None:

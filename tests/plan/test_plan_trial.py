@@ -198,6 +198,6 @@ def test_shared_prefixes_are_met_before_anything_is_measured() -> None:
     warm = []
     for groups in (1, 300, 5000):
         search, arm = searching(requirement(CHAT, **{"prompt_tokens: 500": f"{shared}{groups}"}))
-        warm.append(search.job(arm, 0.2 * arm.capacity_rps, 100).warmup_requests)
+        warm.append(search.job(arm, 0.2 * arm.capacity_rps, 400).warmup_requests)
     assert warm[0] < 100
     assert warm[1:] == [900, 2000]

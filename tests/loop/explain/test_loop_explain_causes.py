@@ -89,8 +89,13 @@ def test_waiting_until_the_engine_took_it_is_no_delivery() -> None:
 def test_of_a_tpot_only_the_time_between_the_tokens_counts() -> None:
     """Seen: an answer whose tokens came slowly was late because it had waited for a place."""
     life = life_of(
-        [decided("admit", 5.0), decided("join", 9.0), decided("preempt", 10.2), decided("join", 10.5)]
-        + [decided("end", 11.0, first_token_after_s=5.0)]
+        [
+            decided("admit", 5.0),
+            decided("join", 9.0),
+            decided("preempt", 10.2),
+            decided("join", 10.5),
+            decided("end", 11.0, first_token_after_s=5.0),
+        ]
     )
     parts = token_parts(row([10.0, 11.02], sent_s=4.0), life, None, None)
     assert set(parts) == {"preemption", "slow_steps", "wide_steps", "crowded_steps", "delivery"}
