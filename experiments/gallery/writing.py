@@ -33,7 +33,8 @@ make experiments
 `make experiment-NAME` is the same for one; `make experiments` runs all in turn.
 **Simulated** ones run the project's own policies and step loop on a virtual clock, with step times of named GPUs; each says
 whether the coefficients of these times are `measured`, `transferred` from other GPUs or `physics` alone
-([hardware.md](hardware.md), [error-card.md](error-card.md)). Their expected shape is checked by the tests, with smaller sizes.
+([hardware.md](hardware.md), [error-card.md](error-card.md)). Latencies are those of the engine; only where the planner is asked
+(what shaving 200 ms costs) they have its front end too. Their expected shape is checked by the tests, with smaller sizes.
 **Measured** ones serve the demo model on the machine at hand, which should be idle; their result files name the machine they
 were made on. Each result file holds the seed, the sample counts and the versions.
 

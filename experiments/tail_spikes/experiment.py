@@ -164,6 +164,6 @@ EXPERIMENT = Experiment(
     reading="The burst is only 10 % more than the card can carry, yet everybody behind a queue without bound is late, "
     "for as long as "
     "it takes to drain. The bound turns lateness of all into refusal of some. How long the queue may be follows from the "
-    "deadline, which is why 16 is right here and nowhere else.",
+    f"deadline, which is why {WAITING} is right here and nowhere else.",
     run=run,
 )

@@ -238,7 +238,7 @@ def test_a_tail_that_the_model_does_not_take_is_told() -> None:
     tail = "prompt_tokens: {median: 2000, p95: 9000, max: 20000}"
     asked = requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": tail})
     with pytest.raises(
-        PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit its context of 8,192 tokens"
+        PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit a context of 8,192 tokens"
     ):
         planned(asked)
 

@@ -102,8 +102,9 @@ def test_batches_that_fill_are_no_backlog() -> None:
 def test_a_static_batch_that_is_begun_over_several_steps_is_no_backlog() -> None:
     text = {LIMITS: "", "prompt_tokens: 500": "prompt_tokens: 4000"}
     search, arm = searching(requirement(CHAT, **text), serving(BatchingMode.STATIC, running=32))
-    (trial,) = search.simulate("one", [search.job(arm, 0.5 * arm.capacity_rps, 200)])
-    assert trial.worst <= 1.0
+    held, missed = search.simulate("two", [search.job(arm, load * arm.capacity_rps, 400) for load in (0.5, 1.4)])
+    assert held.worst <= 1.0
+    assert missed.worst > 1.0, "what a static batch leaves over is a backlog"
 
 
 @pytest.mark.parametrize(("think", "rate_rps"), [("20s", 10.0), ("60s", 100.0), ("0s", 10.0)])
@@ -156,6 +157,7 @@ def test_the_last_answers_come_from_a_full_replica() -> None:
 def test_beyond_capacity_nobody_follows() -> None:
     search, arm = searching(requirement())
     assert search.job(arm, 1.5 * arm.capacity_rps, 60).cool_down_s == 0.0
+    assert search.job(arm, 1.2 * arm.capacity_rps, 60).cool_down_s > 0.0, "what is beyond the balance may still hold"
 
 
 def test_requests_beyond_the_context_fail() -> None:
@@ -201,3 +203,5 @@ def test_shared_prefixes_are_met_before_anything_is_measured() -> None:
         warm.append(search.job(arm, 0.2 * arm.capacity_rps, 400).warmup_requests)
     assert warm[0] < 100
     assert warm[1:] == [900, 2000]
+    few = search.job(arm, 0.2 * arm.capacity_rps, 100)
+    assert few.warmup_requests == 500, "five times what is measured"

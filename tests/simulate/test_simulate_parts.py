@@ -320,6 +320,17 @@ def test_a_cool_down_comes_last_at_the_same_rate() -> None:
     assert len(longer) - len(plain) == pytest.approx(200, rel=0.3)
 
 
+def test_after_a_ramp_it_goes_on_as_it_ended() -> None:
+    profile = RequestProfile(
+        prompt_tokens=ConstantTokens(value=8),
+        output_tokens=ConstantTokens(value=8),
+        arrival=Arrival(process="ramp", rate_rps=10.0, to_rps=90.0),
+    )
+    times: dict[str, Any] = {"seed": 1, "warmup_s": 0.0, "sustained_s": 4.0, "recovery_s": 0.0, "drain_s": 1.0}
+    load = load_of_profile(profile, Kind(), cool_down_s=4.0, **times)
+    assert np.count_nonzero(load.phase == 1) == pytest.approx(360, rel=0.2)
+
+
 def test_requests_of_a_trace_that_are_too_long_are_cut_and_counted() -> None:
     prompts, outputs = np.array([100, 900, 900, 10]), np.array([50, 200, 90, 995])
     trace = Trace("t", "azure", prompts, outputs, np.array([0.0, 1.0, 2.0, 3.0]), notes=("a note",))

@@ -19,9 +19,9 @@ def check_tail(load: LoadSketch, context_tokens: int, limits: Sequence[Limit], w
     strictest = min((limit for limit in allowed if allowed[limit] < share), key=lambda each: allowed[each], default=None)
     if strictest is not None:
         raise PlanError(
-            f"{where}: {share:.2%} of the profile's prompts do not fit its context of {context_tokens:,} tokens, and"
-            f" {limit_name(strictest)} lets at most {allowed[strictest]:.2%} fail; shorten the profile's tail or choose a model"
-            " with a longer context"
+            f"{where}: {share:.2%} of the profile's prompts do not fit a context of {context_tokens:,} tokens, and"
+            f" {limit_name(strictest)} lets at most {allowed[strictest]:.2%} fail; shorten the profile's tail or take a longer"
+            " context"
         )
 
 

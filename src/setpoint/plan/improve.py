@@ -64,8 +64,9 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
     if command.max_model_tokens is not None:
         check_context(load, command.max_model_tokens, f"--improve: --max-model-len {command.max_model_tokens}")
     check_context(load, asked.model.context_tokens, f"model {asked.model.name}")
-    longest = min(command.max_model_tokens or asked.model.context_tokens, asked.model.context_tokens)
-    check_tail(load, longest, limits, "--improve")
+    if command.max_model_tokens is not None:
+        check_tail(load, command.max_model_tokens, limits, f"--improve: --max-model-len {command.max_model_tokens}")
+    check_tail(load, asked.model.context_tokens, limits, f"model {asked.model.name}")
     if shape.kv_tokens < load.largest_context:
         raise PlanError(
             f"--improve: {shape.name} has room for {max(shape.kv_tokens, 0):,} tokens of cache and one request needs "

@@ -35,7 +35,8 @@ MOST_GAPS = 64
 class Life:
     """A request in the engine: moments on the run's axis (``None``: it never came so far), and its preemptions (from, to).
 
-    sent_back_s: from the first time the engine was asked to the last, if it was refused or dropped before and came again.
+    sent_back_s: from the first time the engine was asked to the last, if it was asked more than once: refused, dropped or broken
+    off before, and sent again.
     """
 
     asked: Decision | None
@@ -65,10 +66,10 @@ class Life:
 def life_of(decisions: list[Decision]) -> Life:
     """The last attempt of a request (a client may send it again), and since when it had been asked for."""
     begin = max((n for n, each in enumerate(decisions) if each.kind in ("admit", "reject")), default=0)
-    own, before = decisions[begin:], decisions[:begin]
+    own = decisions[begin:]
     asked = own[0] if own and own[0].kind in ("admit", "reject") else None
     first_s = next((each.time_s for each in decisions if each.kind in ("admit", "reject")), None)
-    sent_back = asked is not None and any(each.kind in ("reject", "shed") for each in before)
+    sent_back = asked is not None and begin > 0
     ended = next((each for each in own if each.kind == "end"), None)
     after_s = None if ended is None else ended.operands.get("first_token_after_s")
     away, since_s = [], None
@@ -212,5 +213,4 @@ def _step_cause(steps: Steps, place: int, took_s: float, excess_s: float) -> str
     predicted_s = float(steps.predicted_s[place])
     if took_s - predicted_s >= excess_s:
         return "slow_steps"
-    wide = not np.isnan(predicted_s) and steps.measured.prefill_tokens[place] > 0
-    return "wide_steps" if wide else "crowded_steps"
+    return "wide_steps" if steps.measured.prefill_tokens[place] > 0 else "crowded_steps"

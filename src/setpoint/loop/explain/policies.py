@@ -64,7 +64,9 @@ def policy_findings(run: ExplainedRun) -> list[PolicyFinding]:
 
 def _at_least(found: PolicyFinding, missing: int) -> PolicyFinding:
     """A count of decisions of which some were not read."""
-    if found.status not in (Status.FIRED, Status.IDLE):
+    if found.status is Status.IDLE:
+        return replace(found, status=Status.UNKNOWN, words=f"in what is known it did not, and {missing} decisions are missing")
+    if found.status is not Status.FIRED:
         return found
     return replace(found, words=f"{found.words}; at least {found.fired}, as {missing} decisions are missing")
 
@@ -223,8 +225,9 @@ def _preemption(evidence: _Evidence) -> PolicyFinding:
     name = "preemption"
     if evidence.kv_peak is None:
         return _unknown(name, evidence) or PolicyFinding(name, Status.UNKNOWN, 0, "the run has no steps.parquet")
-    steps = evidence.run.steps
-    fired = max(evidence.kinds["preempt"], 0 if steps is None else int(steps.preempted.sum()))
+    fired = evidence.kinds["preempt"]
+    if evidence.run.decisions is None and evidence.run.steps is not None:
+        fired = int(evidence.run.steps.preempted.sum())
     words = f"the cache peaked at {percent(evidence.kv_peak)}; it takes a full one"
     return PolicyFinding(name, Status.FIRED if fired else Status.IDLE, fired, words)
 
@@ -281,7 +284,7 @@ def _prefix_cache(evidence: _Evidence) -> PolicyFinding:
         share = sum(row["cached_tokens"] for row in hits) / sum(row["prompt_tokens"] for row in known)
         return PolicyFinding(name, Status.FIRED, len(hits), f"{percent(share)} of prompt tokens were found in it")
     if not evidence.run.own_engine:
-        words = "the server told of no cached token; what it keeps is not known, as it is not setpoint's"
+        words = "the server told of no cached token; what it keeps is not known"
         return PolicyFinding(name, Status.UNKNOWN, 0, words)
     longest = max(row["prompt_tokens"] for row in known)
     block = evidence.run.block_tokens

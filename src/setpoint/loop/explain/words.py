@@ -21,11 +21,11 @@ REFUSALS = {
 }
 LATENESS = {
     "client_lag": "late because the client sent it late",
-    "sent_back": "late because it was refused at first and told to come back",
+    "sent_back": "late because it was refused or broken off at first, and sent again",
     "preemption": "late because it was preempted and had to be computed again",
     "slow_steps": "late because steps took longer than predicted (the machine, or the model's error)",
     "queue_wait": "late because it waited for a place",
-    "until_taken": "late because the engine took it late: it waited in the server before admission",
+    "until_taken": "late before the engine was asked: on the way there, or while a step was running",
     "long_prefill": "late because its prompt took long to compute",
     "wide_steps": "late because steps were wide: prompts of others were computed beside its tokens",
     "crowded_steps": "late because its own tokens took long, in steps that went as predicted",
@@ -83,7 +83,7 @@ def compared_words(operands: Mapping[str, float]) -> list[str]:
 
 SHORT = {
     "client_lag": "client",
-    "sent_back": "refused and told to come back",
+    "sent_back": "refused or broken off, and sent again",
     "preemption": "preempted",
     "slow_steps": "slow steps",
     "queue_wait": "waiting",
