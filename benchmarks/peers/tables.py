@@ -3,8 +3,8 @@
     python benchmarks/peers/tables.py
 
 Between ``<!-- NAME -->`` and ``<!-- end -->`` of the page the table of that name is put, for ``<!-- NAME FILE -->`` that of
-``FILE.json`` in place of ``peers.json``: sittings on another machine are a file of their own. ``--check`` writes nothing and ends
-with 1 if the page is not as it would be written.
+``FILE.json`` in place of ``peers.json``: sittings on another machine are a file of their own. ``--check`` writes nothing and
+ends with 1 if the page is not as it would be written.
 """
 
 from __future__ import annotations

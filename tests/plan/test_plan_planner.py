@@ -237,9 +237,7 @@ def test_a_tail_that_the_model_does_not_take_is_told() -> None:
     """Seen: every card missed the limit by over 1,000, and half a million seconds would have been enough."""
     tail = "prompt_tokens: {median: 2000, p95: 9000, max: 20000}"
     asked = requirement(CHAT, **{"llama-3.1-8b": "llama-3-8b", "prompt_tokens: 500": tail})
-    with pytest.raises(
-        PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit a context of 8,192 tokens"
-    ):
+    with pytest.raises(PlanError, match=r"model llama-3-8b: .* of the profile's prompts do not fit a context of 8,192 tokens"):
         planned(asked)
 
 

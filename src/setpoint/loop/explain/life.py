@@ -35,8 +35,8 @@ MOST_GAPS = 64
 class Life:
     """A request in the engine: moments on the run's axis (``None``: it never came so far), and its preemptions (from, to).
 
-    sent_back_s: from the first time the engine was asked to the last, if it was asked more than once: refused, dropped or broken
-    off before, and sent again.
+    sent_back_s: from the first time the engine was asked to the last, if it was asked more than once: refused, dropped or
+    broken off before, and sent again.
     """
 
     asked: Decision | None
