@@ -1,10 +1,9 @@
-"""Writes the tables of docs/peers.md from the result files, so that no number is typed by hand.
+"""Writes the tables of docs/peers.md from the result file, so that no number is typed by hand.
 
     python benchmarks/peers/tables.py
 
-Between ``<!-- NAME -->`` and ``<!-- end -->`` of the page the table of that name is put, for ``<!-- NAME FILE -->`` that of
-``FILE.json`` in place of ``peers.json``: sittings on another machine are a file of their own. ``--check`` writes nothing and
-ends with 1 if the page is not as it would be written.
+Between ``<!-- NAME -->`` and ``<!-- end -->`` of the page the table of that name is put. ``--check`` writes nothing and ends
+with 1 if the page is not as it would be written.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS, RESULT = ROOT / "benchmarks" / "results", "peers"
+RESULT = ROOT / "benchmarks" / "results" / "peers.json"
 PAGE = ROOT / "docs" / "peers.md"
-PLACE = re.compile(r"(<!-- ([a-z]+)(?: ([a-z_]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOTHING = "Not measured yet.\n"
 AT_LEAST_DEFAULTS, AT_LEAST_BEST, AT_LEAST_PILE = 1.5, 1.0, 1.0
 MOST_OF_OTHERS = 0.1
@@ -207,12 +206,12 @@ TABLES: dict[str, Callable[[Document], str]] = {
 
 
 def written(text: str) -> str:
-    """The page with its tables as the result files have them."""
+    """The page with its tables as the result file has them."""
+    document = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else None
 
     def put(place: re.Match[str]) -> str:
-        file = RESULTS / f"{place[3] or RESULT}.json"
-        body = TABLES[place[2]](json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else NOTHING
-        return f"{place[1]}{body}{place[4]}"
+        body = NOTHING if document is None else TABLES[place[2]](document)
+        return f"{place[1]}{body}{place[3]}"
 
     return PLACE.sub(put, text)
 

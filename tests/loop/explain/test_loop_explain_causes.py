@@ -112,7 +112,7 @@ def test_of_a_tpot_only_the_time_between_the_tokens_counts() -> None:
         (0.1, 0, "crowded_steps"),
         (0.1, 32, "wide_steps"),
         (0.065, 32, "wide_steps"),
-        (nan, 32, "crowded_steps"),
+        (nan, 32, "wide_steps"),
     ],
 )
 def test_a_step_is_slow_only_if_its_prediction_had_kept_the_limit(
