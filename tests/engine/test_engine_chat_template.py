@@ -21,6 +21,8 @@ def test_what_templates_in_the_wild_use() -> None:
     source = '{% for m in messages %}{% if m.role == "x" %}{% continue %}{% endif %}{{ m | tojson(indent=1) }}{% endfor %}'
     assert ChatTemplate(source, {}).render([{"role": "x"}, {"a": 1}]) == '{\n "a": 1\n}'
     assert len(ChatTemplate('{{ strftime_now("%Y") }}', {}).render(HI)) == 4
+    thinking = "{% if enable_thinking is false %}<think></think>{% endif %}{{ messages[0].content }}"
+    assert ChatTemplate(thinking, {}).render(HI, extra={"enable_thinking": False, "messages": []}) == "<think></think>hi"
     marked = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     assert ChatTemplate(marked, {}).render(HI) == "hi"
 
@@ -34,6 +36,8 @@ def test_what_templates_in_the_wild_use() -> None:
         ("{% if tools %}<tool_call>{% endif %}", ToolStyle.HERMES),
         ('{% if tools %}{"name": f, "parameters": p}{% endif %}', ToolStyle.JSON),
         ('{% if tools %}{"name": f, "parameters": p}<tool_call>{% endif %}', ToolStyle.HERMES),
+        ("{% if tools %}[TOOL_CALLS]{% endif %}", ToolStyle.NONE),
+        ('{% if tools %}<tool_call><function=f>"parameters"{% endif %}', ToolStyle.NONE),
     ],
 )
 def test_the_style_of_calls_follows_from_the_template(source: str, style: ToolStyle) -> None:

@@ -205,6 +205,8 @@ async def test_the_end_token_ends_the_request_unless_it_is_ignored() -> None:
         assert sum(len(delta.token_ids) for delta in deltas) == 4
         assert text_of(deltas) == "abc", "the token that only ends the answer is none of its text, whatever it spells"
         assert text_of(await all_of(await rig.ask(6, ignore_eos=True))) == "abcdef"
+        own = await all_of(await rig.ask(6, ignore_eos=True, stop_token_ids=frozenset({ord("c")})))
+        assert (text_of(own), own[-1].finish_reason) == ("ab", FinishReason.STOP)
 
 
 @in_event_loop

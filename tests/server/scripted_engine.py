@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from setpoint.engine.chat_template import ToolStyle
+from setpoint.engine.chat_template import NO_VARIABLES, ToolStyle
 from setpoint.engine.constraint import Grammar, GrammarSpec
 from setpoint.engine.grammars import GrammarCompiler
 from setpoint.engine.request import (
@@ -55,11 +55,12 @@ class ByteTokenizer:
         *,
         tools: Sequence[Mapping[str, object]] = (),
         add_generation_prompt: bool = True,
+        extra: Mapping[str, object] = NO_VARIABLES,
     ) -> str:
         if messages[0]["content"] == "no template":
             raise InvalidRequest("the template does not take this conversation", "messages")
         turns = "".join(f"<{message['role']}>{message['content']}" for message in messages)
-        return turns + ("<assistant>" if add_generation_prompt else "")
+        return turns + ("<assistant>" if add_generation_prompt else "") + "".join(f"<{k}={v}>" for k, v in extra.items())
 
 
 @dataclass

@@ -36,6 +36,12 @@ def refusal(call: Any, **fields: Any) -> tuple[str | None, str]:
         ("function_call", {"name": "f"}),
         ("guided_whitespace_pattern", "x"),
         ("modalities", ["text", "audio"]),
+        ("continue_final_message", True),
+        ("chat_template", "{{ messages }}"),
+        ("skip_special_tokens", False),
+        ("allowed_token_ids", [1]),
+        ("prompt_logprobs", 1),
+        ("min_tokens", 5),
     ],
 )
 def test_what_is_not_there_is_refused_by_name(field: str, value: object) -> None:
@@ -50,6 +56,8 @@ def test_what_is_not_there_for_text(field: str, value: object) -> None:
 def test_neutral_values_pass() -> None:
     chat(n=1, logprobs=False, top_logprobs=0, tools=[], tool_choice="auto", functions=[], function_call="none")
     chat(n=None, logprobs=None, tools=None, logit_bias={}, stop=None, temperature=None, stream=None, seed=None)
+    chat(skip_special_tokens=True, bad_words=[], min_tokens=0, continue_final_message=False, truncate_prompt_tokens=None)
+    text(min_tokens=64, ignore_eos=True)
     text(best_of=1, echo=False, suffix="", logprobs=None, unknown={"any": "thing"})
 
 
@@ -89,6 +97,29 @@ def test_neutral_values_pass() -> None:
 )
 def test_wrong_values_are_named(field: str, value: object, code: str) -> None:
     assert refusal(chat, **{field: value}) == (field, code)
+
+
+def test_what_the_template_is_told() -> None:
+    assert chat().template_variables == {}
+    told = chat(reasoning_effort="low", chat_template_kwargs={"enable_thinking": False})
+    assert told.template_variables == {"reasoning_effort": "low", "enable_thinking": False}
+    assert refusal(chat, chat_template_kwargs={"messages": []}) == ("chat_template_kwargs", "invalid_value")
+
+
+def test_tokens_that_end_an_answer() -> None:
+    assert text(stop_token_ids=[5, 5, 7]).sampling(9).stop_token_ids == {5, 7}
+    assert text(stop_token_ids=None).sampling(9).stop_token_ids == frozenset()
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [({"x": 1}, {"x": 1}), (None, {}), ('{"x": 1}', {"x": 1})])
+def test_arguments_of_calls_as_clients_send_them_back(arguments: object, shown: dict[str, int]) -> None:
+    call = {**CALL, "function": {"name": "f", "arguments": arguments}}
+    body = chat(messages=[USER, {"role": "assistant", "tool_calls": [call]}])
+    assert body.messages[1].as_template_sees_it()["tool_calls"][0]["function"]["arguments"] == shown
+
+
+def test_the_cap_is_named_as_it_was_given() -> None:
+    assert (chat(max_tokens=5).cap_field, chat(max_completion_tokens=5).cap_field) == ("max_tokens", "max_completion_tokens")
 
 
 @pytest.mark.parametrize(

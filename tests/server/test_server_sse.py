@@ -46,6 +46,17 @@ def test_the_closing(chat: bool) -> None:
     assert done == "[DONE]"
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_every_chunk_may_carry_the_usage_so_far(chat: bool) -> None:
+    chunks = Chunks(answer_id="i", created=7, model="m", chat=chat, with_usage=True)
+    shown = []
+    for tokens in (1, 2):
+        chunks.count(usage(3, tokens, 0))
+        shown += parsed(chunks.deltas([Delta("x", (tokens,))]))
+    assert [event["usage"]["completion_tokens"] for event in shown] == [1, 2]
+    assert parsed(chunks.ending("stop"))[0]["usage"]["completion_tokens"] == 2
+
+
 def test_a_last_delta_without_text_has_no_event_of_its_own() -> None:
     chunks = Chunks(answer_id="i", created=7, model="m", chat=True, with_usage=False)
     assert chunks.deltas([Delta("", (5,), FinishReason.STOP)]) == ""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -17,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from setpoint.engine.request import EngineFailed, InvalidRequest
 
+NO_VARIABLES: Mapping[str, object] = MappingProxyType({})
 # A template is a program over what the client sent: besides its own errors it may trip over a type or a missing key.
 REFUSALS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
@@ -25,7 +27,7 @@ class ToolStyle(StrEnum):
     """How a model writes down a call of a tool, by what its template says.
 
     ``HERMES``: ``<tool_call>`` around ``{"name": ..., "arguments": ...}``. ``JSON``: nothing but ``{"name": ...,
-    "parameters": ...}``. ``NONE``: the template knows no tools.
+    "parameters": ...}``. ``NONE``: the template knows no tools, or writes calls in another way.
     """
 
     NONE = "none"
@@ -68,23 +70,24 @@ class ChatTemplate:
         *,
         tools: Sequence[Mapping[str, object]] = (),
         add_generation_prompt: bool = True,
+        extra: Mapping[str, object] = NO_VARIABLES,
     ) -> str:
-        """The conversation as a prompt. Raises ``InvalidRequest`` where the template refuses it."""
+        """The conversation as a prompt. extra: more variables (``enable_thinking``), which do not take the place of the others.
+
+        Raises ``InvalidRequest`` where the template refuses it.
+        """
+        own = {"messages": messages, "tools": list(tools) or None, "add_generation_prompt": add_generation_prompt}
         try:
-            return self._template.render(
-                messages=messages,
-                tools=list(tools) or None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
+            return self._template.render({**extra, **self._special_tokens, **own})
         except REFUSALS as error:
             raise InvalidRequest(f"the model's chat template refused the messages: {error}", "messages") from error
 
 
 def _tool_style(source: str) -> ToolStyle:
-    if "<tool_call>" in source or '"parameters"' not in source:
+    """Others than these two exist (``[TOOL_CALLS]``, calls as XML): better no tools than calls that nobody finds."""
+    if "<tool_call>" in source and "<function=" not in source:
         return ToolStyle.HERMES
-    return ToolStyle.JSON
+    return ToolStyle.JSON if '"parameters"' in source and "<tool_call>" not in source else ToolStyle.NONE
 
 
 def _raise_exception(message: str) -> None:

@@ -28,6 +28,7 @@ class SamplingParams:
     presence_penalty, frequency_penalty: as OpenAI defines them, over emitted tokens. repetition_penalty: as Hugging
     Face defines it, over prompt and emitted tokens (1 is none). stop: strings that end the answer and are cut from it.
     logprobs: how many of the likeliest tokens are told beside each emitted one (0: that one alone; ``None``: nothing).
+    stop_token_ids: tokens that end the answer as the model's own do, and are none of its text.
     logit_bias: (token id, number added to its logit), each id once. grammar: what the answer must look like.
     """
 
@@ -42,6 +43,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     ignore_eos: bool = False
+    stop_token_ids: frozenset[int] = frozenset()
     logprobs: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     grammar: Grammar | None = None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from setpoint.engine.chat_template import ToolStyle
+from setpoint.engine.chat_template import NO_VARIABLES, ToolStyle
 from setpoint.engine.constraint import SupportsGrammars
 from setpoint.engine.request import Delta, GenerationRequest, RequestStats
 from setpoint.policy.step_time import PredictionError
@@ -97,8 +97,9 @@ class Tokenizer(SupportsGrammars, Protocol):
         *,
         tools: Sequence[Mapping[str, object]] = (),
         add_generation_prompt: bool = True,
+        extra: Mapping[str, object] = NO_VARIABLES,
     ) -> str:
-        """The prompt text of a conversation by the model's own template; raises ``InvalidRequest``."""
+        """The prompt text of a conversation by the model's own template, which also sees ``extra``; raises ``InvalidRequest``."""
         ...
 
 

@@ -239,7 +239,8 @@ class StepLoop:
             return Emission(sequence, None, sequence.finish_reason, sequence.fault)
         sequence.emit(token, now_s)
         self.counters.output_tokens += 1
-        if token in self._stop_token_ids and not sequence.request.sampling.ignore_eos:
+        sampling = sequence.request.sampling
+        if token in sampling.stop_token_ids or (token in self._stop_token_ids and not sampling.ignore_eos):
             sequence.finish_reason = FinishReason.STOP
         elif sequence.emitted >= sequence.max_tokens:
             sequence.finish_reason = FinishReason.LENGTH

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from setpoint.engine.chat_template import ChatTemplate, ToolStyle
+from setpoint.engine.chat_template import NO_VARIABLES, ChatTemplate, ToolStyle
 from setpoint.engine.constraint import Grammar, GrammarSpec
 from setpoint.engine.grammars import GrammarCompiler
 from setpoint.engine.long_texts import LONG_CHARACTERS, LongTexts, long_texts
@@ -107,11 +107,12 @@ class ModelTokenizer:
         *,
         tools: Sequence[Mapping[str, object]] = (),
         add_generation_prompt: bool = True,
+        extra: Mapping[str, object] = NO_VARIABLES,
     ) -> str:
         """The conversation as the model's chat template writes it. Raises ``InvalidRequest`` where the template refuses."""
         if self._template is None:
             raise InvalidRequest("this model has no chat template: use /v1/completions", "messages")
-        return self._template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+        return self._template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, extra=extra)
 
     def _find_specials(self, spelled: frozenset[int]) -> frozenset[int]:
         """Tokens that are no text; ``spelled``: those that decoding leaves out though they are (``openvino/gguf.py``)."""

@@ -53,12 +53,15 @@ def invalid(message: str, param: str | None, *, code: str = "invalid_value") -> 
     return ApiError(400, message, code=code, param=param)
 
 
-def too_long(prompt_tokens: str, max_tokens: int | None, limit: int, param: str) -> ApiError:
-    """400 ``context_length_exceeded``. ``prompt_tokens`` is words, because it may be a lower bound."""
+def too_long(prompt_tokens: str, max_tokens: int | None, limit: int, param: str, *, cap: str = "max_tokens") -> ApiError:
+    """400 ``context_length_exceeded``. ``prompt_tokens`` is words, because it may be a lower bound. cap: the field of the cap.
+
+    Its first words are those by which client libraries know it: they look at no code.
+    """
     asked = "" if max_tokens is None else f" and {max_tokens} tokens of answer"
     message = (
-        f"The model's context holds {limit} tokens, and this request asks for {prompt_tokens} of prompt{asked}. "
-        f"Shorten the prompt{'' if max_tokens is None else ' or lower max_tokens'}."
+        f"This model's maximum context length is {limit} tokens. However, this request asks for {prompt_tokens} of prompt"
+        f"{asked}. Shorten the prompt{'' if max_tokens is None else f' or lower {cap}'}."
     )
     return invalid(message, param, code="context_length_exceeded")
 

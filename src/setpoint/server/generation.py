@@ -24,7 +24,7 @@ from setpoint.engine.service import Tokenizer, TokenStream
 from setpoint.policy.views import INTERACTIVE, RequestLimits
 from setpoint.server import errors, sse
 from setpoint.server.body import read_body
-from setpoint.server.choices import Choices
+from setpoint.server.choices import Choices, Ready
 from setpoint.server.context import ServerContext
 from setpoint.server.gate import REQUEST_ID, TENANT
 from setpoint.server.hangup import Hangup
@@ -92,7 +92,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 answer_id = f"{self.id_prefix}-{scope[REQUEST_ID]}"
                 rendering = self._rendering(body, sum(map(len, prompts)))
                 if body.streaming:
-                    await self._stream(choices, rendering, answer_id, body.include_usage, hangup, send)
+                    await self._stream(choices, rendering, answer_id, body, hangup, send)
                 else:
                     await self._whole(choices, rendering, answer_id, hangup, scope, receive, send)
             except errors.ApiError:
@@ -115,7 +115,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
         grammar = await self.grammar(body)
         groups: list[list[GenerationRequest]] = []
         for prompt_ids in prompts:
-            max_tokens = self._context.prompts.answer_tokens(prompt_ids, body.answer_tokens, param)
+            max_tokens = self._context.prompts.answer_tokens(prompt_ids, body.answer_tokens, param, cap=body.cap_field)
             request = GenerationRequest(
                 prompt_ids=prompt_ids,
                 sampling=body.sampling(max_tokens, grammar),
@@ -148,7 +148,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             raise errors.engine_error(str(error)) from None
 
     async def _stream(
-        self, choices: Choices, rendering: Rendering, answer_id: str, with_usage: bool, hangup: Hangup, send: Send
+        self, choices: Choices, rendering: Rendering, answer_id: str, body: AnyBody, hangup: Hangup, send: Send
     ) -> None:
         ready = await choices.ready()
         if hangup.gone:
@@ -159,15 +159,21 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             created=int(time.time()),
             model=self._context.model_names[0],
             chat=self.chat,
-            with_usage=with_usage,
+            with_usage=body.include_usage,
             choices=rendering.choices,
         )
         answer = StreamedAnswer(chunks, rendering)
+
+        def written(ready: Sequence[Ready]) -> str:
+            if body.running_usage:
+                chunks.count(choices.usage())
+            return answer.write(ready, choices)
+
         await send({"type": "http.response.start", "status": 200, "headers": sse.SSE_HEADERS})
-        text = answer.write(ready, choices)
+        text = written(ready)
         while not choices.done and not hangup.gone:
             await send({"type": "http.response.body", "body": text.encode("ascii"), "more_body": True})
-            text = answer.write(await choices.ready(), choices)
+            text = written(await choices.ready())
         if hangup.gone:
             return
         text += chunks.closing(choices.usage()) if choices.error is None else sse.failure(choices.error.body())
@@ -228,7 +234,8 @@ class ChatCompletions(GenerationEndpoint[ChatBody]):
             raise no_tools_in_template("tools" if use is not None else "messages")
         tools = () if use is None else use.tools
         add = body.add_generation_prompt is not False
-        return [await self._context.prompts.chat(body.messages, tools=tools, add_generation_prompt=add)]
+        extra = body.template_variables
+        return [await self._context.prompts.chat(body.messages, tools=tools, add_generation_prompt=add, extra=extra)]
 
     async def grammar(self, body: ChatBody) -> Grammar | None:
         """That of the answer, or that of the calls it must or may hold."""
@@ -263,8 +270,11 @@ class TextCompletions(GenerationEndpoint[TextBody]):
 
     async def prompts(self, body: TextBody) -> Sequence[tuple[int, ...]]:
         """Texts encoded, or token ids as given."""
-        encoder = self._context.prompts
-        return [await encoder.text(one) if isinstance(one, str) else encoder.ids(one) for one in body.prompt]
+        encoder, special = self._context.prompts, body.add_special_tokens is not False
+        return [
+            await encoder.text(one, add_special_tokens=special) if isinstance(one, str) else encoder.ids(one)
+            for one in body.prompt
+        ]
 
     def logprobs_shape(self, tokenizer: Tokenizer) -> LogprobsShape:
         """Four lists."""

@@ -11,11 +11,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from setpoint.engine.chat_template import ToolStyle
 from setpoint.engine.request import EngineFailed, RequestStats
 from setpoint.server.body import read_body
 from setpoint.server.context import Health, ServerContext
 from setpoint.server.errors import ClientGone, engine_error, invalid, model_not_found
 from setpoint.server.schema import TokenizeBody, parse_body
+from setpoint.server.tools import no_tools_in_template
 
 # Records are written in slices of this many values, with the event loop free in between.
 SLICE_VALUES: Final = 2048
@@ -137,7 +139,9 @@ class Introspection:
         prompts = self._context.prompts
         if body.messages is not None:
             add_prompt = body.add_generation_prompt is not False
-            tokens = await prompts.chat(body.messages, add_generation_prompt=add_prompt)
+            if body.tools and self._context.engine.tokenizer.tool_style is ToolStyle.NONE:
+                raise no_tools_in_template("tools")
+            tokens = await prompts.chat(body.messages, tools=body.tools or (), add_generation_prompt=add_prompt)
         else:
             param = "prompt" if body.text is None else "text"
             text = body.text if body.text is not None else body.prompt or ""

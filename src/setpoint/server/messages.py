@@ -43,11 +43,18 @@ def _content(value: object) -> object:
     return "\n".join(texts)
 
 
+def _arguments(value: object) -> object:
+    """An object or ``null``, as some clients send back what they took apart -> text."""
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+
+
 class CalledFunction(Body):
     """Which function was called, and its arguments: JSON text, or whatever else the model wrote there."""
 
     name: str = Field(min_length=1, max_length=256)
-    arguments: str
+    arguments: Annotated[str, BeforeValidator(_arguments)]
 
     def as_template_sees_it(self) -> dict[str, Any]:
         """With the arguments as an object, as templates write them out themselves; as text where they are none."""

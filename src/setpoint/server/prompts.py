@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from setpoint.engine.chat_template import NO_VARIABLES
 from setpoint.engine.request import InvalidRequest
 from setpoint.engine.service import EngineService
 from setpoint.server.errors import invalid, overloaded, shutting_down, too_long
@@ -43,21 +44,29 @@ class PromptEncoder:
         self._closed = False
 
     async def chat(
-        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        add_generation_prompt: bool = True,
+        extra: Mapping[str, object] = NO_VARIABLES,
     ) -> tuple[int, ...]:
-        """Token ids of a conversation in the model's own template. Raises ``ApiError`` 400 or 503."""
+        """Token ids of a conversation in the model's own template, which also sees the variables in ``extra``.
+
+        Raises ``ApiError`` 400 or 503.
+        """
         plain = [message.as_template_sees_it() for message in messages]
         shown = [tool.as_template_sees_it() for tool in tools]
         characters = sum(MESSAGE_CHARACTERS + len(message.content or "") for message in messages)
         for call in (call for message in messages for call in message.tool_calls or ()):
             written = len(call.function.name) + len(call.id or "") + len(call.function.arguments)
             characters += 2 * MESSAGE_CHARACTERS + written
-        if shown:
-            characters += len(json.dumps(shown))
+        if shown or extra:
+            characters += len(json.dumps([shown, dict(extra)]))
 
         def render_and_encode() -> list[int]:
             tokenizer = self._engine.tokenizer
-            text = tokenizer.render_chat(plain, tools=shown, add_generation_prompt=add_generation_prompt)
+            text = tokenizer.render_chat(plain, tools=shown, add_generation_prompt=add_generation_prompt, extra=extra)
             return tokenizer.encode(text, add_special_tokens=False)
 
         return await self._encode(render_and_encode, characters, "messages", inline=INLINE_CHAT_CHARACTERS)
@@ -75,8 +84,8 @@ class PromptEncoder:
             raise invalid(f"prompt: token id {str(wrong)[:32]} is outside the vocabulary (0 to {size - 1}).", "prompt")
         return token_ids
 
-    def answer_tokens(self, prompt_ids: Sequence[int], wanted: int | None, param: str) -> int:
-        """The cap of the answer: what was wanted, else what the context leaves. Raises ``ApiError`` 400."""
+    def answer_tokens(self, prompt_ids: Sequence[int], wanted: int | None, param: str, *, cap: str = "max_tokens") -> int:
+        """The cap of the answer: what was ``wanted`` in the field ``cap``, else what the context leaves. Raises ``ApiError`` 400."""
         limit = self._engine.max_model_len
         if not prompt_ids:
             raise invalid(f"{param}: is empty, at least one token is needed.", param)
@@ -86,7 +95,7 @@ class PromptEncoder:
             raise invalid(message, param, code="context_length_exceeded")
         room = limit - len(prompt_ids)
         if room < 1 or (wanted is not None and wanted > room):
-            raise too_long(f"{len(prompt_ids)} tokens", wanted, limit, param if room < 1 else "max_tokens")
+            raise too_long(f"{len(prompt_ids)} tokens", wanted, limit, param if room < 1 else cap, cap=cap)
         return room if wanted is None else wanted
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from setpoint.server.tools import MAX_TOOLS, Tool, ToolUse, tool_use
 
 MAX_STOPS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
+MAX_STOP_TOKENS: Final = 64
 MAX_N: Final = 16
 MAX_CHOICES: Final = 64
 MAX_BIASED: Final = 1024
@@ -63,16 +64,30 @@ def _one_prompt(value: object) -> Prompt:
 
 
 class StreamOptions(Body):
-    """``include_usage``: end the stream with a chunk that carries the usage."""
+    """``include_usage``: end the stream with a chunk that carries the usage. ``continuous_usage_stats``: beside that, every chunk
+    carries the usage so far."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+# Field name -> the values that ask for nothing, of fields that other servers have and whose effect this one has not.
+NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
+    "allowed_token_ids": (None, []),
+    "bad_words": (None, []),
+    "include_stop_str_in_output": (None, False),
+    "prompt_logprobs": (None,),
+    "return_token_ids": (None, False),
+    "skip_special_tokens": (None, True),
+    "truncate_prompt_tokens": (None,),
+    "use_beam_search": (None, False),
+}
 
 
 class GenerationBody(StructureFields):
     """What chat and text completion have in common."""
 
-    # Field name -> the values that ask for nothing.
-    neutral: ClassVar[dict[str, tuple[object, ...]]] = {}
+    neutral: ClassVar[dict[str, tuple[object, ...]]] = NEUTRAL
 
     model: str | None = None
     stream: bool | None = None
@@ -90,6 +105,16 @@ class GenerationBody(StructureFields):
     ignore_eos: bool | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_N)
     logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_BIASED)
+    stop_token_ids: list[int] | None = Field(default=None, max_length=MAX_STOP_TOKENS)
+    min_tokens: int | None = Field(default=None, ge=0, le=INT64_MAX)
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    include_stop_str_in_output: bool | None = None
+    prompt_logprobs: Any = None
+    return_token_ids: bool | None = None
+    skip_special_tokens: bool | None = None
+    truncate_prompt_tokens: Any = None
+    use_beam_search: bool | None = None
 
     @field_validator("*")
     @classmethod
@@ -97,6 +122,13 @@ class GenerationBody(StructureFields):
         neutral = cls.neutral.get(info.field_name or "")
         if neutral is not None and not any(type(value) is type(allowed) and value == allowed for allowed in neutral):
             raise unsupported(f"'{info.field_name}'")
+        return value
+
+    @field_validator("min_tokens")
+    @classmethod
+    def _only_where_nothing_ends_earlier(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and not info.data.get("ignore_eos"):
+            raise unsupported("'min_tokens' without 'ignore_eos'")
         return value
 
     @field_validator("stream_options")
@@ -132,9 +164,19 @@ class GenerationBody(StructureFields):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
+    def running_usage(self) -> bool:
+        """Whether every chunk of a stream is to carry the usage so far."""
+        return self.include_usage and self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+
+    @property
     def answer_tokens(self) -> int | None:
         """The cap the client gave."""
         return self.max_tokens
+
+    @property
+    def cap_field(self) -> str:
+        """The field in which it gave it."""
+        return "max_tokens"
 
     def sampling(self, max_tokens: int, grammar: Grammar | None = None) -> SamplingParams:
         """The sampling parameters with the cap and the grammar settled; what is not given takes the engine's default."""
@@ -148,6 +190,7 @@ class GenerationBody(StructureFields):
             "frequency_penalty": self.frequency_penalty,
             "repetition_penalty": self.repetition_penalty,
             "ignore_eos": self.ignore_eos,
+            "stop_token_ids": frozenset(self.stop_token_ids) if self.stop_token_ids else None,
             "logprobs": self.wanted_logprobs,
             "grammar": grammar,
         }
@@ -161,6 +204,11 @@ class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {
+        **NEUTRAL,
+        "chat_template": (None,),
+        "continue_final_message": (None, False),
+        "documents": (None, []),
+        "echo": (None, False),
         "functions": (None, []),
         "function_call": (None, "none", "auto"),
         "modalities": (None, ["text"]),
@@ -179,11 +227,36 @@ class ChatBody(GenerationBody):
     function_call: Any = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    documents: list[Any] | None = None
+    echo: bool | None = None
+    reasoning_effort: str | None = Field(default=None, max_length=64)
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _not_what_has_a_field(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        taken = next((name for name in ("messages", "tools", "add_generation_prompt") if name in (value or {})), None)
+        if taken is not None:
+            raise wrong(f"'{taken}' is a field of its own")
+        return value
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the chat template is told besides the conversation."""
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return {**effort, **(self.chat_template_kwargs or {})}
 
     @property
     def answer_tokens(self) -> int | None:
         """``max_completion_tokens``, the newer name, wins over ``max_tokens``."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def cap_field(self) -> str:
+        """The one that wins."""
+        return "max_completion_tokens" if self.max_completion_tokens is not None else "max_tokens"
 
     @property
     def wanted_logprobs(self) -> int | None:
@@ -206,6 +279,7 @@ class TextBody(GenerationBody):
     """``POST /v1/completions``. Without ``max_tokens`` the answer has at most 16 tokens, as the OpenAI API has it."""
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {
+        **NEUTRAL,
         "best_of": (None, 1),
         "echo": (None, False),
         "suffix": (None, ""),
@@ -216,6 +290,7 @@ class TextBody(GenerationBody):
     best_of: int | None = Field(default=None, ge=1)
     echo: bool | None = None
     suffix: str | None = None
+    add_special_tokens: bool | None = None
 
     @property
     def answer_tokens(self) -> int | None:
@@ -242,6 +317,7 @@ class TokenizeBody(Body):
     text: str | None = None
     prompt: str | None = None
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
 

@@ -56,12 +56,19 @@ class Chunks:
         kind = CHAT_OBJECT if chat else TEXT_OBJECT
         head = f'{{"id":{quote(answer_id)},"object":"{kind}","created":{created},"model":{quote(model)},"choices":'
         self._head = f"data: {head}"
-        self._tail = (',"usage":null' if with_usage else "") + "}\n\n"
         self._heads = [f'{self._head}[{{"index":{index},' for index in range(choices)]
         field = '"delta":{"content":' if chat else '"text":'
         self._before_text = [head + field for head in self._heads]
+        self._end_with("null" if with_usage else None)
+
+    def count(self, counts: dict[str, object]) -> None:
+        """From the next chunk on this is the usage that they carry."""
+        self._end_with(compact(counts))
+
+    def _end_with(self, counts: str | None) -> None:
+        self._tail = ("" if counts is None else f',"usage":{counts}') + "}\n\n"
         self._after_content = f',"finish_reason":null}}]{self._tail}'
-        self._after_text = f'{"}" if chat else ""},"logprobs":null{self._after_content}'
+        self._after_text = f'{"}" if self._chat else ""},"logprobs":null{self._after_content}'
 
     def opening(self, index: int = 0) -> str:
         """What comes before the first token: the role, in a chat."""
