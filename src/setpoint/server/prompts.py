@@ -85,7 +85,10 @@ class PromptEncoder:
         return token_ids
 
     def answer_tokens(self, prompt_ids: Sequence[int], wanted: int | None, param: str, *, cap: str = "max_tokens") -> int:
-        """The cap of the answer: what was ``wanted`` in the field ``cap``, else what the context leaves. Raises ``ApiError`` 400."""
+        """The cap of the answer: what was ``wanted`` in the field ``cap``, else what the context leaves.
+
+        Raises ``ApiError`` 400.
+        """
         limit = self._engine.max_model_len
         if not prompt_ids:
             raise invalid(f"{param}: is empty, at least one token is needed.", param)

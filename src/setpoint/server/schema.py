@@ -64,8 +64,8 @@ def _one_prompt(value: object) -> Prompt:
 
 
 class StreamOptions(Body):
-    """``include_usage``: end the stream with a chunk that carries the usage. ``continuous_usage_stats``: beside that, every chunk
-    carries the usage so far."""
+    """``include_usage``: end the stream with a chunk that carries the usage. ``continuous_usage_stats``: beside that, every
+    chunk carries the usage so far."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
