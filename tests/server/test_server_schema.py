@@ -114,8 +114,8 @@ def test_tokens_that_end_an_answer() -> None:
 @pytest.mark.parametrize(("arguments", "shown"), [({"x": 1}, {"x": 1}), (None, {}), ('{"x": 1}', {"x": 1})])
 def test_arguments_of_calls_as_clients_send_them_back(arguments: object, shown: dict[str, int]) -> None:
     call = {**CALL, "function": {"name": "f", "arguments": arguments}}
-    body = chat(messages=[USER, {"role": "assistant", "tool_calls": [call]}])
-    assert body.messages[1].as_template_sees_it()["tool_calls"][0]["function"]["arguments"] == shown
+    (called,) = chat(messages=[USER, {"role": "assistant", "tool_calls": [call]}]).messages[1].tool_calls or []
+    assert called.as_template_sees_it()["function"]["arguments"] == shown
 
 
 def test_the_cap_is_named_as_it_was_given() -> None:

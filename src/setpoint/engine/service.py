@@ -99,7 +99,7 @@ class Tokenizer(SupportsGrammars, Protocol):
         add_generation_prompt: bool = True,
         extra: Mapping[str, object] = NO_VARIABLES,
     ) -> str:
-        """The prompt text of a conversation by the model's own template, which sees ``extra`` too; raises ``InvalidRequest``."""
+        """The text of a conversation by the model's own template, which sees ``extra`` too. Raises ``InvalidRequest``."""
         ...
 
 
