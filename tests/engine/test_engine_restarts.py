@@ -22,12 +22,12 @@ from setpoint.engine.tokenizer import ModelTokenizer
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.modes import build_policy
 
-AT_ONCE = RestartLimits(most=2, within_s=3600, first_wait_s=0.0)
+AT_ONCE = RestartLimits(most=2, forgotten_after_s=3600, first_wait_s=0.0)
 
 
 @given(st.integers(0, 5), st.lists(st.floats(0, 90), max_size=40))
 def test_never_more_restarts_than_allowed_until_it_has_worked_for_a_while(most: int, worked_s: list[float]) -> None:
-    restarts = Restarts(RestartLimits(most=most, within_s=60, first_wait_s=0.5))
+    restarts = Restarts(RestartLimits(most=most, forgotten_after_s=60, first_wait_s=0.5))
     in_a_row = 0
     for seconds in worked_s:
         in_a_row = 0 if seconds >= 60 else in_a_row
@@ -41,7 +41,7 @@ def test_never_more_restarts_than_allowed_until_it_has_worked_for_a_while(most: 
 def test_what_takes_long_to_notice_or_to_build_is_no_better_for_it() -> None:
     """Seen: failures a minute apart were forgotten, and a step that hangs is only noticed after one: restarts without end."""
     clock = VirtualClock()
-    recovery = Recovery(RestartLimits(most=2, within_s=60, first_wait_s=0.5), clock)
+    recovery = Recovery(RestartLimits(most=2, forgotten_after_s=60, first_wait_s=0.5), clock)
 
     def build() -> None:
         clock.advance_to(clock() + 100)
@@ -56,7 +56,7 @@ def test_what_takes_long_to_notice_or_to_build_is_no_better_for_it() -> None:
 
 def test_an_engine_that_worked_for_a_while_starts_anew() -> None:
     clock = VirtualClock()
-    recovery = Recovery(RestartLimits(most=1, within_s=60, first_wait_s=0.5), clock)
+    recovery = Recovery(RestartLimits(most=1, forgotten_after_s=60, first_wait_s=0.5), clock)
     for _ in range(4):
         recovery.timed(lambda: None)
         clock.advance_to(clock() + 61)
@@ -198,7 +198,7 @@ async def test_a_build_that_fails_counts_as_a_failure() -> None:
 @in_event_loop
 async def test_while_it_is_down_requests_are_told_when_and_a_stop_ends_the_wait() -> None:
     executors = Executors()
-    rig = restarting_rig(executors, RestartLimits(most=1, within_s=3600, first_wait_s=3000))
+    rig = restarting_rig(executors, RestartLimits(most=1, forgotten_after_s=3600, first_wait_s=3000))
     await rig.engine.start()
     executors.made[0].let_go()
     executors.made[0].fail_in_collect = RuntimeError("gone")

@@ -170,10 +170,7 @@ def _convert(file: Path, folder: Path) -> None:
 
 def _parts(file: Path) -> list[Path]:
     """``file``, or all files of the model of which it is the first. Raises ``ModelNotFound`` for another, or a missing one."""
-    found = PART.fullmatch(file.name)
-    if found is None or int(found["count"]) == 0:
-        return [file]
-    names = _part_names(found)
+    names = _part_names(file.name)
     if file.name != names[0]:
         raise ModelNotFound(f"{file}: a part of a model in {len(names)} files: give the first, {names[0]}")
     parts = [file.with_name(name) for name in names]
@@ -183,9 +180,13 @@ def _parts(file: Path) -> list[Path]:
     return parts
 
 
-def _part_names(found: re.Match[str]) -> list[str]:
-    stem, count, suffix = found["stem"], found["count"], found.string[-len(".gguf") :]
-    return [f"{stem}-{number:05d}-of-{count}{suffix}" for number in range(1, int(count) + 1)]
+def _part_names(name: str) -> list[str]:
+    """The files of the model that a file of this name belongs to; itself alone if it is no part."""
+    found = PART.fullmatch(name)
+    if found is None or int(found["count"]) == 0:
+        return [name]
+    suffix = name[-len(".gguf") :]
+    return [f"{found['stem']}-{number:05d}-of-{found['count']}{suffix}" for number in range(1, int(found["count"]) + 1)]
 
 
 def _from_hub(repository: str, revision: str | None, say: Callable[[str], None]) -> ResolvedModel:
@@ -208,10 +209,9 @@ def _from_hub(repository: str, revision: str | None, say: Callable[[str], None])
         if not ggufs:
             raise ModelNotFound(f"{repository}: has neither {MODEL_FILE} nor a .gguf file")
         preferred = next((f for kind in ("q4_0", "q4_k_m", "q8_0") for f in ggufs if kind in f.lower()), ggufs[0])
-        found = PART.fullmatch(Path(preferred).name)
-        names = [str(Path(preferred).with_name(name)) for name in _part_names(found)] if found else []
-        names = names or [preferred]
-        file, *_ = [Path(hf_hub_download(repository, name, revision=revision)) for name in names]
+        names = _part_names(Path(preferred).name)
+        parts = [str(Path(preferred).with_name(name)) for name in names]
+        file, *_ = [Path(hf_hub_download(repository, part, revision=revision)) for part in parts]
     except ModelNotFound:
         raise
     except Exception as error:  # whichever library the client fetches with has errors of its own

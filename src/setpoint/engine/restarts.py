@@ -14,11 +14,11 @@ logger = logging.getLogger("setpoint.engine")
 
 @dataclass(frozen=True, slots=True)
 class RestartLimits:
-    """At most ``most`` restarts until the engine has worked for ``within_s``; before the n-th of them a wait of
+    """At most ``most`` restarts until the engine has worked for ``forgotten_after_s``; before the n-th of them a wait of
     ``first_wait_s`` * 2^(n-1)."""
 
     most: int = 3
-    within_s: float = 60.0
+    forgotten_after_s: float = 60.0
     first_wait_s: float = 0.5
 
 
@@ -38,7 +38,7 @@ class Restarts:
         worked_s: how long the engine had worked since it was built, without the step that failed: what takes long to build, or
         to be noticed, is no better for it.
         """
-        if worked_s >= self._limits.within_s:
+        if worked_s >= self._limits.forgotten_after_s:
             self._in_a_row = 0
         if self._in_a_row >= self._limits.most:
             return None

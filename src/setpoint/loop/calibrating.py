@@ -58,9 +58,9 @@ def _from_run(folder: Path, model: str | None, hardware: str) -> Calibrated:
         raise HardwareError(f"{folder}: does not say which model ran; name it with --model")
     from setpoint.loop.store.calibration import keep_evidence, provenance_of, threads_words
 
-    few = threads_words(run)
-    if few is not None:
-        raise HardwareError(f"{folder}: {few}; measure once without threads, see 'setpoint hardware calibrate'")
+    bound = threads_words(run)
+    if bound is not None:
+        raise HardwareError(f"{folder}: {bound}; measure once without threads, see 'setpoint hardware calibrate'")
     origin = provenance_of(folder, run, str(named))
     if hardware == THIS_MACHINE and origin.machine != here():
         raise HardwareError(f"{folder}: was measured on another machine ({origin.machine}); name that one with --hardware")

@@ -10,7 +10,7 @@ from setpoint.report.figures import request_slos
 from setpoint.report.judge import overall_verdict
 from setpoint.requirement import Price, Requirement
 from setpoint.simulate.run import Simulated
-from setpoint.statistics import proportion_interval
+from setpoint.statistics import Interval, proportion_interval
 
 
 def looked_at(requirement: Requirement, done: Simulated, source: str, usd_per_h: float | None) -> tuple[Predicted, SloReport]:
@@ -43,28 +43,23 @@ def _few_refused(figures: PhaseMeasures, limit: Limit) -> SloCheck:
         verdict = Verdict.MET
     elif interval is not None and interval[0] > limit.limit:
         verdict = Verdict.MISSED
-    share = figures.shed / figures.offered if figures.offered else None
-    return SloCheck(
-        metric=limit.metric,
-        statistic=limit.statistic,
-        phase=limit.phase,
-        limit=limit.limit,
-        value=share,
-        interval=interval,
-        verdict=verdict,
-    )
+    return _check(limit, figures.shed / figures.offered if figures.offered else None, verdict, interval)
 
 
 def _keeps_up(done: Simulated, limit: Limit) -> SloCheck:
     """That the replica keeps up with its load: that few requests wait throughout, whatever the requirement limits."""
     place = next(number for number, each in enumerate(done.load.phases) if each.phase is limit.phase)
     share = backlog_fraction(done, place)
+    return _check(limit, share, Verdict.MET if share <= limit.limit else Verdict.MISSED)
+
+
+def _check(limit: Limit, value: float | None, verdict: Verdict, interval: Interval | None = None) -> SloCheck:
     return SloCheck(
         metric=limit.metric,
         statistic=limit.statistic,
         phase=limit.phase,
         limit=limit.limit,
-        value=share,
-        interval=None,
-        verdict=Verdict.MET if share <= limit.limit else Verdict.MISSED,
+        value=value,
+        interval=interval,
+        verdict=verdict,
     )

@@ -69,7 +69,6 @@ def life_of(decisions: list[Decision]) -> Life:
     own = decisions[begin:]
     asked = own[0] if own and own[0].kind in ("admit", "reject") else None
     first_s = next((each.time_s for each in decisions if each.kind in ("admit", "reject")), None)
-    sent_back = asked is not None and begin > 0
     ended = next((each for each in own if each.kind == "end"), None)
     after_s = None if ended is None else ended.operands.get("first_token_after_s")
     away, since_s = [], None
@@ -85,7 +84,7 @@ def life_of(decisions: list[Decision]) -> Life:
         first_token_s=None if asked is None or after_s is None else asked.time_s + after_s,
         ended=ended,
         away=away,
-        sent_back_s=asked.time_s - first_s if sent_back and asked is not None and first_s is not None else 0.0,
+        sent_back_s=asked.time_s - first_s if asked is not None and first_s is not None else 0.0,
     )
 
 

@@ -209,9 +209,9 @@ def _teaches_nothing(run: Run, source: str) -> str | None:
         return f"it has {run.steps.num_rows} steps; at least {LEAST_STEPS} are needed"
     if not run.report.validity.valid:
         return "it is invalid: " + "; ".join(run.report.validity.reasons)
-    few = threads_words(run)
-    if few is not None:
-        return few
+    bound = threads_words(run)
+    if bound is not None:
+        return bound
     machine = fingerprint_of(run.report.machine)
     if machine != here():
         return f"it was measured on another machine ({machine})"
