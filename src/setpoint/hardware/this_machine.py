@@ -13,8 +13,8 @@ import psutil
 import yaml
 
 from setpoint.hardware.accelerator import CPU, THIS_MACHINE, Accelerator, accelerator_from
-from setpoint.hardware.processor import processor_name
 from setpoint.hardware.user_data import user_folder
+from setpoint.record.processor import processor_name
 
 MEASURED_FOR_S = 0.25
 READ_BYTES = 1 << 28

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from setpoint import __version__
+from setpoint.record.processor import processor_name
 
 CALIBRATION = 1
 """Raised when the procedure changes, so that older results are not taken for its own."""
@@ -102,21 +103,11 @@ def machine_and_versions() -> str:
         f"{platform.python_implementation()} {platform.python_version()}",
         f"uvloop {_installed('uvloop')}",
         f"httptools {_installed('httptools')}",
-        _processor(),
+        processor_name(),
         f"{cores} cores",
         platform.node(),
     ]
     return "; ".join(parts)
-
-
-def _processor() -> str:
-    """The processor's name as Linux gives it, or as Python does."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            name, separator, value = line.partition(":")
-            if separator and name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _installed(package: str) -> str:

@@ -1,7 +1,7 @@
 """The record of a run: one report schema for tune, measure and simulate (Parquet columns: ``record.columns``).
 
 A run is a folder: ``run.json``, ``requests.parquet``, ``steps.parquet`` (where the engine is ours), ``report.json`` and
-``report.html``. Everything here is data; nothing here measures or decides.
+``report.html``. Everything here is data, and the name of the processor it is of; nothing here measures or decides.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from setpoint import __version__
-from setpoint.hardware.processor import cpu_info, processor_name
+from setpoint.record.processor import cpu_info, processor_name
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm")
 

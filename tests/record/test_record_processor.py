@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from setpoint.hardware import processor
-from setpoint.hardware.processor import cpu_info, processor_name
 from setpoint.hardware.provenance import fingerprint_of
 from setpoint.hardware.this_machine import fingerprint
+from setpoint.record import processor
+from setpoint.record.processor import cpu_info, processor_name
 from setpoint.report.machine import machine_facts
 
 
