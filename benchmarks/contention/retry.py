@@ -27,7 +27,7 @@ from setpoint.measure.target import Target
 from setpoint.workload.plan import LoadPlan, PlannedRequest
 
 STEADY, BURST = 0.7, 2.0
-BURSTS, CALM_S, BURST_S, RECOVERY_S = 4, 10.0, 10.0, 35.0
+BURSTS, CALM_S, BURST_S, RECOVERY_S = 3, 10.0, 10.0, 50.0
 FULL_FACTOR, FULL_S = 3.0, 12.0
 SLOT_S = 0.25
 MOST_ATTEMPTS = 20

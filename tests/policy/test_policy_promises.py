@@ -26,7 +26,7 @@ def test_promises_are_spaced_by_the_room_that_is_left() -> None:
     ledger = Promises()
     ledger.capacity.full_step(0.8, 1.0)
     for window in range(10):
-        ledger.fresh.offered(window * WINDOW_S, 0.6 * WINDOW_S)
+        ledger.fresh.let_in(window * WINDOW_S, 0.6 * WINDOW_S)
     assert ledger.fresh.rate == pytest.approx(0.6)
     assert promise(ledger, 1, 20.0) == pytest.approx(21.0 + 0.1 / 0.2)
     assert promise(ledger, 2, 20.0) == pytest.approx(21.0 + 2 * 0.1 / 0.2)
@@ -35,8 +35,17 @@ def test_promises_are_spaced_by_the_room_that_is_left() -> None:
 def test_a_burst_does_not_pass_for_the_load_that_lasts() -> None:
     load = FreshLoad()
     for window in range(20):
-        load.offered(window * WINDOW_S, (3.0 if window > 14 else 0.5) * WINDOW_S)
+        load.let_in(window * WINDOW_S, (3.0 if window > 14 else 0.5) * WINDOW_S)
     assert load.rate == pytest.approx(0.5)
+
+
+def test_windows_end_without_anybody_let_in() -> None:
+    load = FreshLoad()
+    for window in range(20):
+        load.let_in(window * WINDOW_S, 0.5 * WINDOW_S)
+    assert load.rate == pytest.approx(0.5)
+    load.until(60 * WINDOW_S)
+    assert load.rate == 0
 
 
 def test_capacity_is_what_was_done_when_full() -> None:
@@ -45,6 +54,22 @@ def test_capacity_is_what_was_done_when_full() -> None:
     for _ in range(1000):
         capacity.full_step(0.03, 0.05)
     assert capacity.rate == pytest.approx(0.6)
+
+
+def test_refusals_while_the_machine_is_not_full_do_not_make_capacity_less() -> None:
+    """A fresh request is refused for the sake of a promise while steps are small: such seconds are not what it can do."""
+    capacity = Capacity()
+    for step in range(400):
+        capacity.full_step(0.03 if step % 80 < 20 else 0.015, 0.05)
+    assert capacity.rate == pytest.approx(0.6)
+
+
+def test_capacity_follows_a_machine_that_became_slower() -> None:
+    capacity = Capacity()
+    for wall_s in (0.05, 0.1):
+        for _ in range(600):
+            capacity.full_step(0.03, wall_s)
+    assert capacity.rate == pytest.approx(0.3)
 
 
 def test_a_promise_is_known_again_until_it_is_kept_or_forgotten() -> None:

@@ -2,9 +2,10 @@
 
 Rule: a refused request is told ``due = max(when the backlog has drained enough, the due time of the promise before) + own
 work x share honoured / (capacity - fresh load)``: promises are spaced as fast as the room that is left can take them.
-Capacity is the work done per second while requests were being refused (work in machine seconds beyond the fixed cost of a
-step); fresh load the median over the last ``WINDOWS`` windows, so that a burst, which is what makes promises, does not pass
-for the load that lasts. A later fresh request sees the promised work that falls due before its own forecast ends as work
+Work is in machine seconds beyond the fixed cost of a step. Capacity is the work per second of the fullest seconds among those
+in which requests were being refused: a fresh one may be refused for the sake of a promise while the machine is not full.
+Fresh load is what was let in without a promise (who was refused is in the ledger already), the median over the last
+``WINDOWS`` windows, so that a burst, which is what makes promises, does not pass for the load that lasts. A later fresh request sees the promised work that falls due before its own forecast ends as work
 ahead of it. A request that comes back is known again by the fingerprint of its prompt; one that has not come within
 ``GRACE_S`` counts as not honoured.
 
@@ -31,7 +32,9 @@ LEAST_HONOURED = 0.05
 HONOURED_RATE = 0.05
 LEAST_WAIT_S = 0.1
 MOST_WAIT_S = 120.0
-FORGET_S = 10.0
+FULL_WINDOW_S = 1.0
+FULL_WINDOWS = 20
+FULL_QUANTILE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Promise:
 
 
 class FreshLoad:
-    """Work offered per second by requests that come for the first time: the median over windows of a minute."""
+    """Work per second of requests let in the first time they come: the median over windows of a minute."""
 
     def __init__(self) -> None:
         self._windows: deque[float] = deque(maxlen=WINDOWS)
@@ -53,8 +56,13 @@ class FreshLoad:
         self._sum = 0.0
         self.rate = 0.0  # Machine seconds per second; 0 before the first window is over.
 
-    def offered(self, now_s: float, work_s: float) -> None:
-        """A request came."""
+    def let_in(self, now_s: float, work_s: float) -> None:
+        """A request was let in."""
+        self.until(now_s)
+        self._sum += work_s
+
+    def until(self, now_s: float) -> None:
+        """End the windows that are over by then."""
         if self._began_s is None or now_s < self._began_s:
             self._began_s = now_s
         passed = int((now_s - self._began_s) / WINDOW_S)
@@ -64,26 +72,26 @@ class FreshLoad:
             self._began_s += passed * WINDOW_S
             self._sum = 0.0
             self.rate = median(self._windows)
-        self._sum += work_s
 
 
 class Capacity:
-    """Work done per second while the system was full."""
+    """Work done per second while the system was full: a high quantile of the last windows of such time."""
 
     def __init__(self) -> None:
+        self._windows: deque[float] = deque(maxlen=FULL_WINDOWS)
         self._work_s = 0.0
         self._wall_s = 0.0
+        self.rate = 0.5  # Machine seconds of requests' work per second; this much before a window is over.
 
     def full_step(self, work_s: float, wall_s: float) -> None:
-        """A step while requests were being refused: old ones fade with ``FORGET_S`` of full time."""
-        keep = max(0.0, 1.0 - wall_s / FORGET_S)
-        self._work_s = keep * self._work_s + work_s
-        self._wall_s = keep * self._wall_s + wall_s
-
-    @property
-    def rate(self) -> float:
-        """Machine seconds of requests' work per second; 0.5 before anything is known."""
-        return self._work_s / self._wall_s if self._wall_s > 0.05 else 0.5
+        """A step while requests were being refused."""
+        self._work_s += work_s
+        self._wall_s += wall_s
+        if self._wall_s < FULL_WINDOW_S:
+            return
+        self._windows.append(self._work_s / self._wall_s)
+        self._work_s = self._wall_s = 0.0
+        self.rate = sorted(self._windows)[int(FULL_QUANTILE * (len(self._windows) - 1))]
 
 
 class Promises:
@@ -114,6 +122,7 @@ class Promises:
         self, fingerprint: int, now_s: float, *, after_s: float, tokens: int, output_tokens: int, work_s: float
     ) -> float:
         """Promise room at the earliest moment at least ``after_s`` from now; gives the moment."""
+        self.fresh.until(now_s)
         room = max(LEAST_SHARE * self.capacity.rate, self.capacity.rate - self.fresh.rate)
         spacing_s = work_s * self.honoured_share / max(room, 1e-6)
         due_s = max(now_s + max(after_s, LEAST_WAIT_S), self._last_due_s) + spacing_s

@@ -124,8 +124,7 @@ class SetpointPolicy:
             return self._admit(request, outlook, now_s, "idle", promise)
         if promise is not None and now_s < promise.due_s - EARLY_S:
             return self._early(request, system, outlook, promise)
-        if promise is None and interactive:  # Batch work yields, so it takes no room away.
-            self.promises.fresh.offered(now_s, outlook.work_s)
+        if promise is None and interactive:
             self.tenant_room.asked(request.tenant, now_s, outlook.work_s, request.uncached_tokens)
         if queue_is_full(self._max_waiting, request.request_class, system):
             counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
@@ -207,6 +206,8 @@ class SetpointPolicy:
     ) -> Admit:
         if promise is not None:
             self.promises.kept(request.fingerprint)
+        elif request.request_class == INTERACTIVE:  # Batch work yields, so it takes no room away.
+            self.promises.fresh.let_in(now_s, outlook.work_s)
         self.outcomes.admitted(request, first_s=now_s + outlook.first_s, end_s=now_s + outlook.end_s)
         self.tenant_room.admitted(request.tenant, outlook.work_s)
         return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s, **seen}))
