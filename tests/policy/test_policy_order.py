@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,9 +17,9 @@ from setpoint.policy.tenants import MOST_TENANTS, OUTPUT_WEIGHT, TenantCounters
 from setpoint.policy.views import BATCH
 
 
-def order(rows: list[Row], tenants: TenantCounters | None = None) -> list[int]:
+def order(rows: list[Row], tenants: TenantCounters | None = None, *, aged_runs: bool = False) -> list[int]:
     every = columns(rows)
-    found = most_urgent(urgency_keys(every, now_s=NOW_S, token_s=1e-3, tenants=tenants))
+    found = most_urgent(urgency_keys(every, now_s=NOW_S, token_s=1e-3, tenants=tenants, aged_runs=aged_runs))
     return [int(every.ids[i]) for i in found]
 
 
@@ -30,6 +32,33 @@ def test_no_deadline_is_a_late_deadline() -> None:
     due = Row(1, NOW_S, NOW_S + 1.0, prefill=10)
     assert order([Row(2, NOW_S - 1, prefill=10), due]) == [1, 2]
     assert order([Row(2, NOW_S - PATIENCE_S, prefill=10), due]) == [2, 1]
+
+
+def test_a_flood_that_nobody_waits_for_in_time_does_not_go_before_who_has_a_deadline() -> None:
+    """Seen by reading: all that had waited for half a minute went first, and streams with deadlines never."""
+    old = [Row(i, NOW_S - PATIENCE_S - 10 + i, prefill=10) for i in range(5)]
+    due = Row(9, NOW_S, NOW_S + 1.0, prefill=10)
+    assert order([*old, due]) == [0, 9, 1, 2, 3, 4]
+    assert order([*old, due], aged_runs=True) == [9, 0, 1, 2, 3, 4], "one at a time"
+    assert order([*old, replace(due, deadline_s=NOW_S + 2 * PATIENCE_S)])[-1] == 9
+
+
+def test_who_has_no_limits_joins_only_as_far_as_those_allow_that_are_read() -> None:
+    policy = SetpointPolicy(max_running=32, token_budget=512, prefill_floor_tokens=16, max_waiting=100, model=line(0.01, 1e-3))
+    reader = Row(1, deadline_s=NOW_S + 0.05, context=50, emitted=3, gap_s=0.05)
+    flood = [Row(i, NOW_S - 1, prefill=20) for i in range(10, 60)]
+
+    def joining(running: list[Row], waiting: list[Row] = flood) -> int:
+        return sum(i >= 10 for i in policy.plan(view(waiting, running)).order)
+
+    assert 0 < joining([reader]) <= 27, "as many as the gap allows, less its margin"
+    assert joining([]) == 32
+    tight = replace(reader, gap_s=0.016, deadline_s=NOW_S + 0.016)
+    assert joining([tight]) == 0
+    aged = [replace(row, arrived_s=NOW_S - PATIENCE_S) for row in flood]
+    assert joining([tight], aged) == 1
+    served = Row(2, NOW_S - PATIENCE_S, context=50, emitted=3)
+    assert joining([tight, served], aged) == 0, "one at a time"
 
 
 def test_who_is_put_behind_goes_last_inside_its_class_and_not_out_of_it() -> None:

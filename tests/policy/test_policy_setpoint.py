@@ -16,7 +16,7 @@ from setpoint.policy.doomed import SHORT, latest_first_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.length_share import START
 from setpoint.policy.lengths import OutputLengths
-from setpoint.policy.setpoint import STEP_MISS_REST, SetpointPolicy
+from setpoint.policy.setpoint import DUE_SEEN_S, STEP_MISS_REST, SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits, RequestView, StepView, SystemView, taken
@@ -418,3 +418,53 @@ def test_clients_that_name_no_cap_do_not_lock_each_other_out() -> None:
     seen = replace(system(running=3, context=180), running_columns=running)
     request = RequestView(9, NOW_S, NOW_S, 60, 60, 8100, limits=RequestLimits(ttft_s=0.6, itl_s=0.1))
     assert isinstance(judge.admit(request, seen), Admit)
+
+
+def test_answers_to_one_prompt_are_let_in_together_or_not_at_all() -> None:
+    """Seen by reading: the others were judged anew when the first had its token, and refused after its prompt was computed."""
+    judge = policy(places=32, model=line(0.01, 1e-3, 1e-3))
+    readers = [Row(number, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + 0.05, gap_s=0.05) for number in range(8)]
+    beside = replace(system(running=8, context=8 * 60), running_columns=columns(readers))
+    first = RequestView(20, NOW_S, NOW_S, 60, 60, 40, limits=RequestLimits(ttft_s=0.6, itl_s=0.05))
+    assert isinstance(judge.admit(first, beside), Admit)
+    together = judge.admit(replace(first, request_id=21, answers=16), beside)
+    assert isinstance(together, Reject)
+    assert together.reason.code == "itl_would_be", "sixteen more answers make steps too long, and one would not"
+    late = NOW_S + 0.59
+    other = judge.admit(replace(first, request_id=22, arrived_s=late, sent_s=NOW_S, answers=0), replace(beside, now_s=late))
+    assert isinstance(other, Admit)
+    assert other.reason.code == "with_first"
+
+
+def test_what_has_no_deadline_leaves_half_of_the_queue_to_those_who_have_one() -> None:
+    judge = policy()
+    flood = RequestView(1, NOW_S, NOW_S, 50, 50, 50, streaming=False)
+    queue = judge._max_waiting
+    half = replace(system(waiting=queue // 2, running=4), running_columns=columns([Row(3, NOW_S - 1, context=10, emitted=2)]))
+    assert isinstance(judge.admit(flood, half), Admit), "nobody with a deadline was seen"
+    due = replace(flood, request_id=2, limits=RequestLimits(e2e_s=100.0))
+    assert isinstance(judge.admit(due, half), Admit)
+    refused = judge.admit(replace(flood, request_id=3), half)
+    assert isinstance(refused, Reject)
+    assert refused.reason.code == "queue_full"
+    assert isinstance(judge.admit(replace(flood, request_id=4), replace(half, now_s=NOW_S + 2 * DUE_SEEN_S)), Admit)
+
+
+def test_one_that_comes_back_when_told_still_leaves_room_to_other_tenants() -> None:
+    judge = policy(places=64, model=line(0.03, 2e-3, 3e-3))
+    readers = [Row(number, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + 0.24, gap_s=0.24) for number in range(16)]
+    beside = replace(system(running=16, context=16 * 60), running_columns=columns(readers))
+    limits = RequestLimits(ttft_s=4.0, itl_s=0.24)
+    for number in range(60):
+        tenant = 2 if number % 11 == 0 else 1
+        asked = RequestView(100 + number, NOW_S, NOW_S, 90, 90, 40, limits=limits, tenant=tenant, fingerprint=100 + number)
+        told = judge.admit(asked, beside)
+    assert isinstance(told, Reject)
+    due_s = NOW_S + told.retry_after_s
+    for number in range(60):
+        tenant = 2 if number % 11 == 0 else 1
+        judge.tenant_room.asked(tenant, due_s, 0.5, 90)
+        judge.tenant_room.admitted(tenant, 0.5)
+    again = judge.admit(replace(asked, request_id=999, arrived_s=due_s, sent_s=due_s), replace(beside, now_s=due_s))
+    assert isinstance(again, Reject)
+    assert again.reason.code == "others_would_wait"

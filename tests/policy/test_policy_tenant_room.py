@@ -33,6 +33,22 @@ def test_who_takes_more_than_its_share_leaves_room_and_nobody_else() -> None:
     assert room.of(SMALL, 20.0) is None
 
 
+def test_nobody_is_kept_out_of_a_machine_that_can_serve_all_that_comes() -> None:
+    """Seen by reading: a tenant with nine tenths of half the knee was refused for the sake of one that sent the rest."""
+    machine = Machine(0.01, 1e-4, 1e-3, inf, floor_tokens=8, budget_tokens=512)
+    room = TenantRoom()
+    for load, most_s in ((0.3, inf), (2.0, ISOLATION)):
+        for number in range(440):
+            tenant = SMALL if number % 11 == 0 else LARGE
+            room.asked(tenant, number / 11, load / 11, PROMPT)
+            room.admitted(tenant, load / 11)
+        found = room.of(LARGE, 40.0)
+        assert found is not None
+        assert found.offered == pytest.approx(load, rel=0.1)
+        assert found.most_s(machine) == pytest.approx(most_s * found.alone_s(machine) / found.strength)
+        room = TenantRoom()
+
+
 def test_nobody_leaves_room_for_who_has_gone() -> None:
     room = TenantRoom()
     ten_to_one(room)

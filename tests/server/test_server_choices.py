@@ -52,6 +52,24 @@ def test_the_prompt_is_computed_before_it_is_shared() -> None:
         served.engine.wait_until(lambda: len(served.engine.submitted) == 3)
 
 
+def test_the_first_answer_speaks_for_all_and_the_others_are_due_from_its_token() -> None:
+    """Seen by reading: a second answer was judged by the time that the first had waited, and refused after a whole prompt."""
+    headers = "x-slo-ttft-ms: 5000\r\nx-slo-e2e-ms: 90000\r\n"
+    with serving(ScriptedEngine(auto=False)) as served, served.open("/v1/completions", {**TEXT, "n": 3}, headers=headers):
+        engine = served.engine
+        engine.wait_until(lambda: len(engine.submitted) == 1)
+        engine.step_from_outside()
+        engine.wait_until(lambda: len(engine.submitted) == 3)
+        first, *others = engine.submitted
+        assert [request.answers for request in (first, *others)] == [3, 0, 0]
+        assert first.sent_s is not None
+        for other in others:
+            assert other.sent_s is not None
+            assert other.sent_s > first.sent_s
+            assert other.limits.ttft_s == first.limits.ttft_s == 5.0
+            assert other.limits.e2e_s == pytest.approx(90.0 - (other.sent_s - first.sent_s))
+
+
 def test_several_prompts_times_n(served: Served) -> None:
     reply = served.ask("POST", "/v1/completions", {"prompt": ["ab", "cde"], "n": 2, "max_tokens": 2})
     assert [choice["text"] for choice in reply.json["choices"]] == ["ab", "ab", "cd", "cd"]

@@ -80,7 +80,8 @@ class GenerationRequest:
     """One request as the engine takes it. ``sent_s`` is on the engine's clock; ``None`` means on arrival.
 
     ``tenant``: whose request it is, for fairness inside a class (a name of any kind; equal names share). ``follows``: it is one
-    more answer to a request that was let in before, and so may come while the engine drains.
+    more answer to a request that was let in before, and so may come while the engine drains. ``answers``: to this prompt that
+    are let in together with the first of them, which comes alone and carries their number; 0: it is another of them.
     """
 
     prompt_ids: tuple[int, ...]
@@ -92,6 +93,7 @@ class GenerationRequest:
     sent_s: float | None = None
     tenant: str = ""
     follows: bool = False
+    answers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,4 +58,5 @@ def request_view(sequence: Sequence) -> RequestView:
         request_class=sequence.request.request_class,
         tenant=sequence.tenant,
         fingerprint=sequence.fingerprint,
+        answers=sequence.request.answers,
     )

@@ -37,7 +37,7 @@ from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 from setpoint.policy.forecast import Decoding, Machine, Prompt, play
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import most_urgent, urgency_keys
+from setpoint.policy.order import aged_free, most_urgent, urgency_keys
 from setpoint.policy.slack import MARGIN, least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import Others
@@ -122,10 +122,11 @@ class Outlooks:
         machine = machine_of(self._model, self._limits, running, every, allowed_s=allowed_s, margin=margin)
         decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
         ahead = self._ahead(every, system, machine)
-        need = Prompt(request.uncached_tokens, output, request.uncached_tokens + output)
+        kv_tokens = request.uncached_tokens + max(1, request.answers) * output
+        need = Prompt(request.uncached_tokens, output, kv_tokens)
         played = play(machine, decoding, [*ahead, *promised, need])
         first_s = played.first_s[-1]
-        decodes = played.decodes
+        decodes = played.decodes + max(0, request.answers - 1)
         beside = max(1.0, (decodes + min(float(decodes), self._mean_decodes)) / 2)
         step_s = machine.step_s(beside, self._background(machine, beside))
         if request.limits != RequestLimits():  # what has no limits says nothing about the size of those that do
@@ -148,7 +149,7 @@ class Outlooks:
             gap_s=machine.step_s(decodes, machine.floor_tokens),
             allowed_gap_s=kept_gap_s,
             gap_frees_s=_frees_s(machine, decoding, kept_gap_s),
-            work_s=request.uncached_tokens * machine.token_s + output * machine.sequence_s,
+            work_s=request.uncached_tokens * machine.token_s + max(1, request.answers) * output * machine.sequence_s,
             others_wait=None if others is None else _others_wait(others, machine, decoding, decodes),
         )
 
@@ -160,7 +161,13 @@ class Outlooks:
             return [Prompt(tokens, 1.0, joined=True)] if tokens else []
         ahead = prompts_of(running, under_way(running), self._lengths, joined=True)
         if len(waiting):
-            keys = urgency_keys(every, now_s=system.now_s, token_s=machine.token_s, tenants=self._tenants)
+            keys = urgency_keys(
+                every,
+                now_s=system.now_s,
+                token_s=machine.token_s,
+                tenants=self._tenants,
+                aged_runs=aged_free(running, now_s=system.now_s),
+            )
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]
             ahead += prompts_of(every, before[:MOST_AHEAD], self._lengths, joined=False)
@@ -226,6 +233,11 @@ def own_row(request: RequestView) -> Columns:
     )
 
 
+def has_deadline(request: RequestView) -> bool:
+    """Whether its first token, or its end, is due at all."""
+    return request.limits.e2e_s is not None or (request.streaming and request.limits.ttft_s is not None)
+
+
 def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:
     """Whether such a first token and end make the limits of ``request``."""
     limits = request.limits
@@ -236,6 +248,8 @@ def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:
 def _others_wait(others: Others, machine: Machine, decoding: Decoding, decodes: int) -> OthersWait:
     """What ``others`` would wait beside ``decodes`` answers, and when so few are left that they need not wait so long."""
     most_s = others.most_s(machine)
+    if most_s == inf:
+        return OthersWait(0.0, inf, 0.0)
     fits = decodes
     while fits > 1 and others.beside_s(machine, fits) > most_s:
         fits -= 1

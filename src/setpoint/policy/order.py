@@ -1,12 +1,14 @@
 """Who is next: class, then fairness between tenants, then the earliest deadline, with bounded ageing for those without one.
 
 Inside a class: earliest deadline first (optimal for one machine while nobody has to be late; Liu and Layland, 1973), least
-remaining work as tie-break, arrival after that. A request without a deadline is ordered as if due ``PATIENCE_S`` after its
-arrival. Of the batch class, the oldest that has waited ``BATCH_PATIENCE_S`` is served first, one at a time: nobody starves,
-and however many have aged, they never push the interactive aside together. Where nobody at all has a deadline, the
-highest response ratio goes first, ``1 + wait / own prefill seconds`` (Brinch Hansen, 1971): short ones first, and waiting makes
-anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each tenant's own; the
-oldest without a deadline that has waited ``PATIENCE_S`` goes before all tenants, one at a time, if its own has nothing running.
+remaining work as tie-break, arrival after that. A request without a deadline is ordered as if due ``PATIENCE_S`` from now;
+the oldest that has waited so long goes first, one at a time: a flood of those that nobody waits for in time does not push
+aside those that somebody does. Of the batch class, the oldest that has waited ``BATCH_PATIENCE_S`` is served first, one at a
+time: nobody starves, and however many have aged, they never push the interactive aside together. Where nobody at all has a
+deadline, the highest response ratio goes first, ``1 + wait / own prefill seconds`` (Brinch Hansen, 1971): short ones first,
+and waiting makes anybody urgent. Where several tenants wait, ``policy/tenants.py`` interleaves them and deadlines order each
+tenant's own; the oldest without a deadline that has waited ``PATIENCE_S`` goes before all tenants, one at a time, if its own
+has nothing running.
 
 When it is wrong: earliest deadline first serves those first who are late already, which is why the doomed are dropped; fairness
 can place a tenant's lax request before another's urgent one.
@@ -26,9 +28,13 @@ PATIENCE_S = 30.0
 BATCH_PATIENCE_S = 120.0
 
 
-def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None) -> FloatColumn:
-    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests)."""
-    patient_until_s = columns.arrived_s + PATIENCE_S
+def urgency_keys(
+    columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None, aged_runs: bool = False
+) -> FloatColumn:
+    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests).
+
+    ``aged_runs``: one that had waited too long without a deadline is being served (``aged_free``), so that no other goes first.
+    """
     free = np.isinf(columns.deadline_s)
     aged = aged_batch(columns, now_s=now_s)
     kind = columns.request_class.astype(np.float64)
@@ -37,7 +43,10 @@ def urgency_keys(columns: Columns, *, now_s: float, token_s: float, tenants: Ten
         due_s = np.zeros(len(columns))
         tie = -response_ratios(columns, now_s=now_s, token_s=token_s)
     else:
-        due_s = np.where(free, patient_until_s, columns.deadline_s)
+        due_s = np.where(free, now_s + PATIENCE_S, columns.deadline_s)
+        due_s[aged] = -inf
+        if not aged_runs:
+            due_s[_overdue(columns, free & (columns.request_class == INTERACTIVE), now_s=now_s)] = -inf
         tie = np.where(free, 0.0, columns.prefill_tokens)
     if tenants is None or len(columns) < 2 or (columns.tenant == columns.tenant[0]).all():
         start = np.zeros(len(columns))
@@ -55,6 +64,12 @@ def _overdue(columns: Columns, among: npt.NDArray[np.bool_], *, now_s: float) ->
     index = np.flatnonzero(among)
     oldest = index[np.argsort(columns.arrived_s[index], kind="stable")[:1]]
     return np.asarray(oldest[columns.arrived_s[oldest] + PATIENCE_S <= now_s], dtype=np.int64)
+
+
+def aged_free(columns: Columns, *, now_s: float) -> bool:
+    """Whether an interactive request without a deadline among them has waited ``PATIENCE_S`` since it came."""
+    free = np.isinf(columns.deadline_s) & (columns.request_class == INTERACTIVE)
+    return bool((columns.arrived_s[free] + PATIENCE_S <= now_s).any())
 
 
 def order_rule(columns: Columns, *, now_s: float) -> str:

@@ -1,12 +1,17 @@
 """When a refused request should come again, and a ledger that keeps room for it.
 
 Rule: a refused request is told ``due = max(when the backlog has drained enough, the due time of the promise before) + own
-work x share honoured / (capacity - fresh load)``: promises are spaced as fast as the room that is left can take them.
+work x share honoured / room``, room being capacity less fresh load: promises are spaced as fast as the room that is left can
+take them. The promise before counts no further than ``MOST_AHEAD`` times what the work still promised needs (until it came back
+or is ``GRACE_S`` overdue): clients who never come hold nobody up.
+
 Work is in machine seconds beyond the fixed cost of a step. Capacity is the work per second of the fullest seconds among those
 in which requests were being refused: a fresh one may be refused for the sake of a promise while the machine is not full.
 Fresh load is what was let in without a promise (who was refused is in the ledger already), the median over the last
-``WINDOWS`` windows, so that a burst, which is what makes promises, does not pass for the load that lasts. A later fresh request sees the promised work that falls due before its own forecast ends as work
-ahead of it. A request that comes back is known again by the fingerprint of its prompt; one that has not come within
+``WINDOWS`` windows, so that a burst, which is what makes promises, does not pass for the load that lasts. A later fresh request
+sees the promised work that falls due before its own forecast ends as work ahead of it.
+
+A request that comes back is known again by the fingerprint of its prompt; one that has not come within
 ``GRACE_S`` counts as not honoured.
 
 Defaults: at most 4096 promises; room is kept ``GRACE_S`` after the due time (a header in whole seconds makes clients come up
@@ -30,6 +35,7 @@ WINDOWS = 30
 LEAST_SHARE = 0.1
 LEAST_HONOURED = 0.05
 HONOURED_RATE = 0.05
+MOST_AHEAD = 1.5
 LEAST_WAIT_S = 0.1
 MOST_WAIT_S = 120.0
 FULL_WINDOW_S = 1.0
@@ -104,6 +110,8 @@ class Promises:
         self._by_fingerprint: OrderedDict[int, Promise] = OrderedDict()
         self._overdue: deque[tuple[float, int]] = deque(maxlen=MOST_PROMISES)
         self._last_due_s = 0.0
+        self._owed_s: dict[int, float] = {}  # Work of promises that may still be taken up, by fingerprint.
+        self._owed_sum_s = 0.0
 
     def __len__(self) -> int:
         return len(self._by_fingerprint)
@@ -116,24 +124,30 @@ class Promises:
     def kept(self, fingerprint: int) -> None:
         """The request came back in time and was admitted: its promise is done."""
         if self._by_fingerprint.pop(fingerprint, None) is not None:
+            self._settle(fingerprint)
             self._learn(honoured=True)
 
     def promise(
         self, fingerprint: int, now_s: float, *, after_s: float, tokens: int, output_tokens: int, work_s: float
     ) -> float:
         """Promise room at the earliest moment at least ``after_s`` from now; gives the moment."""
+        self._expire(now_s)
         self.fresh.until(now_s)
         room = max(LEAST_SHARE * self.capacity.rate, self.capacity.rate - self.fresh.rate)
-        spacing_s = work_s * self.honoured_share / max(room, 1e-6)
-        due_s = max(now_s + max(after_s, LEAST_WAIT_S), self._last_due_s) + spacing_s
-        due_s = min(due_s, now_s + MOST_WAIT_S)
+        self._settle(fingerprint)
+        each_s = self.honoured_share / max(room, 1e-6)
+        free_s = now_s + max(after_s, LEAST_WAIT_S)
+        last_s = min(self._last_due_s, free_s + MOST_AHEAD * self._owed_sum_s * each_s)
+        due_s = min(max(free_s, last_s) + work_s * each_s, now_s + MOST_WAIT_S)
         self._last_due_s = due_s
         if fingerprint:
+            self._owed_s[fingerprint] = work_s
+            self._owed_sum_s += work_s
             self._by_fingerprint[fingerprint] = Promise(due_s, tokens, output_tokens, work_s)
             self._by_fingerprint.move_to_end(fingerprint)
             self._overdue.append((due_s, fingerprint))
             while len(self._by_fingerprint) > MOST_PROMISES:
-                self._by_fingerprint.popitem(last=False)
+                self._settle(self._by_fingerprint.popitem(last=False)[0])
         return due_s
 
     def due_before(self, now_s: float, until_s: float) -> list[Promise]:
@@ -156,12 +170,19 @@ class Promises:
             due_s, fingerprint = self._overdue.popleft()
             promise = self._by_fingerprint.get(fingerprint)
             if promise is not None and promise.due_s == due_s:
+                self._settle(fingerprint)
                 self._learn(honoured=False)
         while self._by_fingerprint:
             fingerprint, promise = next(iter(self._by_fingerprint.items()))
             if promise.due_s + REMEMBER_S > now_s:
                 return
             del self._by_fingerprint[fingerprint]
+
+    def _settle(self, fingerprint: int) -> None:
+        """Nobody waits for this room any more."""
+        self._owed_sum_s -= self._owed_s.pop(fingerprint, 0.0)
+        if not self._owed_s:
+            self._owed_sum_s = 0.0
 
     def _learn(self, *, honoured: bool) -> None:
         share = self.honoured_share + HONOURED_RATE * (float(honoured) - self.honoured_share)

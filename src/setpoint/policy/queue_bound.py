@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from setpoint.policy.decisions import Admit, Reason, Reject, StepWork
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.views import INTERACTIVE, SystemView
+from setpoint.policy.views import SystemView
 
 LEAST_RETRY_S = 1.0
 
 
-def queue_is_full(max_waiting: int, request_class: int, system: SystemView) -> bool:
-    """Whether one more would be too many; batch requests may fill half of the queue only, and leave the rest to others."""
-    bound = max_waiting if request_class == INTERACTIVE else -(-max_waiting // 2)
-    return system.waiting >= bound
+def queue_is_full(max_waiting: int, system: SystemView, *, half: bool = False) -> bool:
+    """Whether one more would be too many; ``half``: it may wait in half of the queue only, and leaves the rest to others."""
+    return system.waiting >= (-(-max_waiting // 2) if half else max_waiting)
 
 
 def admit_below(max_waiting: int, system: SystemView, model: StepTimeModel) -> Admit | Reject:

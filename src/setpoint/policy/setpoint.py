@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from setpoint.policy.admission import Outlook, Outlooks
+from setpoint.policy.admission import Outlook, Outlooks, has_deadline
 from setpoint.policy.backlog import StepLimits, machine_of, pace_s, tightest_gap_s
 from setpoint.policy.batch_class import LeftOver
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
@@ -27,7 +27,7 @@ from setpoint.policy.kv_peak import joins_that_stay
 from setpoint.policy.length_share import LengthShare
 from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import aged_batch, most_urgent, order_rule, urgency_keys
+from setpoint.policy.order import aged_batch, aged_free, most_urgent, order_rule, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
@@ -43,6 +43,7 @@ from setpoint.policy.slack import (
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import TenantRoom
 from setpoint.policy.tenants import TenantCounters
+from setpoint.policy.unbound import most_joins, without_limits
 from setpoint.policy.views import (
     BATCH,
     INTERACTIVE,
@@ -57,6 +58,7 @@ from setpoint.policy.views import (
 )
 
 FULL_FOR_S = 1.0
+DUE_SEEN_S = 60.0
 STEP_MISS_RATE, STEP_MISS_WIDENS, STEP_MISS_REST = 0.001, 0.05, 64
 NOTHING_SEEN: Mapping[str, float] = MappingProxyType({})
 
@@ -100,7 +102,7 @@ class SetpointPolicy:
         self._reading_gap_s = inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()
-        self._refused_s = -inf
+        self._refused_s = self._due_s = -inf
 
     def resize(self, *, max_running: int, token_budget: int, prefill_floor_tokens: int, max_waiting: int) -> None:
         """Other bounds from the next call on; all that was learned stays."""
@@ -119,17 +121,19 @@ class SetpointPolicy:
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
         self._left_over.asked(request, now_s, output_tokens=long, least_s=least_step_s(self.model))
         interactive = request.request_class == INTERACTIVE
-        promise = self.promises.returned(request.fingerprint, now_s) if interactive else None
+        promise = self.promises.returned(request.fingerprint, now_s) if interactive and request.answers else None
         if system.waiting == 0 and system.running == 0:
             return self._admit(request, outlook, now_s, "idle", promise)
         if promise is not None and now_s < promise.due_s - EARLY_S:
             return self._early(request, system, outlook, promise)
-        if promise is None and interactive:
+        if promise is None and interactive and request.answers:
             self.tenant_room.asked(request.tenant, now_s, outlook.work_s, request.uncached_tokens)
-        if queue_is_full(self._max_waiting, request.request_class, system):
+        if queue_is_full(self._max_waiting, system, half=self._yields(request, now_s)):
             counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
             after_s = min(outlook.first_s, MOST_WAIT_S) / max(1, system.waiting)
             return self._refuse(request, outlook, now_s, Reason("queue_full", counts), after_s)
+        if request.answers == 0:
+            return self._admit(request, outlook, now_s, "with_first", None)
         if request.limits == RequestLimits():
             return self._admit(request, outlook, now_s, "queue_has_room", promise)
         verdict = self._judge(request, outlook, now_s, careful=False) if promise else self._fresh(request, system, outlook)
@@ -140,10 +144,18 @@ class SetpointPolicy:
         operands = {"over_s": verdict.over_s, **verdict.operands}
         return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
 
+    def _yields(self, request: RequestView, now_s: float) -> bool:
+        """Whether it leaves half of the queue to others: batch work, and what has no deadline beside those who have one."""
+        if request.request_class == BATCH:
+            return True
+        if has_deadline(request):
+            self._due_s = now_s
+        return not has_deadline(request) and now_s - self._due_s < DUE_SEEN_S
+
     def _early(self, request: RequestView, system: SystemView, outlook: Outlook, promise: Promise) -> Admit | Reject:
         """One that comes before its time, or another with the same prompt: let in where a fresh one would be, else told to wait
         as before."""
-        if not queue_is_full(self._max_waiting, request.request_class, system):
+        if not queue_is_full(self._max_waiting, system, half=self._yields(request, system.now_s)):
             if request.limits == RequestLimits():
                 return self._admit(request, outlook, system.now_s, "queue_has_room", promise)
             verdict = self._fresh(request, system, outlook, own=promise)
@@ -167,7 +179,7 @@ class SetpointPolicy:
 
     def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
         """Against each limit, and what other tenants would come to wait; ``careful``: with the learned margin and room for long
-        ones and for others, else only what is impossible.
+        ones, else of the limits only what is impossible.
         """
         waited_s = now_s - request.sent_s
         limits = request.limits
@@ -177,7 +189,7 @@ class SetpointPolicy:
         if outlook.gap_s > outlook.allowed_gap_s and careful:
             return Verdict("itl_would_be", outlook.gap_frees_s, seen)
         wait = outlook.others_wait
-        if wait is not None and wait.first_s > 0.0 and careful:
+        if wait is not None and wait.first_s > 0.0:
             seen |= {"others_ttft_s": wait.first_s, "others_ttft_most_s": wait.most_s}
             if wait.first_s > wait.most_s:
                 return Verdict("others_would_wait", wait.frees_s, seen)
@@ -206,10 +218,11 @@ class SetpointPolicy:
     ) -> Admit:
         if promise is not None:
             self.promises.kept(request.fingerprint)
-        elif request.request_class == INTERACTIVE:  # Batch work yields, so it takes no room away.
+        elif request.request_class == INTERACTIVE and request.answers:  # Batch work yields, so it takes no room away.
             self.promises.fresh.let_in(now_s, outlook.work_s)
         self.outcomes.admitted(request, first_s=now_s + outlook.first_s, end_s=now_s + outlook.end_s)
-        self.tenant_room.admitted(request.tenant, outlook.work_s)
+        if request.answers:  # The work of the others was counted with the first.
+            self.tenant_room.admitted(request.tenant, outlook.work_s)
         return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s, **seen}))
 
     def _refuse(self, request: RequestView, outlook: Outlook, now_s: float, reason: Reason, after_s: float) -> Reject:
@@ -263,7 +276,8 @@ class SetpointPolicy:
         machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s, margin=margin)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
         every = joined_columns(taken(step.running, prefilling), step.waiting)
-        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants)
+        aged = aged_free(step.running, now_s=step.now_s)
+        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants, aged_runs=aged)
         order = most_urgent(keys)
         waiting = order[order >= len(prefilling)] - len(prefilling)
         lost = doomed(step, waiting, machine, self.lengths, max_running=self._limits.max_running)
@@ -316,6 +330,9 @@ class SetpointPolicy:
                 patient &= ~np.isin(waiting, aged_batch(step.waiting, now_s=step.now_s))
             most = self._left_over.most_joins(step, machine, max_running=self._limits.max_running)
             waiting = waiting[~patient | (np.cumsum(patient) <= most)]
+        unlimited = without_limits(taken(step.waiting, waiting))
+        if unlimited.any():
+            waiting = waiting[~unlimited | (np.cumsum(unlimited) <= most_joins(step, machine))]
         return joins_that_stay(step.running, step.waiting, waiting[:room], step.kv, self.lengths)
 
     def _come_back(self, step: StepView, lost: IntColumn) -> dict[int, float]:

@@ -4,19 +4,23 @@ Offered and admitted work are followed by tenant, both forgotten with ``HALF_LIF
 is over an equal share, 1/n among the n that have asked in the last ``RECENT_S``, is let in only as far as the others hardly
 notice: a typical prompt of theirs that came next would have its first token within ``ISOLATION`` of what it takes alone,
 
-    first(n) <= first(0) x ISOLATION / strength
-    first(n)  = (1 + ceil(prompt / budget(n))) x step of n answers + prompt x seconds a token
-    strength  = min(1, FACTOR x the others' part of the offered work) x min(1, excess / FULL_EXCESS)
+    first(n) <= first(0) x ISOLATION / (strength x contention)
+    first(n)   = (1 + ceil(prompt / budget(n))) x step of n answers + prompt x seconds a token
+    strength   = min(1, FACTOR x the others' part of the offered work) x min(1, excess / FULL_EXCESS)
+    contention = (offered work a second / work a second of the longest steps - LOADED_FROM) / (LOADED - LOADED_FROM), in 0 to 1
 
 n being the answers under way with this one more, and the excess a tenant's part of the offered work less that equal share:
-tenants that send alike keep next to nothing for each other. While its strength is over ``BEHIND_FROM``, what it has waiting
-goes after everybody else's: counters alone (``policy/tenants.py``) put a prompt of its before one of theirs. Tenants within
-their share, and a tenant alone, are judged as if there were nobody else.
+tenants that send alike keep next to nothing for each other, and where the machine can serve all that comes nobody is kept
+out. While its strength is over ``BEHIND_FROM``, what it has waiting goes after everybody else's: counters alone
+(``policy/tenants.py``) put a prompt of its before one of theirs. Tenants within their share, and a tenant alone, are judged
+as if there were nobody else.
 
-Defaults: half a life of 10 s; 1.35 times, which is about 1.5 times at the P95 (prompts are judged by their mean, and a longer
-one takes more steps beside answers); twelve times what the others send, all of it from an excess of 0.25 on. What that buys and
-costs is in docs/contention.md. The newest 256 tenants are followed. When it is wrong: a tenant that sends in rare bursts is
-forgotten between them; the room kept for one that does not come is not sold.
+Defaults: from 0.6 of what steps as long as the limits allow would do (what is really done when full is about three quarters
+of that: queues are short and prompts come when they will), wholly at 0.9; half a life of 10 s; 1.35 times, which is about 1.5
+times at the P95 (prompts are judged by their mean, and a longer one takes more steps beside answers); twelve times what the
+others send, all of it from an excess of 0.25 on. What that buys and costs is in docs/contention.md. The newest 256 tenants
+are followed. When it is wrong: a tenant that sends in rare bursts is forgotten between them; the room kept for one that does
+not come is not sold.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, inf, log
 
 from setpoint.policy.forecast import Machine
 
@@ -33,6 +37,7 @@ RECENT_S = 10.0
 FACTOR = 12.0
 ISOLATION = 1.35
 FULL_EXCESS = 0.25
+LOADED_FROM, LOADED = 0.6, 0.9
 BEHIND_FROM = 0.5
 LOOK_EVERY_S = 0.1
 MOST_TENANTS = 256
@@ -41,10 +46,14 @@ PROMPT_RATE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Whom a tenant over its share leaves room to: their typical prompt, and how far that counts, over 0 to 1."""
+    """Whom a tenant over its share leaves room to: their typical prompt, and how far that counts, over 0 to 1.
+
+    offered: machine seconds of work that come a second, of all tenants.
+    """
 
     prompt_tokens: float
     strength: float
+    offered: float = inf
 
     def alone_s(self, machine: Machine) -> float:
         """Seconds to the first token of such a prompt on an idle machine."""
@@ -56,8 +65,15 @@ class Others:
         return (1 + steps) * machine.step_s(decodes, 0) + self.prompt_tokens * machine.token_s
 
     def most_s(self, machine: Machine) -> float:
-        """What they may come to wait."""
-        return self.alone_s(machine) * ISOLATION / self.strength
+        """What they may come to wait; ``inf`` where the machine can serve all that comes."""
+        counts = self.strength * self._contention(machine)
+        return self.alone_s(machine) * ISOLATION / counts if counts > 0.0 else inf
+
+    def _contention(self, machine: Machine) -> float:
+        full_s = machine.step_s(0, machine.budget_tokens)
+        full_s = max(min(full_s, machine.allowed_s), machine.step_s(1, machine.floor_tokens))
+        load = self.offered / (1.0 - machine.base_s / full_s)
+        return max(0.0, min(1.0, (load - LOADED_FROM) / (LOADED - LOADED_FROM)))
 
 
 class _Flow:
@@ -111,11 +127,12 @@ class TenantRoom:
         own = self._flows[tenant]
         own.fade(now_s)
         recent[tenant] = own
-        strength = _Shares(recent).strength(own)
+        shares = _Shares(recent)
+        strength = shares.strength(own)
         if strength <= 0.0:
             return None
         longest = max(flow.prompt_tokens for each, flow in recent.items() if each != tenant)
-        return Others(longest, strength)
+        return Others(longest, strength, shares.offered_s * log(2) / HALF_LIFE_S)
 
     def far_over(self, now_s: float) -> frozenset[int]:
         """Tenants whose strength is over ``BEHIND_FROM``, as of the last ``LOOK_EVERY_S``."""
@@ -140,11 +157,11 @@ class _Shares:
     def __init__(self, recent: Mapping[int, _Flow]) -> None:
         self._count = len(recent)
         self._admitted_s = sum(flow.admitted_s for flow in recent.values())
-        self._offered_s = sum(flow.offered_s for flow in recent.values())
+        self.offered_s = sum(flow.offered_s for flow in recent.values())
 
     def strength(self, own: _Flow) -> float:
         """How far what others would wait counts for the tenant of ``own``, one of them: 0 within its share."""
-        if self._count < 2 or own.admitted_s * self._count <= self._admitted_s or self._offered_s <= own.offered_s:
+        if self._count < 2 or own.admitted_s * self._count <= self._admitted_s or self.offered_s <= own.offered_s:
             return 0.0
-        share = own.offered_s / self._offered_s
+        share = own.offered_s / self.offered_s
         return max(0.0, min(1.0, FACTOR * (1.0 - share)) * min(1.0, (share - 1.0 / self._count) / FULL_EXCESS))

@@ -34,7 +34,8 @@ class RequestView:
     """A request at admission. ``sent_s`` is the intended send time where the client told it, else the arrival.
 
     ``tenant``: a small number for whoever pays (0 where nobody said). ``fingerprint``: a hash of the prompt, by which a
-    refused request that comes back is known again without any help from the client; 0 is none.
+    refused request that comes back is known again without any help from the client; 0 is none. ``answers``: how many to this
+    prompt are let in with it (their prompt is computed once); 0: it was let in with the first of them.
     """
 
     request_id: int
@@ -48,6 +49,7 @@ class RequestView:
     request_class: int = INTERACTIVE
     tenant: int = 0
     fingerprint: int = 0
+    answers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

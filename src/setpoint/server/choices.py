@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from setpoint.engine.request import Delta, FinishReason, GenerationRequest
@@ -115,7 +116,9 @@ class Choices:
             index += len(same)
         self._leaders = [place[0][0] for place in places]
         await self._enter([place[0] for place in places], prime=index > 1)
-        await self._enter([follower for place in places for follower in place[1:]], prime=True)
+        now_s = self._context.engine.now_s()
+        others = [(index, _from_now(request, now_s)) for place in places for index, request in place[1:]]
+        await self._enter(others, prime=True)
 
     async def _enter(self, requests: Sequence[tuple[int, GenerationRequest]], *, prime: bool) -> None:
         if self._gone:
@@ -191,3 +194,12 @@ class Choices:
             task.cancel()
         for answer in self._answers.values():
             answer.close()
+
+
+def _from_now(request: GenerationRequest, now_s: float) -> GenerationRequest:
+    """One more answer to a prompt that is computed: its first token is due from now, its end when it was due before."""
+    limits, sent_s = request.limits, request.sent_s
+    if sent_s is None:
+        return request
+    left_s = None if limits.e2e_s is None else max(0.0, limits.e2e_s - (now_s - sent_s))
+    return replace(request, sent_s=now_s, limits=replace(limits, e2e_s=left_s))

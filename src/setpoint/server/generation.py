@@ -104,7 +104,7 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
     async def _requests(self, body: AnyBody, scope: Scope, sent_s: float) -> list[list[GenerationRequest]]:
         """For each prompt the requests that share it: ``n`` of them, each with a seed of its own if one is given.
 
-        Their limits run from ``sent_s``: what encoding, a grammar and the first of several answers take is a client's wait too.
+        Their limits run from ``sent_s``: what encoding and a grammar take is a client's wait too.
         """
         headers = Headers(scope=scope)
         kind = request_class(headers)
@@ -127,7 +127,8 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
                 sent_s=sent_s,
                 follows=bool(groups),
             )
-            groups.append([request, *(_sibling(request, number) for number in range(1, body.n or 1))])
+            first = replace(request, answers=body.n or 1)
+            groups.append([first, *(_sibling(request, number) for number in range(1, body.n or 1))])
         return groups
 
     def _rendering(self, body: AnyBody, choices: int) -> Rendering:
@@ -216,7 +217,7 @@ def _sibling(request: GenerationRequest, number: int) -> GenerationRequest:
     """The same request for one more answer: another name, and another seed where one is given."""
     seed = request.sampling.seed
     sampling = request.sampling if seed is None else replace(request.sampling, seed=seed + number)
-    return replace(request, name=f"{request.name}-{number}", sampling=sampling, follows=True)
+    return replace(request, name=f"{request.name}-{number}", sampling=sampling, follows=True, answers=0)
 
 
 class ChatCompletions(GenerationEndpoint[ChatBody]):

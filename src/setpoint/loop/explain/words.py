@@ -100,5 +100,6 @@ _ADMITTED = {
     "idle": "admitted: the engine was idle",
     "fits": "admitted: it fitted every limit",
     "queue_has_room": "admitted: the queue had room",
+    "with_first": "admitted: with the first answer to its prompt",
     "admission_off": "admitted: admission was off",
 }

@@ -20,6 +20,7 @@ _WORDS: Final = {
     "idle": "Taken: nothing else is here",
     "fits": "Taken: its first token is expected in {first_token_in_s}, its last in {end_in_s}",
     "queue_has_room": "Taken: the queue has room",
+    "with_first": "Taken with the first answer to its prompt",
     "queue_full": "The queue is full: {waiting} wait, {max_waiting} may",
     "too_early": "It came back {due_in_s} before the time it was told",
     "ttft_would_be": "The first token would come after {ttft_s}, {ttft_limit_s} are allowed",
