@@ -10,6 +10,8 @@ import yaml
 from setpoint.hardware.accelerator import UnknownAccelerator, accelerator, accelerator_from, accelerators
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.prices import parse_prices, priced
+from setpoint.hardware.this_machine import fingerprint, remembered, remembered_file
+from setpoint.record import processor
 
 WANTED = (
     "a100-40", "a100-80", "h100-sxm", "h100-pcie", "h100-nvl", "h200", "b200", "b300", "gb200", "mi300x", "mi325x",
@@ -100,6 +102,19 @@ def test_this_machine_is_measured_once_and_listed_from_then_on() -> None:
     assert first.memory_bytes_per_s > 1e8
     assert accelerator("this_machine") == first
     assert first in accelerators()
+
+
+def test_what_was_measured_without_these_instructions_is_not_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "cpu_info", lambda *_: {"model name": "AMD EPYC", "flags": "avx2"})
+    facts = {"dense_tflops": {"bf16": 1}, "memory_gb": 1, "memory_tb_per_s": 1, "link_gb_per_s": 0, "power_w": 0}
+    document = {"name": "this-machine", "kind": "cpu", "machine": fingerprint(), **facts}
+    remembered_file().parent.mkdir(parents=True)
+    remembered_file().write_text(yaml.safe_dump(document), encoding="utf-8")
+    assert remembered() in accelerators()
+    document["machine"] = fingerprint().removesuffix(" with avx2")
+    remembered_file().write_text(yaml.safe_dump(document), encoding="utf-8")
+    assert remembered() is None
+    assert "this-machine" not in [each.name for each in accelerators()]
 
 
 def test_prices_are_an_input() -> None:

@@ -10,7 +10,7 @@ import typer
 from setpoint.commands.options import EXIT_CODES
 from setpoint.commands.showing import show
 from setpoint.loop.errors import BadInput
-from setpoint.loop.flags import MAX_SEED, SEED_HELP, option
+from setpoint.loop.flags import MAX_SEED, option
 from setpoint.loop.interrupts import EXIT_INTERRUPTED
 
 TUNE_EXAMPLES = f"""Examples:
@@ -19,7 +19,7 @@ TUNE_EXAMPLES = f"""Examples:
 
 - `setpoint tune my.yaml --budget 5m --output runs/my --duration 60s --seed 7`
 
-- `setpoint tune my.yaml --output runs/my --resume` : go on where it was cut short
+- `setpoint tune my.yaml --output runs/my --resume` : go on where it was cut short, with the same load
 
 - `setpoint tune my.yaml --only static-8 --only continuous-8 --json`
 
@@ -33,11 +33,14 @@ def tune(
     duration: Annotated[
         str | None, option("TIME", "Length of each sustained phase, such as 60s; default: what the percentiles take.")
     ] = None,
-    seed: Annotated[int, option("N", SEED_HELP, min=0, max=MAX_SEED)] = 0,
+    seed: Annotated[int | None, option("N", "Seed of arrivals, lengths and prompts; default: 0.", min=0, max=MAX_SEED)] = None,
     budget: Annotated[
-        str | None, option("TIME", "Begin no measurement that would not end within this, such as 5m; default: no bound.")
+        str | None,
+        option("TIME", "Begin no measurement that would not end within this from now, such as 5m; default: no bound."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Take up the measurements that are kept in the run folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what is kept in the run folder, with its seed and its phases.")
+    ] = False,
     only: Annotated[list[str] | None, option("CANDIDATE", "Measure only this candidate; may be repeated.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Measure each of a short fixed list instead.")] = False,
     calibration: Annotated[
@@ -49,10 +52,10 @@ def tune(
     """The loop: forecast, serve, measure, calibrate, until nothing better is left; the report shows why."""
     from setpoint.loop.candidates import candidates_for
     from setpoint.loop.folder import default_folder
-    from setpoint.loop.schedule import lengthened, schedule_for
     from setpoint.loop.shorthand import minutes_or_seconds, seconds
     from setpoint.loop.tune import TuneOptions
     from setpoint.loop.tune import tune as run_tune
+    from setpoint.loop.tuning.going_on import TypedLoad, load_for
     from setpoint.loop.tuning.space import space_for
     from setpoint.requirement import load_requirement
 
@@ -63,16 +66,16 @@ def tune(
             raise BadInput(f"--only {name}: not a candidate; the candidates are {', '.join(space)}")
     chosen = {name: config for name, config in space.items() if not only or name in only}
     folder = output or default_folder(needed.name)
+    fixed = grid or bool(only)
     sustained_s = seconds("duration", duration, positive=True) if duration is not None else None
     budget_s = minutes_or_seconds("budget", budget) if budget is not None else None
-    schedule = schedule_for(needed, sustained_s=sustained_s)
-    if budget_s is not None and sustained_s is None and not grid and not only:
-        schedule = lengthened(schedule, needed, budget_s)
+    typed = TypedLoad(seed=seed, sustained_s=sustained_s, budget_s=None if fixed else budget_s)
+    load = load_for(needed, typed, kept_in=folder if resume else None)
     options = TuneOptions(
         output=folder,
-        schedule=schedule,
-        seed=seed,
-        fixed=grid or bool(only),
+        schedule=load.schedule,
+        seed=load.seed,
+        fixed=fixed,
         budget_s=budget_s,
         resume=resume,
         calibration=calibration,

@@ -10,7 +10,8 @@ from typing import Any
 
 from setpoint import __version__
 from setpoint.hardware.errors import HardwareError
-from setpoint.hardware.this_machine import fingerprint
+from setpoint.hardware.this_machine import fingerprint, fingerprint_words
+from setpoint.record.processor import CPU_FEATURES
 
 UNKNOWN = "unknown"
 ENGINE_PACKAGES = ("setpoint", "openvino")
@@ -71,9 +72,10 @@ def engine_version_of(versions: Mapping[str, Any]) -> str:
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:
     """The fingerprint of the machine that a report's ``machine`` describes: equal to ``here()`` if it is this one."""
-    memory_gib = int(facts.get("memory_bytes") or 0) >> 30
-    named = [str(facts.get(name) or UNKNOWN) for name in ("architecture", "cpu", "cores_usable")]
-    return f"{' '.join(named)} cores {memory_gib} GiB"
+    architecture, cpu, cores = (str(facts.get(name) or UNKNOWN) for name in ("architecture", "cpu", "cores_usable"))
+    has = facts.get("cpu_features") or ()
+    features = [name for name in CPU_FEATURES if name in has]
+    return fingerprint_words(architecture, cpu, cores, int(facts.get("memory_bytes") or 0) >> 30, features)
 
 
 def provenance_from(document: Mapping[str, Any] | None) -> Provenance | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 
 from setpoint.hardware.accelerator import CPU, THIS_MACHINE, Accelerator, accelerator_from
 from setpoint.hardware.user_data import user_folder
-from setpoint.record.processor import processor_name
+from setpoint.record.processor import cpu_features, processor_name
 
 MEASURED_FOR_S = 0.25
 READ_BYTES = 1 << 28
@@ -44,8 +45,18 @@ def remembered_file() -> Path:
 
 
 def fingerprint() -> str:
-    """What makes a remembered measurement another machine's: processor, usable cores, memory."""
-    return f"{platform.machine()} {processor_name()} {usable_cores()} cores {psutil.virtual_memory().total >> 30} GiB"
+    """What makes a remembered measurement another machine's: processor, usable cores, memory, and the instructions it has.
+
+    Virtual machines of one name may have AVX-512 or not, and steps take other times then.
+    """
+    memory_gib = psutil.virtual_memory().total >> 30
+    return fingerprint_words(platform.machine(), processor_name(), usable_cores(), memory_gib, cpu_features())
+
+
+def fingerprint_words(architecture: str, cpu: str, cores: int | str, memory_gib: int, features: Sequence[str]) -> str:
+    """``x86_64 AMD EPYC 2 cores 23 GiB with avx2 avx512f``."""
+    words = f"{architecture} {cpu} {cores} cores {memory_gib} GiB"
+    return f"{words} with {' '.join(features)}" if features else words
 
 
 def usable_cores() -> int:
@@ -60,9 +71,9 @@ def measure_this_machine() -> Accelerator:
     known; the price is 0 (``--price this-machine=...`` sets it).
     """
     f32 = _matrix_flops_per_s()
-    flags = _processor_flags()
-    wide = 2.0 if {"amx_bf16", "avx512_bf16", "bf16"} & flags else 1.0
-    tflops = {"bf16": round(f32 * wide / 1e12, 4), "int8": round(f32 * (4.0 if _has_int8(flags) else 2.0) / 1e12, 4)}
+    features = set(cpu_features())
+    wide = 2.0 if {"amx_bf16", "avx512_bf16", "bf16"} & features else 1.0
+    tflops = {"bf16": round(f32 * wide / 1e12, 4), "int8": round(f32 * (4.0 if _has_int8(features) else 2.0) / 1e12, 4)}
     document = {
         "name": THIS_MACHINE,
         "kind": CPU,
@@ -86,17 +97,8 @@ def measure_this_machine() -> Accelerator:
     return accelerator_from(document, where=str(file))
 
 
-def _has_int8(flags: set[str]) -> bool:
-    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"} & flags)
-
-
-def _processor_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
-    return set(next(lines, "").partition(":")[2].split())
+def _has_int8(features: set[str]) -> bool:
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"} & features)
 
 
 def _read_bytes_per_s() -> float:

@@ -44,8 +44,9 @@ LOADING_S = 6.0
 class TuneOptions:
     """What the command line decides. ``seed`` makes the arrivals: every candidate gets the same.
 
-    fixed: measure every candidate once. budget_s: no measurement begins that would not end by then. resume: take up what is
-    kept in ``output``. calibration: what to believe of the machine at first (``tuning/prior.py``).
+    fixed: measure every candidate once. budget_s: from the call on; no measurement begins that would not end by then. resume:
+    take up what is kept in ``output`` under this seed and schedule (``tuning/going_on.py``). calibration: what to believe of
+    the machine at first (``tuning/prior.py``).
     """
 
     output: Path
@@ -156,7 +157,11 @@ def _kept(keeper: Keeper, candidates: Mapping[str, ServingConfig], options: Tune
         keeper.forget()
         return []
     found = keeper.kept(candidates, say)
-    say(f"{len(found)} measurements are taken up from {keeper.folder}" if found else f"nothing to resume in {keeper.folder}")
+    if found:
+        load = f"seed {options.seed}, sustained phases of {options.schedule.sustained_s:.0f} s"
+        say(f"{len(found)} measurements are taken up from {keeper.folder}: {load}")
+    else:
+        say(f"nothing to resume in {keeper.folder}")
     return found
 
 

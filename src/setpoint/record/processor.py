@@ -6,6 +6,20 @@ import platform
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_FEATURES = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+    "bf16",
+    "i8mm",
+)
+"""What kernels are chosen by: with or without one of these, the same model takes other times on processors of one name."""
 
 
 def cpu_info(path: Path = CPU_INFO) -> dict[str, str]:
@@ -24,3 +38,10 @@ def processor_name(path: Path = CPU_INFO) -> str:
     One name for reports and calibrations: a run is known again as this machine's by it.
     """
     return cpu_info(path).get("model name") or platform.processor() or platform.machine() or "unknown"
+
+
+def cpu_features(path: Path = CPU_INFO) -> list[str]:
+    """Which of ``CPU_FEATURES`` the processor has, in their order. One list for reports and calibrations, like the name."""
+    info = cpu_info(path)
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return [name for name in CPU_FEATURES if name in flags]

@@ -11,9 +11,7 @@ from typing import Any
 import psutil
 
 from setpoint import __version__
-from setpoint.record.processor import cpu_info, processor_name
-
-CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm")
+from setpoint.record.processor import cpu_features, processor_name
 
 
 def machine_facts() -> dict[str, Any]:
@@ -22,10 +20,9 @@ def machine_facts() -> dict[str, Any]:
     ``cores_usable`` are the logical cores this process may run on (its affinity), ``cpu_quota`` the cores its control
     group may use on average, and ``memory_bytes`` what the machine has.
     """
-    flags = _flags(cpu_info())
     return {
         "cpu": processor_name(),
-        "cpu_features": [name for name in CPU_FEATURES if name in flags],
+        "cpu_features": cpu_features(),
         "architecture": platform.machine(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(logical=True),
@@ -37,10 +34,6 @@ def machine_facts() -> dict[str, Any]:
         "setpoint": __version__,
         "openvino": _installed("openvino"),
     }
-
-
-def _flags(info: dict[str, str]) -> set[str]:
-    return set((info.get("flags") or info.get("Features") or "").split())
 
 
 def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:

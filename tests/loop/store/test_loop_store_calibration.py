@@ -146,6 +146,14 @@ def test_few_steps_do_not_take_the_place_of_many(tmp_path: Path) -> None:
     assert past.provenance.steps == 500
 
 
+def test_a_machine_of_the_same_name_with_other_instructions_teaches_nothing(tmp_path: Path) -> None:
+    other = report_of(machine={"cpu_features": [] if machine_facts()["cpu_features"] else ["avx2"]})
+    away = remember(with_steps(tmp_path / "run", 300, report=other))
+    assert away.name is None
+    assert "it was measured on another machine" in away.words
+    assert past_calibration(MODEL) is None
+
+
 def test_runs_that_teach_nothing_say_why(tmp_path: Path) -> None:
     few = remember(with_steps(tmp_path / "few", 30))
     assert (few.name, few.words) == (None, "it has 30 steps; at least 200 are needed")

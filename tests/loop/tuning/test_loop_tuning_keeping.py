@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tuning_world import SCHEDULE, SPACE, VirtualMachine, requirement
 
-from setpoint.loop.tuning.keeping import Keeper
+from setpoint.loop.tuning import keeping
+from setpoint.loop.tuning.keeping import Keeper, SharedLoad, kept_load
 from setpoint.loop.tuning.trial import Trial
 
 NAME = "continuous-16"
@@ -47,6 +49,29 @@ def test_another_question_finds_nothing_and_says_why(tmp_path: Path) -> None:
     info.write_text(json.dumps(json.loads(info.read_text()) | {"sources": "other"}))
     assert keeper.kept(SPACE, said.append) == []
     assert said[-1].endswith("with other sources")
+
+
+def test_what_was_measured_on_another_machine_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, _ = kept(tmp_path)
+    assert kept_load(tmp_path, requirement()) == SharedLoad(0, SCHEDULE)
+    monkeypatch.setattr(keeping, "here", lambda: "a copy of the folder's new place")
+    said: list[str] = []
+    assert keeper.kept(SPACE, said.append) == []
+    assert said[0].startswith(f"01-{NAME} is not taken up again: it was measured on another machine (")
+    assert said[0].endswith("; this one is a copy of the folder's new place)")
+    assert kept_load(tmp_path, requirement()) is None
+
+
+def test_the_load_of_what_is_kept_is_that_of_the_same_requirement(tmp_path: Path) -> None:
+    kept(tmp_path)
+    assert kept_load(tmp_path, requirement().model_copy(update={"name": "other"})) is None
+    assert kept_load(tmp_path / "nothing", requirement()) is None
+    info = next((tmp_path / "measured").glob("*/run.json"))
+    whole = json.loads(info.read_text())
+    info.write_text(json.dumps(whole | {"schedule": {"minutes": 1}}))
+    assert kept_load(tmp_path, requirement()) is None
+    info.write_text(json.dumps(whole | {"seed": 9}))
+    assert kept_load(tmp_path, requirement()) == SharedLoad(9, SCHEDULE)
 
 
 def test_a_broken_one_is_passed_over(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Measurements kept in the run folder as they end, so that a tuning that was cut short can go on.
 
 ``measured/NN-NAME`` is a run folder of its own (``report/files.py``). What it was made for is in its ``run.json``: requirement,
-seed, schedule, configuration, machine, versions and a digest of setpoint's own sources. One that was made for anything else
-is not taken up again.
+seed, schedule, configuration, versions and a digest of setpoint's own sources; on what machine is in its ``report.json``. One
+that was made for anything else, or on another machine, is not taken up again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from setpoint.hardware.provenance import fingerprint_of, here
 from setpoint.loop.measured import MeasuredRun
 from setpoint.loop.schedule import Schedule
 from setpoint.loop.tuning.trial import Trial
@@ -29,7 +30,18 @@ from setpoint.report.files import MEASURED_FOLDER, Run, RunFolderError, read_run
 from setpoint.requirement import Requirement
 
 MOST_KEPT = 64
-SAME = ("requirement", "seed", "schedule", "versions", "sources")
+
+
+class AnotherQuestion(Exception):
+    """A kept measurement does not answer what is asked now; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLoad:
+    """What all measurements of a tuning share beside the requirement: the seed of the arrivals, and the phases."""
+
+    seed: int
+    schedule: Schedule
 
 
 class Keeper:
@@ -37,13 +49,7 @@ class Keeper:
 
     def __init__(self, folder: Path, requirement: Requirement, schedule: Schedule, seed: int) -> None:
         self.folder = folder / MEASURED_FOLDER
-        self.question: dict[str, Any] = {
-            "requirement": requirement.model_dump(mode="json"),
-            "seed": seed,
-            "schedule": asdict(schedule),
-            "versions": versions(),
-            "sources": sources_digest(),
-        }
+        self.question: dict[str, Any] = {**_asked(requirement), "seed": seed, "schedule": asdict(schedule)}
 
     def forget(self) -> None:
         """Take away what an earlier run kept here. Raises ``RunFolderError`` if it cannot be."""
@@ -76,21 +82,64 @@ class Keeper:
         ``say`` hears of those that are not taken up, and why.
         """
         found: list[Trial] = []
-        for folder in sorted(self.folder.glob("*/report.json"))[:MOST_KEPT]:
+        for folder in _kept_folders(self.folder):
             try:
-                run = read_run(folder.parent)
-            except RunFolderError as error:
-                say(f"{folder.parent.name} is not taken up again: {error}")
-                continue
-            trial = _trial(run)
-            other = [name for name in SAME if run.run_info.get(name) != self.question[name]]
-            if trial is None or space.get(trial.name) != trial.config:
-                other.append("configurations")
-            if other or trial is None:
-                say(f"{folder.parent.name} is not taken up again: it was measured with other {', '.join(other)}")
-                continue
-            found.append(trial)
+                found.append(self._same(read_run(folder), space))
+            except (RunFolderError, AnotherQuestion) as error:
+                say(f"{folder.name} is not taken up again: {error}")
         return found
+
+    def _same(self, run: Run, space: Mapping[str, ServingConfig]) -> Trial:
+        """``run`` as a trial. Raises ``AnotherQuestion``."""
+        _require_same(run, self.question)
+        trial = _trial(run)
+        if trial is None or space.get(trial.name) != trial.config:
+            raise AnotherQuestion("it was measured with other configurations")
+        return trial
+
+
+def kept_load(folder: Path, requirement: Requirement) -> SharedLoad | None:
+    """That of the measurements under ``folder`` which answer ``requirement``, with this code and on this machine.
+
+    ``None`` if there are none. Those that do not, or cannot be read, are passed over: ``Keeper.kept`` says why.
+    """
+    asked = _asked(requirement)
+    for each in _kept_folders(folder / MEASURED_FOLDER):
+        try:
+            run = read_run(each)
+            _require_same(run, asked)
+            return _load_of(run.run_info)
+        except (RunFolderError, AnotherQuestion):
+            continue
+    return None
+
+
+def _asked(requirement: Requirement) -> dict[str, Any]:
+    """What decides, whatever the load, whether a measurement answers ``requirement``: names as in ``run.json``."""
+    return {"requirement": requirement.model_dump(mode="json"), "versions": versions(), "sources": sources_digest()}
+
+
+def _kept_folders(folder: Path) -> list[Path]:
+    """The folders of complete measurements, in the order in which they were made."""
+    return [file.parent for file in sorted(folder.glob("*/report.json"))[:MOST_KEPT]]
+
+
+def _require_same(run: Run, question: Mapping[str, Any]) -> None:
+    """Raises ``AnotherQuestion`` if ``run`` was made on another machine, or for something else than ``question``."""
+    machine = fingerprint_of(run.report.machine)
+    if machine != here():
+        raise AnotherQuestion(f"it was measured on another machine ({machine}; this one is {here()})")
+    other = [name for name, value in question.items() if run.run_info.get(name) != value]
+    if other:
+        raise AnotherQuestion(f"it was measured with other {', '.join(other)}")
+
+
+def _load_of(info: Mapping[str, Any]) -> SharedLoad:
+    """The load that ``run.json`` names. Raises ``AnotherQuestion`` if it names none."""
+    try:
+        return SharedLoad(int(info["seed"]), Schedule(**info["schedule"]))
+    except (KeyError, TypeError, ValueError):
+        raise AnotherQuestion("its run.json names no seed and schedule") from None
 
 
 def _trial(run: Run) -> Trial | None:
