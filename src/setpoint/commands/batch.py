@@ -24,7 +24,8 @@ BATCH_EXAMPLES = """Examples:
 - `setpoint batch in.jsonl out.jsonl --server URL --model my-model --concurrency 16 --errors failed.jsonl`
 
 A line of the input is `{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {...}}`. After Ctrl-C,
-a kill or a crash the same command goes on where it was.
+a kill or a crash the same command goes on where it was, and asks again what the server failed to do (5xx, timeouts, lost
+connections; not what it called wrong by a 4xx).
 
 Exit codes: 0 all done, 1 some failed or are left, 2 bad input, 4 its own engine keeps dying, 130 interrupted.
 """
@@ -32,7 +33,7 @@ Exit codes: 0 all done, 1 some failed or are left, 2 bad input, 4 its own engine
 
 def batch(
     input_file: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, in the format of OpenAI's batch API.")],
-    output_file: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Answers; what is there is not asked again.")],
+    output_file: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Answers; what is settled is not asked again.")],
     server: Annotated[str | None, option("URL", "Any OpenAI-compatible server.", RUNNING)] = None,
     model: Annotated[str | None, option("NAME", "Ask for this model, whatever the requests name.", RUNNING)] = None,
     api_key: Annotated[str | None, option("KEY", "Bearer token.", RUNNING, envvar="SETPOINT_API_KEY")] = None,

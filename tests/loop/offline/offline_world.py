@@ -30,11 +30,11 @@ def write_input(path: Path, names: Iterable[str]) -> list[bytes]:
     return lines
 
 
-def result_for(line: bytes, *, failed: bool = False) -> bytes:
-    """The output line that answers an input line."""
+def result_for(line: bytes, *, failed: bool = False, status: int | None = 400) -> bytes:
+    """The output line that answers an input line. status: of one that failed; ``None`` is that no answer came."""
     name = json.loads(line)["custom_id"]
     error = {"code": "x", "message": "no"} if failed else None
-    return Result(result_id(digest_of(line)), name, 400 if failed else 200, {"text": f"é {name}"}, error).line()
+    return Result(result_id(digest_of(line)), name, status if failed else 200, {"text": f"é {name}"}, error).line()
 
 
 def results(path: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from loop_world import running, setpoint, wait_for_words
-from offline_world import MODEL, FakeServer, entry, fake_server, refuse, results, write_input
+from offline_world import MODEL, FakeServer, entry, fake_server, refuse, result_for, results, write_input
 
 from setpoint.loop.interrupts import EXIT_INTERRUPTED
 from setpoint.record import EXIT_BAD_INPUT, EXIT_MET, EXIT_MISSED
@@ -52,6 +52,26 @@ def test_done_failed_and_done_again(fake: FakeServer, tmp_path: Path) -> None:
     assert anew.stdout.startswith("3 requests: 3 done, 0 failed, 0 left; 3 in this run, ")
     assert len(results(tmp_path / "out")) == 3
     assert results(tmp_path / "errors") == []
+
+
+def test_what_the_server_failed_to_do_is_asked_again_and_counted(fake: FakeServer, tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", "abc")
+    kept = [result_for(lines[0]), result_for(lines[1], failed=True, status=500), result_for(lines[2], failed=True)]
+    (tmp_path / "out").write_bytes(b"".join(kept))
+    arguments = ["batch", "in", "out", "--server", fake.url, "--errors", "errors"]
+    first = setpoint(*arguments, cwd=tmp_path)
+    assert first.returncode == EXIT_MISSED, first.stderr
+    assert "out: 2 of 3 requests are done already" in first.stderr
+    assert "out: asking again 1 that failed before" in first.stderr
+    assert first.stdout.startswith("3 requests: 2 done, 1 failed, 0 left; 1 in this run, ")
+    assert "; asked again: 1 that had failed\n" in first.stdout
+    assert fake.asked == {"b": 1}
+    assert [entry["custom_id"] for entry in results(tmp_path / "out")] == ["a", "c", "b"]
+    assert [entry["custom_id"] for entry in results(tmp_path / "errors")] == ["c"]
+
+    again = setpoint(*arguments, "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["asked_again"] == 0
+    assert fake.asked == {"b": 1}
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(fake: FakeServer, tmp_path: Path) -> None:

@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from offline_world import CUT, GARBAGE, HALF, NOT_JSON, FakeServer, Say, fake_server, refuse, results, write_input
+from offline_world import (
+    CUT,
+    GARBAGE,
+    HALF,
+    NOT_JSON,
+    FakeServer,
+    Say,
+    fake_server,
+    refuse,
+    result_for,
+    results,
+    write_input,
+)
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.offline.concurrency import Fixed
@@ -51,9 +63,8 @@ def drive(
     index = read_input(folder / "in")
     with OutputFile(folder / "out") as output:
         found = resume(folder / "out", index)
-        output.keep(found.end_bytes)
-        output.begin()
-        tally = Tally(len(index), found.answered - found.failed, found.failed, 0.0)
+        output.keep(found)
+        tally = Tally(len(index), found.answered - found.failed, found.failed, 0.0, again=output.begin())
 
         async def main() -> None:
             sender = Sender(Target(fake.url, api_key="k"), connections=concurrency, timeout_s=20.0)
@@ -82,6 +93,7 @@ TRANSIENT: list[Sequence[Say]] = [
     [HALF, CUT],
     [GARBAGE],
     [NOT_JSON, refuse(500), refuse(502), refuse(504), refuse(408)],
+    [refuse(501), refuse(530), refuse(302)],
     [refuse(503), CUT, refuse(503), HALF, refuse(503), GARBAGE, refuse(429), refuse(500)],
 ]
 
@@ -150,27 +162,113 @@ def test_a_wait_that_the_server_asks_for_is_kept_within_a_bound(tmp_path: Path) 
 
 
 def test_errors_for_good_are_written_once(tmp_path: Path) -> None:
-    write_input(tmp_path / "in", ["a", "b", "c", "d", "e"])
+    write_input(tmp_path / "in", ["a", "b", "c", "d"])
     with fake_server() as fake:
         fake.scripts = {
             "b": [refuse(400)] * 99,
             "c": [Say(413, b"<h1>too large</h1>")] * 99,
-            "d": [refuse(500)] * 99,
-            "e": [HALF] * 99,
+            "d": [Say(422, b"null")] * 99,
         }
         first = drive(fake, tmp_path)
         asked = dict(fake.asked)
         again = drive(fake, tmp_path)
-    assert (first.done, first.failed) == (again.done, again.failed) == (1, 4)
-    assert asked == dict(fake.asked) == {"a": 1, "b": 1, "c": 1, "d": TRIES_MAX, "e": TRIES_MAX}
+    assert (first.done, first.failed) == (again.done, again.failed) == (1, 3)
+    assert again.again == 0
+    assert asked == dict(fake.asked) == {"a": 1, "b": 1, "c": 1, "d": 1}
     found = {entry["custom_id"]: entry for entry in results(tmp_path / "out")}
-    assert len(results(tmp_path / "out")) == 5
+    assert len(results(tmp_path / "out")) == 4
     assert found["b"]["error"] == {"code": "code_400", "message": "HTTP 400: not now"}
     assert found["b"]["response"]["body"]["error"]["code"] == "code_400"
     assert found["c"]["response"] | {"request_id": ""} == {"status_code": 413, "request_id": "", "body": "<h1>too large</h1>"}
-    assert found["d"]["response"]["status_code"] == 500
-    assert found["e"]["response"] is None
-    assert found["e"]["error"]["code"] == "connection_cut"
+    assert found["d"]["response"]["status_code"] == 422
+
+
+def test_what_fails_alone_among_good_ones_is_written_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    names = [f"{number}" for number in range(40)]
+    write_input(tmp_path / "in", ["x", "y", *names])
+    with fake_server() as fake:
+        fake.scripts = {"x": [refuse(500)] * 999, "y": [HALF] * 999}
+        first = drive(fake, tmp_path)
+        assert (first.done, first.failed, first.left) == (40, 2, 0)
+        found = {entry["custom_id"]: entry for entry in results(tmp_path / "out")}
+        assert len(results(tmp_path / "out")) == 42
+        assert found["x"]["response"]["status_code"] == 500
+        assert found["y"]["response"] is None
+        assert found["y"]["error"]["code"] == "connection_cut"
+        # Twice as often if none of the others was answered in the meantime.
+        asked = dict(fake.asked)
+        assert {asked["x"], asked["y"]} <= {TRIES_MAX, 2 * TRIES_MAX}
+        fake.scripts.clear()
+        again = drive(fake, tmp_path)
+    assert (again.again, again.done, again.failed) == (2, 42, 0)
+    assert dict(fake.asked) == asked | {"x": asked["x"] + 1, "y": asked["y"] + 1}
+    assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == sorted(["x", "y", *names])
+    assert all(entry["error"] is None for entry in results(tmp_path / "out"))
+
+
+def test_one_at_a_time_what_fails_is_put_off_until_others_were_answered(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "xabc")
+    with fake_server() as fake:
+        fake.scripts = {"x": [refuse(500)] * 999}
+        tally = drive(fake, tmp_path, concurrency=1)
+    assert fake.asked == {"x": 2 * TRIES_MAX, "a": 1, "b": 1, "c": 1}
+    assert (tally.done, tally.failed, tally.left, tally.retried) == (3, 1, 0, 2 * TRIES_MAX - 1)
+    assert [entry["custom_id"] for entry in results(tmp_path / "out")] == ["a", "b", "c", "x"]
+
+
+OUTAGE = [refuse(500), CUT, refuse(503, retry_after="1"), refuse(501)]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_outage_writes_no_failure_and_the_next_run_does_what_is_left(concurrency: int, tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "ab")
+    with fake_server() as fake:
+        assert drive(fake, tmp_path).done == 2
+        write_input(tmp_path / "in", "abcdefgh")
+        before = (tmp_path / "out").read_bytes()
+        fake.scripts = {name: OUTAGE * 999 for name in "cdefgh"}
+        time = VirtualTime()
+        with pytest.raises(GaveUp, match="no request was answered for 3600 s"):
+            drive(fake, tmp_path, time, concurrency=concurrency)
+        assert time.now_s >= 3600
+        assert all(fake.asked[name] > TRIES_MAX for name in "cdefgh")
+        assert (tmp_path / "out").read_bytes() == before
+        fake.scripts.clear()
+        tally = drive(fake, tmp_path, concurrency=concurrency)
+    assert (tally.done, tally.failed, tally.left, tally.again) == (8, 0, 0, 0)
+    assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == list("abcdefgh")
+
+
+def test_an_outage_that_passes_before_it_gives_up_costs_nothing(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "abcdefgh")
+    with fake_server() as fake:
+        fake.scripts = {name: [refuse(500)] * 3 * TRIES_MAX for name in "abcdefgh"}
+        tally = drive(fake, tmp_path, give_up_s=1e9)
+    assert (tally.done, tally.failed, tally.left) == (8, 0, 0)
+
+
+def test_only_failures_that_may_pass_are_asked_again(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", "abcd")
+    kept = [result_for(lines[0]), result_for(lines[1], failed=True, status=500), result_for(lines[2], failed=True)]
+    (tmp_path / "out").write_bytes(b"".join(kept))
+    with fake_server() as fake:
+        tally = drive(fake, tmp_path)
+    assert fake.asked == {"b": 1, "d": 1}
+    assert (tally.again, tally.done, tally.failed, tally.left) == (1, 3, 1, 0)
+    assert (tmp_path / "out").read_bytes().startswith(kept[0] + kept[2])
+    assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == list("abcd")
+
+
+def test_a_run_that_asks_again_and_gives_up_leaves_these_for_the_next(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", "ab")
+    (tmp_path / "out").write_bytes(result_for(lines[0]) + result_for(lines[1], failed=True, status=500))
+    with fake_server() as fake:
+        fake.scripts = {"b": [refuse(500)] * 9999}
+        with pytest.raises(GaveUp):
+            drive(fake, tmp_path)
+        assert (tmp_path / "out").read_bytes() == result_for(lines[0])
+        fake.scripts.clear()
+        assert drive(fake, tmp_path).done == 2
 
 
 def test_a_wrong_key_ends_the_run_and_fails_no_request(tmp_path: Path) -> None:

@@ -14,21 +14,30 @@ from offline_world import result_for, results, write_input
 from setpoint.loop.errors import BadInput
 from setpoint.loop.offline.input_index import InputIndex, read_input
 from setpoint.loop.offline.output_file import OutputFile, resume, write_errors
-from setpoint.loop.offline.request_line import digest_of
+from setpoint.loop.offline.request_line import digest_of, result_id
+from setpoint.loop.offline.result_line import Result, read_result
 
 NAMES = [f"request-{number}" for number in range(8)]
+# By position: the status of what failed; the first is the request's own fault.
+FAILURES: dict[int, int | None] = {0: 400, 3: 500, 5: None}
 
 
 def finish(output: Path, index: InputIndex, lines: list[bytes]) -> None:
     """What a run does after resuming: write the results that lack."""
     with OutputFile(output) as file:
-        file.keep(resume(output, index).end_bytes)
-        file.begin()
-        file.begin()
+        found = resume(output, index)
+        file.keep(found)
+        assert file.begin() == found.again
+        assert file.begin() == 0
         for position, _ in index.unanswered():
             file.append(result_for(lines[position]))
             index.mark_answered(position)
         file.sync()
+
+
+def made(lines: list[bytes], position: int) -> bytes:
+    """The result that an earlier run wrote."""
+    return result_for(lines[position], failed=position in FAILURES, status=FAILURES.get(position))
 
 
 @given(st.permutations(range(len(NAMES))), st.integers(0, len(NAMES)), st.data())
@@ -37,21 +46,22 @@ def test_from_any_subset_cut_anywhere_each_request_ends_up_in_the_output_once(
 ) -> None:
     folder = tmp_path_factory.mktemp("resume")
     lines = write_input(folder / "in", NAMES)
-    whole = b"".join(result_for(lines[position], failed=position % 3 == 0) for position in order[:count])
+    whole = b"".join(made(lines, position) for position in order[:count])
     cut = data.draw(st.integers(0, len(whole)))
     output = folder / "out"
     output.write_bytes(whole[:cut])
-    kept = whole[:cut].count(b"\n")
+    whole_lines = whole[:cut].count(b"\n")
+    staying = [position for position in order[:whole_lines] if FAILURES.get(position, 400) == 400]
 
     index = read_input(folder / "in")
     found = resume(output, index)
-    assert (found.answered, found.failed) == (kept, sum(position % 3 == 0 for position in order[:kept]))
-    assert index.left == len(NAMES) - kept
+    assert (found.answered, found.failed, found.again) == (len(staying), staying.count(0), whole_lines - len(staying))
+    assert index.left == len(NAMES) - len(staying)
     assert output.read_bytes() == whole[:cut]
 
     finish(output, read_input(folder / "in"), lines)
     assert sorted(entry["custom_id"] for entry in results(output)) == NAMES
-    assert output.read_bytes().startswith(whole[: found.end_bytes])
+    assert output.read_bytes().startswith(b"".join(made(lines, position) for position in staying))
     assert read_and_resume(folder / "in", output) == 0
 
 
@@ -88,6 +98,8 @@ FOREIGN: list[tuple[Callable[[list[bytes]], bytes], str]] = [
     # The same custom_id, but another prompt: this is another input's output.
     (lambda lines: result_for(lines[0].replace(b'"prompt": "request-0"', b'"prompt": "x"')), "line 1: answers a request that"),
     (lambda lines: result_for(lines[0]) * 2, "line 2: answers a request for the second time"),
+    (lambda lines: made(lines, 3) * 2, "line 2: answers a request for the second time"),
+    (lambda lines: made(lines, 3) + result_for(lines[3]), "line 2: answers a request for the second time"),
 ]
 
 
@@ -102,6 +114,64 @@ def test_a_file_of_something_else_is_refused_and_left_alone(
         resume(output, read_input(tmp_path / "in"))
     assert "--overwrite" in str(refused.value)
     assert output.read_bytes() == content(lines)
+
+
+PASSING: list[tuple[int | None, str]] = [
+    *((status, "x") for status in (500, 501, 502, 504, 520, 302, 408, 409)),
+    (None, "connection_cut"),
+    (None, "connection_timeout"),
+    (None, "malformed_answer"),
+]
+FINAL: list[tuple[int | None, str]] = [*((status, "x") for status in (400, 404, 413, 422)), (None, "answer_too_large")]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "may_pass"), [*((*each, True) for each in PASSING), *((*each, False) for each in FINAL)]
+)
+def test_which_failures_may_pass(status: int | None, code: str, may_pass: bool) -> None:
+    written = read_result(Result(result_id(digest_of(b"x")), "x", status, {}, {"code": code, "message": ""}).line())
+    assert written is not None
+    assert (written.failed, written.may_pass) == (True, may_pass)
+
+
+def test_what_is_asked_again_goes_in_one_step_and_the_lock_stays(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", NAMES)
+    before = b"".join(made(lines, position) for position in range(6)) + b'{"id": "batch_req_torn'
+    (tmp_path / "real").write_bytes(before)
+    (tmp_path / "real").chmod(0o640)
+    (tmp_path / "out").symlink_to("real")
+    (tmp_path / ".real.anew").write_bytes(b"what a kill left")
+    with OutputFile(tmp_path / "out") as file:
+        file.keep(resume(tmp_path / "out", read_input(tmp_path / "in")))
+        assert (tmp_path / "out").read_bytes() == before
+        assert file.begin() == 2
+        staying = b"".join(made(lines, position) for position in (0, 1, 2, 4))
+        assert (tmp_path / "out").read_bytes() == staying
+        with pytest.raises(BadInput, match="another run is writing it"):
+            OutputFile(tmp_path / "out")
+        file.append(result_for(lines[3]))
+        file.sync()
+    assert (tmp_path / "real").read_bytes() == staying + result_for(lines[3])
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "real"]
+
+
+def test_an_output_that_cannot_be_copied_stays_as_it_was(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", NAMES)
+    before = result_for(lines[0]) + made(lines, 3)
+    (tmp_path / "out").write_bytes(before)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with OutputFile(tmp_path / "out") as file:
+        file.keep(resume(tmp_path / "out", read_input(tmp_path / "in")))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+        try:
+            with pytest.raises(BadInput, match="out: cannot be written anew without what failed: .*; make room for a copy"):
+                file.begin()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "out").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:

@@ -104,7 +104,10 @@ async def _through(target: Target, models: Models, work: Work, options: BatchOpt
     sender = Sender(target, connections=concurrency.most, timeout_s=options.timeout_s)
     showing = asyncio.create_task(show_progress(work.tally, console))
     try:
-        work.output.begin()
+        dropped = work.output.begin()
+        if dropped:
+            work.tally.again = dropped
+            say(f"{options.output}: asking again {dropped} that failed before: what stood in the way may have passed")
         await Drive(work, sender, concurrency, models, give_up_s=options.give_up_s).run()
     finally:
         await sender.close()
@@ -139,7 +142,7 @@ def _opened(options: BatchOptions) -> Iterator[Work]:
     index = read_input(options.input)
     with OutputFile(options.output) as output:
         found = Found(0, 0, 0) if options.overwrite else resume(options.output, index)
-        output.keep(found.end_bytes)
+        output.keep(found)
         tally = Tally(len(index), found.answered - found.failed, found.failed, monotonic())
         yield Work(index, output, tally)
 

@@ -1,8 +1,9 @@
 """The requests of a batch through one server: as many at once as it is good for, each until it has ended for good.
 
 A request that the server did not take (429, 503, 529, no connection) is sent again for as long as it takes, at
-``Retry-After`` or after a growing wait; one that was taken and came to nothing at most ``TRIES_MAX`` times. Only an answer
-or an error for good is written; whatever else ends the run leaves its requests for the next.
+``Retry-After`` or after a growing wait; one that was taken and came to nothing ``TRIES_MAX`` times. If the server answered
+others meanwhile the fault is its own and its failure is written; if not, the server may be what fails, and the request is put
+off until the others have had their turn. Whatever ends the run leaves what is not written for the next.
 """
 
 from __future__ import annotations
@@ -83,11 +84,25 @@ class Drive:
         self._sleep = sleep
         self._places = Places(concurrency)
         self._trouble_since_s: float | None = None
+        self._answers = 0
+        self._answers_when_resent: dict[int, int] = {}
+        """By position: how many were answered when a request that came to nothing was first sent again."""
 
     async def run(self) -> None:
         """Until every request has ended. Raises ``GaveUp``, or ``BadInput`` for what no retry mends."""
         self._work.tally.started_s = self._clock()
         syncing = asyncio.create_task(self._sync_now_and_then())
+        try:
+            while self._work.index.left:
+                await self._round()
+        finally:
+            syncing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await syncing
+            self._work.output.sync()
+
+    async def _round(self) -> None:
+        """A turn for each request that has no line yet. Raises the first of what went wrong."""
         try:
             async with asyncio.TaskGroup() as group:
                 for position, request in self._work.index.unanswered():
@@ -95,18 +110,15 @@ class Drive:
                     group.create_task(self._one(position, request))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
-        finally:
-            syncing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await syncing
-            self._work.output.sync()
 
     async def _one(self, position: int, request: BatchRequest) -> None:
-        """One request from its first try to its line in the output."""
+        """One request from the first try of this round to its line in the output, or until it is put off to the next round."""
         tally = self._work.tally
         name = result_id(self._work.index.digest(position))
         body = self._models.named(request)
         tries = waits = 0
+        began_s = self._clock()
+        tally.retried += position in self._answers_when_resent
         tally.under_way, tally.limit = self._places.taken, self._concurrency.limit
         try:
             while True:
@@ -116,12 +128,16 @@ class Drive:
                     break
                 if judged.meaning is Meaning.LOCKED_OUT:
                     raise BadInput(f"--api-key: the server does not take it ({judged.words}); what is done is kept")
-                tries += judged.meaning is Meaning.BROKEN
-                if tries == TRIES_MAX:
-                    break
                 self._note_trouble(judged, refused=exchange.status in SHED_STATUSES)
+                tries += judged.meaning is Meaning.BROKEN
+                if tries == TRIES_MAX and self._fails_alone(position, began_s):
+                    break
                 waits += 1
                 await self._sleep(min(wait_s(exchange, waits, seed=0, index=position), WAIT_MAX_S))
+                if tries == TRIES_MAX:
+                    return
+                if tries:
+                    self._answers_when_resent.setdefault(position, self._answers)
                 tally.retried += 1
             self._end(position, request, name, exchange.status, judged)
         finally:
@@ -138,8 +154,25 @@ class Drive:
         now_s = self._clock()
         prompt_tokens, output_tokens = judged.tokens
         self._work.tally.end(now_s, failed=failed, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
-        self._concurrency.answered(now_s, prompt_tokens + output_tokens)
+        self._answers_when_resent.pop(position, None)
+        if judged.meaning is not Meaning.BROKEN:
+            self._note_answer(now_s, prompt_tokens + output_tokens)
+
+    def _fails_alone(self, position: int, began_s: float) -> bool:
+        """Whether the fault is the request's own, not the server's.
+
+        It is if others were answered since the request was first sent again, and what trouble there is now is no older than
+        this round's tries of it, which began at ``began_s``.
+        """
+        answered = self._answers > self._answers_when_resent[position]
+        return answered and self._trouble_since_s is not None and self._trouble_since_s >= began_s
+
+    def _note_answer(self, now_s: float, tokens: int) -> None:
+        """The server answered, be it that the request is wrong: it is well."""
+        self._answers += 1
         self._trouble_since_s = None
+        self._work.tally.last_trouble = ""
+        self._concurrency.answered(now_s, tokens)
 
     def _note_trouble(self, judged: Judged, *, refused: bool) -> None:
         now_s = self._clock()

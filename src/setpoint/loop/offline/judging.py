@@ -12,12 +12,13 @@ from setpoint.measure.outcome import SHED_STATUSES
 from setpoint.measure.retrying import BROKEN_STATUSES
 
 ERROR_TEXT_CHARS = 4096
+ANSWER_TOO_LARGE = "answer_too_large"
 
 
 class Meaning(Enum):
-    """ANSWERED and ERROR end a request. REFUSED: the server did not take it; it waits as long as it takes. BROKEN: it was
-    taken and came to nothing, which may be the request's own fault, so the tries are counted. LOCKED_OUT: the key is wrong,
-    for every request alike.
+    """ANSWERED and ERROR end a request: asked again it would end the same. REFUSED: the server did not take it; it waits as
+    long as it takes. BROKEN: it came to nothing, which may be the request's own fault, so the tries are counted. LOCKED_OUT:
+    the key is wrong, for every request alike.
     """
 
     ANSWERED = "answered"
@@ -55,7 +56,7 @@ def judge(exchange: Exchange) -> Judged:
     """Judge an exchange that has ended."""
     if exchange.error is not None:
         if exchange.error is ErrorKind.TOO_LARGE:
-            return Judged(Meaning.ERROR, code="answer_too_large", words=exchange.detail)
+            return Judged(Meaning.ERROR, code=ANSWER_TOO_LARGE, words=exchange.detail)
         meaning = Meaning.REFUSED if exchange.error in _NOT_TAKEN else Meaning.BROKEN
         return Judged(meaning, code=f"connection_{exchange.error.value}", words=exchange.detail)
     assert exchange.status is not None
@@ -72,8 +73,14 @@ def judge(exchange: Exchange) -> Judged:
     words = f"HTTP {exchange.status}: {said}"
     if exchange.status == 401:
         return Judged(Meaning.LOCKED_OUT, body, code, words)
-    meaning = Meaning.REFUSED if exchange.status in SHED_STATUSES else Meaning.ERROR
-    return Judged(Meaning.BROKEN if exchange.status in BROKEN_STATUSES else meaning, body, code, words)
+    if exchange.status in SHED_STATUSES:
+        return Judged(Meaning.REFUSED, body, code, words)
+    return Judged(Meaning.ERROR if is_final(exchange.status) else Meaning.BROKEN, body, code, words)
+
+
+def is_final(status: int) -> bool:
+    """Whether an error with this status would be the same again: 4xx, but for those that say to try again."""
+    return 400 <= status < 500 and status not in SHED_STATUSES | BROKEN_STATUSES
 
 
 def _error_of(raw: bytes, status: int) -> tuple[object, str, str]:
@@ -83,6 +90,8 @@ def _error_of(raw: bytes, status: int) -> tuple[object, str, str]:
     except (ValueError, RecursionError):
         text = raw[:ERROR_TEXT_CHARS].decode("utf-8", "replace").strip()
         return text, f"http_{status}", text
+    if body is None:
+        body = "null"  # A line of the output whose response has no body would say that no answer came.
     said = refusal_text(raw)
     error = body.get("error") if isinstance(body, dict) else None
     code = error.get("code") if isinstance(error, dict) else None

@@ -1,13 +1,16 @@
 """The output: one writer, whole lines, and a resume that trusts nothing but what is there.
 
 Each result is one ``write`` to the end of the file, so a killed process loses nothing that it has written and leaves at most
-one torn line, which is cut on resuming. ``sync`` makes what is written survive the machine's end too.
+one torn line, which is cut on resuming. ``sync`` makes what is written survive the machine's end too. Failures that may have
+passed make room for new results: a copy without them takes the place of the file, whole and on the disk before it does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +22,21 @@ from setpoint.loop.offline.result_line import LINE_BEGIN, read_result
 
 CHUNK_BYTES = 1 << 20
 OPEN_TRIES = 8
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 RESULT_BYTES_MAX = 512 << 20
 ANEW = "add --overwrite to start anew, or name another file"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an earlier run left: how many requests are answered, how many of them are errors, and where whole lines end."""
+    """What an earlier run left: how many requests have ended for good, how many of them by errors, where whole lines end, and
+    how many requests failed by what may have passed and are to be asked again.
+    """
 
     answered: int
     failed: int
     end_bytes: int
+    again: int = 0
 
 
 class OutputFile:
@@ -40,7 +47,7 @@ class OutputFile:
         self._made = not path.exists()
         self._descriptor = _open_locked(path)
         self._unsynced = False
-        self._end_bytes: int | None = None
+        self._found: Found | None = None
 
     def __enter__(self) -> OutputFile:
         return self
@@ -50,15 +57,24 @@ class OutputFile:
             self.path.unlink(missing_ok=True)  # Nothing came of it.
         os.close(self._descriptor)
 
-    def keep(self, end_bytes: int) -> None:
-        """Only so many bytes of what is there are to stay; the file changes with ``begin``, not yet."""
-        self._end_bytes = end_bytes
+    def keep(self, found: Found) -> None:
+        """What was found is to stay, but for what is to be asked again; the file changes with ``begin``, not yet."""
+        self._found = found
 
-    def begin(self) -> None:
-        """Cut what is not to stay: results follow. Again it does nothing."""
-        if self._end_bytes is not None:
-            os.ftruncate(self._descriptor, self._end_bytes)
-            self._end_bytes = None
+    def begin(self) -> int:
+        """Take away what is not to stay: results follow. Gives how many failures went; again it does nothing.
+
+        Raises ``BadInput`` if failures are to go and the file cannot be copied; it is then as it was.
+        """
+        found, self._found = self._found, None
+        if found is None:
+            return 0
+        if found.again:
+            before, self._descriptor = self._descriptor, _put_copy(self.path, self._descriptor, found.end_bytes)
+            os.close(before)
+        else:
+            os.ftruncate(self._descriptor, found.end_bytes)
+        return found.again
 
     def append(self, line: bytes) -> None:
         """Write one line, whole or not at all. Raises ``BadInput`` if the system does not take it."""
@@ -83,7 +99,7 @@ class OutputFile:
 def _open_locked(path: Path) -> int:
     for _ in range(OPEN_TRIES):
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, OPEN_FLAGS, 0o666)
         except OSError as error:
             raise BadInput(f"{path}: cannot be written: {error.strerror}; name another file") from error
         try:
@@ -102,6 +118,54 @@ def _open_locked(path: Path) -> int:
     raise BadInput(f"{path}: other runs make it and take it away; name another file")
 
 
+def _put_copy(path: Path, locked: int, end_bytes: int) -> int:
+    """Put a copy without the failures that may pass in the place of the file; gives it open, and locked before it is there.
+
+    locked: the file, open. end_bytes: how much of it to copy. A kill or a power cut leaves the one file or the other. Raises
+    ``BadInput`` if there can be no copy; the file is then as it was.
+    """
+    place = path.resolve()
+    # Always the same name: who holds the lock is alone with it, and what a kill left of it is overwritten.
+    temporary = place.with_name(f".{place.name}.anew")
+    copy = -1
+    try:
+        copy = os.open(temporary, OPEN_FLAGS | os.O_TRUNC, 0o600)
+        fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchmod(copy, stat.S_IMODE(os.fstat(locked).st_mode))
+        _copy_staying(path, end_bytes, copy)
+        os.fsync(copy)
+        temporary.replace(place)
+    except OSError as error:
+        if copy >= 0:
+            os.close(copy)
+        temporary.unlink(missing_ok=True)
+        fix = "make room for a copy beside it, or name another file"
+        raise BadInput(f"{path}: cannot be written anew without what failed: {error.strerror}; {fix}") from error
+    _sync_folder(place.parent)
+    return copy
+
+
+def _copy_staying(path: Path, end_bytes: int, copy: int) -> None:
+    """Write the lines of the first ``end_bytes`` to ``copy``, but for failures that may pass."""
+    with open(copy, "wb", buffering=CHUNK_BYTES, closefd=False) as stream:
+        for begin, line in lines_of(path):
+            if begin >= end_bytes:
+                break
+            written = read_result(line)
+            if written is None or not written.may_pass:
+                stream.write(line)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive the machine's end, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, each with where it begins in bytes; the last may lack its line end. Raises ``BadInput``."""
     with path.open("rb", buffering=CHUNK_BYTES) as stream:
@@ -114,11 +178,12 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def resume(path: Path, index: InputIndex) -> Found:
-    """Mark in ``index`` what the output answers already. Changes no file.
+    """Mark in ``index`` what the output answers already; failures that may pass are not marked. Changes no file.
 
     A last line without its end was torn when an earlier run was killed; it does not count. Raises ``BadInput`` if the output
     is not the beginning of this input's.
     """
+    again = bytearray(len(index))
     answered = failed = end = 0
     for number, (begin, line) in enumerate(lines_of(path), start=1):
         if not line.endswith(b"\n"):
@@ -131,13 +196,16 @@ def resume(path: Path, index: InputIndex) -> Found:
         position = index.position_of(written.digest)
         if position is None:
             raise BadInput(f"{path}: line {number}: answers a request that is not in {index.path}; {ANEW}")
-        if index.answered(position):
+        if index.answered(position) or again[position]:
             raise BadInput(f"{path}: line {number}: answers a request for the second time; {ANEW}")
+        end = begin + len(line)
+        if written.may_pass:
+            again[position] = 1
+            continue
         index.mark_answered(position)
         answered += 1
         failed += written.failed
-        end = begin + len(line)
-    return Found(answered, failed, end)
+    return Found(answered, failed, end, again.count(1))
 
 
 def write_errors(output: Path, errors: Path) -> int:

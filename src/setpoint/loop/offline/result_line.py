@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from setpoint.loop.offline.judging import ANSWER_TOO_LARGE, is_final
 from setpoint.loop.offline.request_line import DIGEST_BYTES, ID_PREFIX
 
 # Every line begins so, which tells a torn line of ours from somebody else's file.
@@ -41,10 +42,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an output line says: the digest of the request that it answers, and whether it is an error."""
+    """What an output line says: the digest of the request that it answers, whether it is an error, and one that may pass."""
 
     digest: bytes
     failed: bool
+    may_pass: bool
 
 
 def read_result(line: bytes) -> Written | None:
@@ -53,6 +55,14 @@ def read_result(line: bytes) -> Written | None:
         entry: Any = json.loads(line)
         digest = bytes.fromhex(entry["id"].removeprefix(ID_PREFIX))
         failed = entry["error"] is not None
+        may_pass = failed and not _is_final(entry)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return Written(digest, failed) if len(digest) == DIGEST_BYTES else None
+    return Written(digest, failed, may_pass) if len(digest) == DIGEST_BYTES else None
+
+
+def _is_final(entry: Any) -> bool:
+    """Whether a failure would be the same again: the request's own fault, or an answer that is too large to be taken."""
+    if entry["response"] is None:
+        return bool(entry["error"]["code"] == ANSWER_TOO_LARGE)
+    return is_final(entry["response"]["status_code"])

@@ -43,10 +43,11 @@ class Summary:
     def _this_run(self) -> str:
         tally = self.tally
         ended = tally.ended - tally.already
+        again = f"; asked again: {tally.again} that had failed" if tally.again else ""
         if not ended:
-            return "none of them in this run"
+            return f"none of them in this run{again}"
         speed = f"{tally.output_tokens / max(self.duration_s, 1e-3):.0f} tok/s"
-        return f"{ended} in this run, {duration_words(self.duration_s)}, {speed}"
+        return f"{ended} in this run, {duration_words(self.duration_s)}, {speed}{again}"
 
     def to_json(self) -> str:
         """One JSON object on one line."""
@@ -62,6 +63,7 @@ class Summary:
                 "failed": tally.failed,
                 "left": tally.left,
                 "already_ended": tally.already,
+                "asked_again": tally.again,
                 "retried": tally.retried,
                 "refused": tally.refused,
                 "duration_s": round(self.duration_s, 3),

@@ -20,9 +20,9 @@ class _Bucket:
 class Tally:
     """Counts of requests. total = done + failed + left; ``already`` of them were ended when this run began.
 
-    retried: times that a request was sent again. refused: answers that said the server had no room. last_trouble:
-    what stood in the way since the last answer. All tokens and seconds
-    are of this run alone; times are of one monotonic clock.
+    again: failed requests of earlier runs that this one asks again. retried: times that a request was sent again. refused:
+    answers that said the server had no room. last_trouble: what stood in the way since the last answer. All tokens and
+    seconds are of this run alone; times are of one monotonic clock.
     """
 
     total: int
@@ -30,6 +30,7 @@ class Tally:
     failed: int
     started_s: float
     already: int = field(init=False)
+    again: int = 0
     retried: int = 0
     refused: int = 0
     prompt_tokens: int = 0
@@ -56,7 +57,6 @@ class Tally:
         """A request has ended."""
         self.failed += failed
         self.done += not failed
-        self.last_trouble = ""
         self.prompt_tokens += prompt_tokens
         self.output_tokens += output_tokens
         if not self._recent or now_s - self._recent[-1].began_s >= BUCKET_S:
