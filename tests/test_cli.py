@@ -182,6 +182,21 @@ def test_a_run_without_a_chosen_configuration_cannot_be_served(
     assert "no configuration met the requirement" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [[], ["--trust-fairness-id"]])
+def test_a_header_names_the_tenant_beside_keys_only_when_asked_for(
+    work: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: dict[str, object] = {}
+
+    def recorded(*_: object, **options: object) -> int:
+        passed.update(options)
+        return 0
+
+    monkeypatch.setattr("setpoint.loop.serve.serve", recorded)
+    assert called(monkeypatch, "serve", "ok.yaml", "--api-key", "k", *given) == 0
+    assert (passed["api_keys"], passed["trust_fairness_id"]) == (["k"], bool(given))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_examples_and_fits_80_columns(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

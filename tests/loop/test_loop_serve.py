@@ -13,10 +13,11 @@ from setpoint.loop.adapt.making import open_log
 from setpoint.loop.adapt.rails import Bounds
 from setpoint.loop.errors import BadInput
 from setpoint.loop.serve import objectives, read_chat_template, read_subject, request_limits
-from setpoint.loop.serve_flags import AdaptFlags
+from setpoint.loop.serve_flags import AdaptFlags, SafetyFlags
 from setpoint.loop.subject import is_requirement
 from setpoint.policy.configuration import BatchingMode
 from setpoint.requirement import LatencyMetric, LatencySlo, Slos, example_names, example_text, parse_requirement
+from setpoint.server.limits import ServerLimits
 from setpoint.server.live.book import BUCKETS_S
 
 
@@ -114,3 +115,9 @@ def test_adapting_needs_a_requirement_and_a_log_that_can_be_written(tmp_path: Pa
     assert done.stderr.splitlines()[-1].startswith("setpoint: --adapt: found the model smollm2-135m")
     with pytest.raises(BadInput, match=r"--adapt-log: .* cannot be written: Is a directory"):
         open_log(tmp_path)
+
+
+def test_clients_are_bounded_by_default_as_the_server_bounds_them_and_else_as_asked() -> None:
+    assert SafetyFlags().server_limits() == ServerLimits()
+    assert SafetyFlags(max_held_body_bytes=1 << 24).server_limits().held_body_bytes == 1 << 24
+    assert SafetyFlags(max_body_bytes=1 << 24, max_held_body_bytes=1).server_limits().held_body_bytes == 1 << 24

@@ -1,4 +1,4 @@
-"""A key's own quota, and whose request it is: by key, or by the header of a gateway that knows better."""
+"""A key's own quota, and whose request it is: by key, or by the header of a gateway that owns the keys."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_engine import ScriptedEngine
-from serving import serving
+from serving import CHAT, serving
 
 from setpoint.server.errors import ApiError
+from setpoint.server.headers import FAIRNESS_HEADER
 from setpoint.server.limits import ServerLimits
 from setpoint.server.quota import KeyQuotas
 
@@ -88,29 +89,40 @@ def test_over_http_the_quota_is_a_429_and_only_generation_counts() -> None:
     assert all(KEYS[0] not in repr(request) for request in engine.submitted)
 
 
+@pytest.mark.parametrize("named", ["team a", "key:1", "", "x" * 257])
+def test_a_key_is_the_tenant_whatever_its_holder_calls_itself(named: str) -> None:
+    """Seen: a key that sent a fresh name with each request was a new tenant each time and never over its share."""
+    with serving(api_keys=KEYS) as served:
+        assert served.ask("POST", "/v1/completions", BODY, {**bearer(KEYS[1]), FAIRNESS_HEADER: named}).status == 200
+        assert served.ask("POST", "/v1/chat/completions", CHAT, {**bearer(KEYS[0]), FAIRNESS_HEADER: named}).status == 200
+        assert [request.tenant for request in served.engine.submitted] == ["key:2", "key:1"]
+
+
 @pytest.mark.parametrize(
     ("headers", "tenant"),
     [
         (bearer(KEYS[0]), "key:1"),
         (bearer(KEYS[1]), "key:2"),
-        ({**bearer(KEYS[1]), "x-gateway-inference-fairness-id": " team a "}, "id:team a"),
-        ({**bearer(KEYS[1]), "x-gateway-inference-fairness-id": "key:1"}, "id:key:1"),
-        ({**bearer(KEYS[1]), "x-gateway-inference-fairness-id": ""}, "key:2"),
+        ({**bearer(KEYS[1]), FAIRNESS_HEADER: " team a "}, "id:team a"),
+        ({**bearer(KEYS[1]), FAIRNESS_HEADER: "key:1"}, "id:key:1"),
+        ({**bearer(KEYS[1]), FAIRNESS_HEADER: ""}, "key:2"),
     ],
 )
-def test_whose_request_it_is(headers: dict[str, str], tenant: str) -> None:
-    with serving(api_keys=KEYS) as served:
+def test_a_gateway_that_owns_the_keys_says_whose_request_it_is(headers: dict[str, str], tenant: str) -> None:
+    with serving(api_keys=KEYS, trust_fairness_id=True) as served:
         assert served.ask("POST", "/v1/completions", BODY, headers).status == 200
         assert [request.tenant for request in served.engine.submitted] == [tenant]
+        refused = served.ask("POST", "/v1/completions", BODY, {**headers, FAIRNESS_HEADER: "x" * 257})
+        assert (refused.status, refused.error["param"]) == (400, FAIRNESS_HEADER)
 
 
 def test_without_keys_all_are_one_tenant_unless_a_gateway_says_otherwise() -> None:
     with serving() as served:
         served.ask("POST", "/v1/completions", BODY)
-        served.ask("POST", "/v1/completions", BODY, {"x-gateway-inference-fairness-id": "b"})
+        served.ask("POST", "/v1/completions", BODY, {FAIRNESS_HEADER: "b"})
         assert [request.tenant for request in served.engine.submitted] == ["", "id:b"]
-        refused = served.ask("POST", "/v1/completions", BODY, {"x-gateway-inference-fairness-id": "x" * 257})
-        assert (refused.status, refused.error["param"]) == (400, "x-gateway-inference-fairness-id")
+        refused = served.ask("POST", "/v1/completions", BODY, {FAIRNESS_HEADER: "x" * 257})
+        assert (refused.status, refused.error["param"]) == (400, FAIRNESS_HEADER)
 
 
 def test_who_is_over_its_quota_is_counted_as_turned_away() -> None:

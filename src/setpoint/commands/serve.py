@@ -37,6 +37,10 @@ def serve(
         list[str] | None,
         option("KEY", "A key clients must send; may be repeated.", LISTEN, envvar="SETPOINT_API_KEY"),
     ] = None,
+    trust_fairness_id: Annotated[
+        bool,
+        option(None, "With keys: a gateway's header names the tenant.", LISTEN, name="--trust-fairness-id"),
+    ] = False,
     chat_template: Annotated[Path | None, option("FILE", "A Jinja chat template in place of the model's own.", LISTEN)] = None,
     config: Annotated[
         str | None,
@@ -81,6 +85,7 @@ def serve(
         served_name=served_model_name,
         max_model_len=max_model_len,
         api_keys=api_key or (),
+        trust_fairness_id=trust_fairness_id,
         chat_template=chat_template,
         server_limits=safety.server_limits(),
         step_limit_s=safety.step_limit_s,

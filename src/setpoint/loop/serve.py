@@ -83,6 +83,7 @@ def serve(
     served_name: str | None = None,
     max_model_len: int | None = None,
     api_keys: Sequence[str] = (),
+    trust_fairness_id: bool = False,
     chat_template: Path | None = None,
     server_limits: ServerLimits | None = None,
     step_limit_s: float = STEP_LIMIT_S,
@@ -92,8 +93,10 @@ def serve(
     """Serve until a signal; gives the exit code.
 
     config: ``None`` takes the default for the requirement, or for a model alone; ``changes`` are put into it.
-    chat_template: a file with a Jinja template to use in place of the model's own. adapting: whether the server changes its own
-    configuration. Raises ``BadInput``, ``RequirementError`` or ``EngineFailed`` for a user's mistake.
+    trust_fairness_id: as for ``create_app``. chat_template: a file with a Jinja template to use in place of the model's own.
+    adapting: whether the server changes its own configuration.
+
+    Raises ``BadInput``, ``RequirementError`` or ``EngineFailed`` for a user's mistake.
     """
     source, requirement = read_subject(subject)
     if config is None:
@@ -126,6 +129,7 @@ def serve(
     app = create_app(
         engine,
         api_keys=api_keys,
+        trust_fairness_id=trust_fairness_id,
         default_limits=limits,
         server_limits=with_room_for_files(server_limits or ServerLimits()),
         objectives=None if requirement is None else objectives(requirement),

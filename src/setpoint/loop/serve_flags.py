@@ -80,6 +80,7 @@ class SafetyFlags:
     """``None`` for a quota: there is none."""
 
     max_body_bytes: Annotated[int, option("N", "Most bytes of a request's body.", LIMITS, min=1)] = 2 * MB
+    max_held_body_bytes: Annotated[int, option("N", "Most bytes of all bodies being read.", LIMITS, min=1)] = 256 * MB
     max_prompt_tokens: Annotated[int | None, option("N", "Most tokens of a prompt.", LIMITS, min=1)] = None
     max_header_bytes: Annotated[int, option("N", "Most bytes of request line and headers.", LIMITS, min=256)] = 32 * 1024
     header_timeout_s: Annotated[float, option("S", "Seconds a request's headers may take.", LIMITS, min=0.1)] = 10.0
@@ -95,6 +96,7 @@ class SafetyFlags:
         """Those that bound clients."""
         return ServerLimits(
             max_body_bytes=self.max_body_bytes,
+            max_held_body_bytes=self.max_held_body_bytes,
             max_prompt_tokens=self.max_prompt_tokens,
             max_header_bytes=self.max_header_bytes,
             header_timeout_s=self.header_timeout_s,

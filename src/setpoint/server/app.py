@@ -78,6 +78,7 @@ def create_app(
     engine: EngineService,
     *,
     api_keys: Sequence[str] = (),
+    trust_fairness_id: bool = False,
     model_names: Sequence[str] = (),
     default_limits: RequestLimits | None = None,
     server_limits: ServerLimits | None = None,
@@ -88,6 +89,7 @@ def create_app(
     """The OpenAI-compatible application over ``engine``, which it starts and stops with its own life.
 
     api_keys: keys that open everything but ``/health`` and the empty page of ``/dashboard``; none: everything is open.
+    trust_fairness_id: with keys too, ``x-gateway-inference-fairness-id`` names the tenant; without keys it always does.
     model_names: names a request may ask for, the first of them the one that answers carry (default: the engine's).
     default_limits: the SLO of an interactive request without ``x-slo-*`` headers. server_limits: what one client may take.
     objectives: the requirement that the live view holds the server against. about: the serving configuration as the
@@ -120,7 +122,13 @@ def create_app(
 
     paths = [route.path for route in routes]
     process = ProcessMetrics(context.metrics.registry)
-    gate = Middleware(Gate, keys=ApiKeys(api_keys), responses=context.metrics.responses, paths=paths)
+    gate = Middleware(
+        Gate,
+        keys=ApiKeys(api_keys),
+        trust_fairness_id=trust_fairness_id or not api_keys,
+        responses=context.metrics.responses,
+        paths=paths,
+    )
     app = Starlette(
         routes=routes,
         middleware=[gate],

@@ -7,28 +7,25 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from setpoint.server.errors import ApiError, ClientGone
+from setpoint.server.errors import ApiError, ClientGone, body_too_large
+from setpoint.server.held_bodies import HeldBody, held_body
 from setpoint.server.json_bounds import require_bounded
-
-BODY_TIMEOUT_S = 30.0
-
-
-def _too_large(max_bytes: int) -> ApiError:
-    message = f"The request body is larger than the {max_bytes} bytes this server reads."
-    return ApiError(413, message, code="request_too_large")
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole body, of JSON that may be parsed on the event loop.
 
-    Raises ``ApiError`` 413 (too large), 408 (too slow) or 400 (too many values), ``ClientGone`` if the client left.
+    Its bytes are held until the caller releases ``held_body(scope)``, or else until the answer has ended.
+
+    Raises ``ApiError`` 413 (too large), 408 (too slow), 503 (no room beside other bodies) or 400 (too many values),
+    ``ClientGone`` if the client left.
     """
     declared = Headers(scope=scope).get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
-        raise _too_large(max_bytes)
+        raise body_too_large(max_bytes)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            raw = await _read(receive, max_bytes)
+            raw = await _read(receive, max_bytes, held_body(scope))
     except TimeoutError:
         message = f"The request body did not arrive within {BODY_TIMEOUT_S:.0f} s."
         raise ApiError(408, message, code="request_timeout", headers={"connection": "close"}) from None
@@ -36,17 +33,18 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     return raw
 
 
-async def _read(receive: Receive, max_bytes: int) -> bytes:
+async def _read(receive: Receive, max_bytes: int, held: HeldBody) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
+        held.require_whole()
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large(max_bytes)
+            raise body_too_large(max_bytes)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

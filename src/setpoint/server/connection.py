@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from prometheus_client import Counter
 from starlette.datastructures import MutableHeaders
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from setpoint.server.errors import ApiError, crowded, invalid
+from setpoint.server.held_bodies import HELD_BODY, BodyBudget, HeldBody
 from setpoint.server.limits import ServerLimits
 
 SWEEP_S: Final = 0.25
@@ -39,10 +40,11 @@ logger.setLevel(logging.ERROR)
 
 
 class Guard:
-    """What the connections of one server share: limits, counts of what was cut and why, and who is idle the longest."""
+    """What the connections of one server share: limits, room for bodies, what was cut and why, and who is idle the longest."""
 
     def __init__(self, limits: ServerLimits, cut: Counter) -> None:
         self.limits = limits
+        self.bodies = BodyBudget(limits.held_body_bytes, most_each_bytes=limits.max_body_bytes)
         self.connections: set[GuardedConnection] = set()
         self._idle: OrderedDict[GuardedConnection, None] = OrderedDict()
         self._cut = {reason: cut.labels(reason) for reason in REASONS}
@@ -137,6 +139,8 @@ class GuardedConnection(HttpToolsProtocol):
         self._paused = False
         self._refusal: ApiError | None = None
         self._running: RequestResponseCycle | None = None
+        # Of the request that is being answered and of those in line behind it.
+        self._held: deque[HeldBody] = deque()
         guard = self.guard
         if len(guard.connections) >= guard.limits.max_connections and not guard.make_room():
             self.guard.count("too_many")
@@ -151,6 +155,8 @@ class GuardedConnection(HttpToolsProtocol):
         """Forget the connection, and tell the request under way even if another was sent behind it."""
         self.guard.connections.discard(self)
         self.guard.idle(self, False)
+        for held in self._held:
+            held.release()
         super().connection_lost(exc)
         running = self._running
         if running is not None and not running.response_complete:
@@ -202,11 +208,18 @@ class GuardedConnection(HttpToolsProtocol):
             raise ValueError("too many pipelined requests")
         super().on_headers_complete()
         self.cycle.transport = _LateCloser(self)  # type: ignore[assignment]
+        held = HeldBody(self.guard.bodies)
+        cast(Scope, self.scope)[HELD_BODY] = held
+        self._held.append(held)
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """A part of the body. One that is not taken is thrown away, and who reads the body is woken to hear of it."""
         self._framing_bytes = 0
-        super().on_body(body)
+        if self.cycle.response_complete or self._held[-1].take(len(body)):
+            super().on_body(body)
+        else:
+            self.flow.pause_reading()
+            self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The body is there: what follows is the next head."""
@@ -248,6 +261,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Idle from here on, unless a body is still arriving: that is read for a while and thrown away."""
+        self._forget_body()
         super().on_response_complete()
         if self.transport.is_closing() or self._answering:
             return
@@ -255,6 +269,12 @@ class GuardedConnection(HttpToolsProtocol):
             self._linger_until_s = self.loop.time() + LINGER_S
         elif self._in_head and self._head_bytes == 0:
             self.guard.idle(self, True)
+
+    def _forget_body(self) -> None:
+        """What the request just answered holds: of a body that was not asked for, the first part is still there."""
+        if self._running is not None:
+            self._running.body = bytearray()
+        self._held.popleft().release()
 
     def close_after_body(self) -> None:
         """Close now, or once the request whose answer was the last has been read to its end."""

@@ -97,6 +97,17 @@ def crowded() -> ApiError:
     return error
 
 
+def body_too_large(max_bytes: int) -> ApiError:
+    """413: the body alone is over its limit."""
+    message = f"The request body is larger than the {max_bytes} bytes this server reads."
+    return ApiError(413, message, code="request_too_large")
+
+
+def bodies_full(most_bytes: int) -> ApiError:
+    """503: there is no room left for what is still to come of this request's body."""
+    return overloaded(f"bodies_full: bodies that are being read may take {most_bytes} bytes together", DEFAULT_RETRY_AFTER_S)
+
+
 def rate_limited(message: str, retry_after_s: float) -> ApiError:
     """429 ``rate_limit_exceeded``: the caller's own quota, whatever the server's load."""
     return ApiError(429, message, code="rate_limit_exceeded", kind="requests", headers=retry_headers(retry_after_s))

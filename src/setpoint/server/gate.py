@@ -54,11 +54,15 @@ class Gate:
     """ASGI middleware: names the request, its owner and its tenant, checks the key, counts responses, answers stray errors.
 
     ``paths`` are the server's own; responses elsewhere are counted under one label, so that labels stay bounded.
+    trust_fairness_id: a header may name the tenant in place of the key.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, responses: Counter, paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: ApiKeys, trust_fairness_id: bool, responses: Counter, paths: Collection[str]
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._trust_fairness_id = trust_fairness_id
         self._responses = responses
         self._paths = frozenset(paths)
 
@@ -84,7 +88,8 @@ class Gate:
             await _unauthorized().response()(scope, receive, named_send)
             return
         try:
-            scope[OWNER], scope[TENANT] = owner, tenant_name(headers, owner)
+            scope[OWNER] = owner
+            scope[TENANT] = tenant_name(headers, owner, header_trusted=self._trust_fairness_id)
             await self._app(scope, receive, named_send)
         except ApiError as error:
             await error.response()(scope, receive, named_send)

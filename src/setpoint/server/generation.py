@@ -29,6 +29,7 @@ from setpoint.server.context import ServerContext
 from setpoint.server.gate import REQUEST_ID, TENANT
 from setpoint.server.hangup import Hangup
 from setpoint.server.headers import request_class, request_limits
+from setpoint.server.held_bodies import held_body
 from setpoint.server.live.endpoint import account_of
 from setpoint.server.logprobs import ChatLogprobs, LogprobsShape, TextLogprobs
 from setpoint.server.rendering import Rendering, StreamedAnswer, WholeAnswer
@@ -76,6 +77,8 @@ class GenerationEndpoint(ABC, Generic[AnyBody]):
             return
         arrived_s, sent_s = time.perf_counter(), context.engine.now_s()
         body = parse_body(self.body_model, raw)
+        del raw  # it would stay for as long as the answer is made
+        held_body(scope).release()
         context.require_model(body.model)
         async with Hangup(receive) as hangup:
             prompts = await self._requests(body, scope, sent_s)

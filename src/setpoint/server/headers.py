@@ -54,12 +54,13 @@ def request_class(headers: Headers) -> int:
     return CLASSES[name]
 
 
-def tenant_name(headers: Headers, owner: str) -> str:
-    """Whose request it is, for fairness inside a class: what ``x-gateway-inference-fairness-id`` says, else the key's owner.
+def tenant_name(headers: Headers, owner: str, *, header_trusted: bool) -> str:
+    """Whose request it is, for fairness inside a class: the key's owner, or whom ``x-gateway-inference-fairness-id`` names.
 
-    The header is set by a gateway that knows its callers better than we do, so it wins. Raises ``ApiError`` 400.
+    header_trusted: a gateway sets the header, which knows its callers better than we do. Else it is not even read: who may name
+    itself is somebody new with every request. Raises ``ApiError`` 400.
     """
-    given = headers.get(FAIRNESS_HEADER, "").strip()
+    given = headers.get(FAIRNESS_HEADER, "").strip() if header_trusted else ""
     if not given:
         return owner
     if not _FAIRNESS_ID.fullmatch(given):

@@ -16,6 +16,7 @@ from setpoint.engine.request import EngineFailed, RequestStats
 from setpoint.server.body import read_body
 from setpoint.server.context import Health, ServerContext
 from setpoint.server.errors import ClientGone, engine_error, invalid, model_not_found
+from setpoint.server.held_bodies import held_body
 from setpoint.server.schema import TokenizeBody, parse_body
 from setpoint.server.tools import no_tools_in_template
 
@@ -135,6 +136,8 @@ class Introspection:
         except ClientGone:
             return Response(status_code=400)
         body = parse_body(TokenizeBody, raw)
+        del raw  # encoding may have to wait
+        held_body(request.scope).release()
         self._context.require_model(body.model)
         prompts = self._context.prompts
         if body.messages is not None:

@@ -34,8 +34,11 @@ class ProcessMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The numbers now; tasks are those of the event loop that asks."""
-        connections = len(self._guard.connections) if self._guard is not None else 0
+        guard = self._guard
+        connections, body_bytes = (0, 0) if guard is None else (len(guard.connections), guard.bodies.held_bytes)
         yield GaugeMetricFamily("setpoint_http_connections", "Open HTTP connections.", value=connections)
+        words = "Bytes of request bodies that have arrived and are not parsed."
+        yield GaugeMetricFamily("setpoint_http_body_bytes", words, value=body_bytes)
         yield GaugeMetricFamily("setpoint_threads", "Threads that Python knows of.", value=threading.active_count())
         try:
             tasks = len(asyncio.all_tasks())

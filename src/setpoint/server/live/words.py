@@ -32,6 +32,7 @@ _WORDS: Final = {
     "shed": "Dropped while it waited: it could no longer make its deadline",
     "server_shutting_down": "The server is shutting down",
     "rate_limit_exceeded": "Its caller has used up its share",
+    "bodies_full": "The bodies being read took all the room there is for them",
     # Steps
     "no_prompts": "Only decoding: {decodes} answers under way, no prompt waits",
     "nothing_at_risk": "No deadline is near: up to {budget} prompt tokens",
@@ -87,6 +88,7 @@ _SHORT: Final = {
     "doomed": "dropped while waiting",
     "server_shutting_down": "shutting down",
     "rate_limit_exceeded": "over its share",
+    "bodies_full": "no room for its body",
     "no_prompts": "only decoding",
     "nothing_at_risk": "no deadline near",
     "slack": "prompts sized by slack",
