@@ -16,9 +16,11 @@ from setpoint.policy.doomed import SHORT, latest_first_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.length_share import START
 from setpoint.policy.lengths import OutputLengths
+from setpoint.policy.order import PATIENCE_S
 from setpoint.policy.setpoint import DUE_SEEN_S, STEP_MISS_REST, SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
+from setpoint.policy.unbound import without_limits
 from setpoint.policy.views import BATCH, INTERACTIVE, RequestLimits, RequestView, StepView, SystemView, taken
 
 # 10 ms a step, 1 ms a token, 0.1 ms a sequence.
@@ -80,7 +82,7 @@ def test_interactive_goes_before_batch_even_beside_prompts_under_way() -> None:
 def test_order_is_by_class_then_deadline(step: StepView, places: int) -> None:
     made = policy(places=places).plan(step)
     rank = {
-        i: (int(kind), float(due_s))
+        i: (int(kind), step.now_s + PATIENCE_S if isinf(due_s) else float(due_s))
         for part in (step.waiting, step.running)
         for i, kind, due_s in zip(part.ids.tolist(), part.request_class, part.deadline_s, strict=True)
     }
@@ -89,9 +91,10 @@ def test_order_is_by_class_then_deadline(step: StepView, places: int) -> None:
     joining = [i for i in made.order if i in step.waiting.ids]
     left = [i for i in step.waiting.ids.tolist() if i not in made.order and i not in made.shed]
     room = max(0, places - len(step.running))
-    interactive = [i for i in left if rank[i][0] == INTERACTIVE]
+    unlimited = set(step.waiting.ids[without_limits(step.waiting)].tolist())
+    bound = [i for i in left if rank[i][0] == INTERACTIVE and i not in unlimited]
     assert len(joining) <= room
-    assert len(joining) == room or not interactive, "batch requests alone may be held back"
+    assert len(joining) == room or not bound, "batch requests and those without limits alone may be held back"
     assert joining or left == [] or room == 0 or len(step.running), "with nothing else to do they are not"
     assert all(rank[a] <= rank[b] for a in joining for b in left)
 

@@ -322,17 +322,17 @@ class SetpointPolicy:
     def _joining(self, step: StepView, waiting: IntColumn, machine: Machine) -> IntColumn:
         """Indices of waiting requests that may join, in order: places for all, left-overs for the batch class."""
         room = max(0, self._limits.max_running - len(step.running))
+        unlimited = without_limits(taken(step.waiting, waiting))
+        held = unlimited & (np.cumsum(unlimited) > most_joins(step, machine))
+        waiting = waiting[~held]
         batch = step.waiting.request_class[waiting] == BATCH
         if batch.any():
             patient = batch.copy()
             running_aged = aged_batch(step.running, now_s=step.now_s)
             if not len(running_aged):
                 patient &= ~np.isin(waiting, aged_batch(step.waiting, now_s=step.now_s))
-            most = self._left_over.most_joins(step, machine, max_running=self._limits.max_running)
+            most = 0 if held.any() else self._left_over.most_joins(step, machine, max_running=self._limits.max_running)
             waiting = waiting[~patient | (np.cumsum(patient) <= most)]
-        unlimited = without_limits(taken(step.waiting, waiting))
-        if unlimited.any():
-            waiting = waiting[~unlimited | (np.cumsum(unlimited) <= most_joins(step, machine))]
         return joins_that_stay(step.running, step.waiting, waiting[:room], step.kv, self.lengths)
 
     def _come_back(self, step: StepView, lost: IntColumn) -> dict[int, float]:

@@ -11,6 +11,8 @@ from setpoint.server.errors import ApiError, ClientGone, body_too_large
 from setpoint.server.held_bodies import HeldBody, held_body
 from setpoint.server.json_bounds import require_bounded
 
+BODY_TIMEOUT_S = 30.0
+
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The whole body, of JSON that may be parsed on the event loop.

@@ -226,7 +226,7 @@ def test_an_outage_writes_no_failure_and_the_next_run_does_what_is_left(concurre
         assert drive(fake, tmp_path).done == 2
         write_input(tmp_path / "in", "abcdefgh")
         before = (tmp_path / "out").read_bytes()
-        fake.scripts = {name: OUTAGE * 999 for name in "cdefgh"}
+        fake.scripts = dict.fromkeys("cdefgh", OUTAGE * 999)
         time = VirtualTime()
         with pytest.raises(GaveUp, match="no request was answered for 3600 s"):
             drive(fake, tmp_path, time, concurrency=concurrency)
@@ -325,3 +325,13 @@ def test_a_server_that_goes_away_and_comes_back_loses_nothing(tmp_path: Path) ->
         time.server.__exit__(None, None, None)
     assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == list("abcdef")
     assert sum(time.back.asked.values()) == 3
+
+
+def test_one_that_fails_when_no_other_is_left_is_written_after_some_minutes(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "ab")
+    with fake_server() as fake:
+        fake.scripts = {"b": OUTAGE * 999}
+        time = VirtualTime()
+        found = drive(fake, tmp_path, time)
+        assert found.failed == 1
+        assert 60 < time.now_s < 3600

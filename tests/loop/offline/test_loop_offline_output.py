@@ -166,7 +166,7 @@ def test_an_output_that_cannot_be_copied_stays_as_it_was(tmp_path: Path) -> None
         file.keep(resume(tmp_path / "out", read_input(tmp_path / "in")))
         resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
         try:
-            with pytest.raises(BadInput, match="out: cannot be written anew without what failed: .*; make room for a copy"):
+            with pytest.raises(BadInput, match=r"out: cannot be written anew without what failed: .*; make room for a copy"):
                 file.begin()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -28,6 +28,8 @@ from setpoint.measure.outcome import SHED_STATUSES
 from setpoint.measure.retrying import wait_s
 
 TRIES_MAX = 8
+ROUNDS_MAX = 8
+FEW = 4
 WAIT_MAX_S = 600.0
 SYNC_EVERY_S = 1.0
 
@@ -87,6 +89,7 @@ class Drive:
         self._answers = 0
         self._answers_when_resent: dict[int, int] = {}
         """By position: how many were answered when a request that came to nothing was first sent again."""
+        self._put_off: dict[int, int] = {}
 
     async def run(self) -> None:
         """Until every request has ended. Raises ``GaveUp``, or ``BadInput`` for what no retry mends."""
@@ -135,6 +138,7 @@ class Drive:
                 waits += 1
                 await self._sleep(min(wait_s(exchange, waits, seed=0, index=position), WAIT_MAX_S))
                 if tries == TRIES_MAX:
+                    self._put_off[position] = self._put_off.get(position, 0) + 1
                     return
                 if tries:
                     self._answers_when_resent.setdefault(position, self._answers)
@@ -155,6 +159,7 @@ class Drive:
         prompt_tokens, output_tokens = judged.tokens
         self._work.tally.end(now_s, failed=failed, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
         self._answers_when_resent.pop(position, None)
+        self._put_off.pop(position, None)
         if judged.meaning is not Meaning.BROKEN:
             self._note_answer(now_s, prompt_tokens + output_tokens)
 
@@ -162,8 +167,11 @@ class Drive:
         """Whether the fault is the request's own, not the server's.
 
         It is if others were answered since the request was first sent again, and what trouble there is now is no older than
-        this round's tries of it, which began at ``began_s``.
+        this round's tries of it, which began at ``began_s``. Where at most ``FEW`` are left there may be nobody to tell it by:
+        one that was put off ``ROUNDS_MAX`` times is taken for such, and is asked again when the run is taken up.
         """
+        if self._work.index.left <= FEW and self._put_off.get(position, 0) >= ROUNDS_MAX:
+            return True
         answered = self._answers > self._answers_when_resent[position]
         return answered and self._trouble_since_s is not None and self._trouble_since_s >= began_s
 
