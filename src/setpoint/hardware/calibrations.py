@@ -137,7 +137,7 @@ def parsed(document: Any, *, where: str) -> Calibration:
             return EffectsCalibration(
                 str(document["name"]),
                 str(document["note"]),
-                Effects(document["effects"]),
+                Effects(document["effects"], _counts(document.get("counts", {}))),
                 frozenset(document["rows"]),
                 {source: HeldOut(**errors) for source, errors in document["errors"].items()},
                 {str(name): float(value) for name, value in document.get("deviations", {}).items()},
@@ -155,6 +155,14 @@ def parsed(document: Any, *, where: str) -> Calibration:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HardwareError(f"{where}: is not a calibration of setpoint: {error}") from error
+
+
+def _counts(document: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Fitted rows by level and name; files from before they were kept have none. Raises ``ValueError`` for less than a row."""
+    found = {level: {name: int(rows) for name, rows in names.items()} for level, names in document.items()}
+    if any(rows < 1 for names in found.values() for rows in names.values()):
+        raise ValueError("counts must be at least 1")
+    return found
 
 
 def effects_calibration() -> EffectsCalibration | None:
