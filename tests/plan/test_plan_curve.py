@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.plan.curve import LEAST_INTERPOLATED, STRETCHES, CurvePoint, Floats, LoadCurve
 from setpoint.plan.headroom import Uncertainty, headroom, met_probability
 
@@ -110,3 +111,10 @@ def test_a_point_inside_its_error_bar_is_said_to_be() -> None:
     assert not far.within_error
     assert far.sure(0.95)
     assert near.if_measured > near.met_probability
+
+
+@given(rate=st.floats(0.01, 8.0), error=st.floats(UNSEEN_VENDOR_ERROR, 2.0), load=st.floats(0.0, 0.3))
+def test_an_error_that_is_a_guess_makes_nothing_sure(rate: float, error: float, load: float) -> None:
+    found = headroom(curve_of(2.0), rate, Uncertainty(error, load))
+    assert found.within_error
+    assert not found.sure(0.0)

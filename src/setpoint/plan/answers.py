@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
-from setpoint.plan.headroom import Uncertainty
+from setpoint.plan.headroom import Uncertainty, guessed
 from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
@@ -15,6 +15,7 @@ from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
 MOST_OTHERS = 12
+GUESS = "no hardware like it was measured under this engine, so the error of its steps is itself a guess"
 RELAXED, RELAXED_BOUND = 1.05, 1.2
 """By how much a limit is relaxed over what came nearest: as simulated, and for a bound, which is optimistic."""
 
@@ -34,11 +35,18 @@ def recommendation(plan: Plan) -> str:
     )
     head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
     if plan.standing is Standing.WITHIN_ERROR:
-        head += (
-            " This is inside its own error bar: it holds as predicted, but with less than "
-            f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
-        )
+        head += _unsure(plan, chosen)
     return head.replace("%)", " %)").replace("  ", " ")
+
+
+def _unsure(plan: Plan, chosen: Ranked) -> str:
+    """Why what is recommended all the same is not sure."""
+    if guessed(chosen.option.step_error):
+        return f" This is not sure: it holds as predicted, but {GUESS}. Measure it before relying on it."
+    return (
+        " This is inside its own error bar: it holds as predicted, but with less than "
+        f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
+    )
 
 
 def cheaper_but_unsure(plan: Plan) -> str | None:
@@ -46,10 +54,10 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
     first = next((each for each in plan.ranked if each.holds), None)
     if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
         return None
-    return (
-        f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but only with probability "
-        f"{probability(first.headroom.met_probability)}: it lies inside its own error bar."
-    )
+    held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
+    if guessed(first.option.step_error):
+        return f"{held} {GUESS}."
+    return f"{held} only with probability {probability(first.headroom.met_probability)}: it lies inside its own error bar."
 
 
 def runs_as_it_is(plan: Plan) -> str | None:

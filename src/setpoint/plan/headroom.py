@@ -16,6 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.plan.curve import Floats, LoadCurve
 
 CELLS = 61
@@ -41,7 +42,8 @@ class Headroom:
     met_probability: that every limit holds. knee_rps: highest load of a replica that holds, steps as predicted;
     knee_distance: how much more load that is than the offered one (0.25: a quarter more; negative: over the knee).
     within_error: the limits hold as predicted but would not if steps were slower by one standard error, or the load that much
-    higher. if_measured, if_load_known: the probability if steps, or the load, were known well and came out as predicted.
+    higher, or that error is a guess. if_measured, if_load_known: the probability if steps, or the load, were known well and
+    came out as predicted.
     """
 
     met_probability: float
@@ -54,6 +56,15 @@ class Headroom:
     def sure(self, confidence: float) -> bool:
         """Whether the plan may be recommended without a warning."""
         return self.met_probability >= confidence and not self.within_error
+
+
+def guessed(step_error: float) -> bool:
+    """Whether nothing like the hardware was measured, so that the error of its steps is itself a guess and makes nothing sure.
+
+    Such an error is what ``UNSEEN_VENDOR_ERROR`` or physics alone leave; more replicas are no answer to not knowing how much
+    slower steps may be.
+    """
+    return step_error >= UNSEEN_VENDOR_ERROR
 
 
 def met_probability(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> float:
@@ -73,7 +84,7 @@ def headroom(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> Hea
         met_probability=met_probability(curve, rate_rps, uncertainty),
         knee_rps=knee_rps,
         knee_distance=knee_rps / rate_rps - 1.0,
-        within_error=curve.met(rate_rps) and not (slower and more),
+        within_error=curve.met(rate_rps) and (guessed(step) or not (slower and more)),
         if_measured=met_probability(curve, rate_rps, Uncertainty(min(step, SURE_ERROR), load)),
         if_load_known=met_probability(curve, rate_rps, Uncertainty(step, min(load, SURE_LOAD))),
     )

@@ -21,7 +21,7 @@ from setpoint.plan.economy import (
     replicas_needed,
     usd_at_scale,
 )
-from setpoint.plan.headroom import Headroom, Uncertainty, headroom
+from setpoint.plan.headroom import Headroom, Uncertainty, guessed, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
 from setpoint.plan.scaled import scaled
@@ -40,7 +40,7 @@ S_PER_H = 3600.0
 
 
 class Standing(StrEnum):
-    """How a plan stands: recommended outside its error bar, inside it, or nothing holds."""
+    """How a plan stands: recommended outside its error bar, inside it or on an error that is a guess, or nothing holds."""
 
     SURE = "sure"
     WITHIN_ERROR = "within_error"
@@ -119,7 +119,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     standing = Standing.SURE
     if chosen is None:
         holding = [each for each in ranked if each.holds]
-        chosen = max(holding, key=lambda each: each.headroom.met_probability, default=None)
+        chosen = max(holding, key=_surest, default=None)
         standing = Standing.WITHIN_ERROR if chosen is not None else Standing.INFEASIBLE
     only = [option for option, _ in options]
     return Plan(
@@ -137,6 +137,11 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         simulations=search.simulations,
         outlooks=tuple(outlooks),
     )
+
+
+def _surest(ranked: Ranked) -> tuple[bool, float]:
+    """Most is best among those that are not sure: a probability that rests on a guess comes after all others."""
+    return not guessed(ranked.option.step_error), ranked.headroom.met_probability
 
 
 def option_of(arm: Arm, limits: int) -> Option:
@@ -245,13 +250,14 @@ def _for_load(
 ) -> Ranked | None:
     """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking.
 
-    sure: with the confidence asked for.
+    sure: with the confidence asked for, and on no error that is a guess.
     """
     load_rps = factor * asked.load_rps
     least = asked.confidence if sure else 0.0
     found = [
         each
         for option, arm in options
+        if not (sure and guessed(option.step_error))
         for replicas in _replica_counts(asked, option, load_rps)
         if (each := rank_of(asked, load, option, arm, replicas, load_rps)).holds and each.headroom.met_probability >= least
     ]
