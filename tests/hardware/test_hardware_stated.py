@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR, EffectsCalibration, HeldOut, group_name, relative_error
+from setpoint.hardware.calibrations import (
+    UNSEEN_VENDOR_ERROR,
+    EffectsCalibration,
+    HeldOut,
+    group_name,
+    relative_error,
+    relative_ttft_error,
+)
 from setpoint.hardware.effects import Effects, levels_of
 from setpoint.hardware.fit_effects import Rows, logarithms_of, rows_of
 from setpoint.hardware.measurements import Setting, setting_of
@@ -63,6 +70,8 @@ def test_a_timer_carries_the_error_of_its_group() -> None:
     assert relative_error(calibration, here, levels_of(here)) == 0.05
     assert relative_error(calibration, there, levels_of(there)) == 0.22
     assert relative_error(calibration, elsewhere, levels_of(elsewhere)) == UNSEEN_VENDOR_ERROR
+    assert [relative_ttft_error(calibration, each, levels_of(each)) for each in (here, there)] == [0.3, 0.3]
+    assert relative_ttft_error(calibration, elsewhere, levels_of(elsewhere)) == UNSEEN_VENDOR_ERROR
     other = setting("vllm", output=64).deployment
     assert relative_error(EffectsCalibration("n", "", effects, frozenset(), kinds), other, levels_of(other)) == 0.11
     assert relative_error(EffectsCalibration("n", "", effects, frozenset(), {}), other, levels_of(other)) is None

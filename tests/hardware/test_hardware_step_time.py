@@ -16,7 +16,7 @@ from setpoint.hardware.coefficients import ON_GPU
 from setpoint.hardware.deployment import Deployment, kv_capacity_tokens, sequence_bytes
 from setpoint.hardware.effects import ALL_NAMES, levels_of
 from setpoint.hardware.model_facts import model_facts
-from setpoint.hardware.step_time import PhysicalTimer, bound_by, breakdown, physical_timer, step_s, step_timer
+from setpoint.hardware.step_time import PhysicalTimer, bound_by, breakdown, physical_timer, step_s, step_timer, ttft_error
 from setpoint.hardware.terms import terms_of
 from setpoint.policy.decisions import StepWork
 
@@ -139,6 +139,7 @@ def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_
     assert save("mine", document).is_relative_to(own_folder)
     timer = step_timer(deployment)
     assert (timer.source, timer.relative_error) == ("measured", 0.07)
+    assert ttft_error(deployment, timer) == 0.07, "of observed steps no table says more"
     assert step_s(timer, work_of(8, 0, 100)) == pytest.approx(0.5)
     shared = step_timer(replace(deployment, tensor_parallel=2))
     assert shared.source == "transferred", "steps were observed on one device"
@@ -212,3 +213,9 @@ def test_what_no_accelerator_of_its_vendor_was_measured_for_carries_the_error_of
         assert timer.relative_error < UNSEEN_VENDOR_ERROR
     unsaid = replace(deployment, accelerator=replace(deployment.accelerator, name="my-gpu", vendor=""))
     assert physical_timer(unsaid).relative_error >= UNSEEN_VENDOR_ERROR
+
+
+@given(deployments)
+def test_ttft_is_known_no_better_than_steps(deployment: Deployment) -> None:
+    timer = step_timer(deployment)
+    assert timer.relative_error <= ttft_error(deployment, timer) < 2

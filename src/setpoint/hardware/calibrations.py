@@ -211,7 +211,17 @@ def relative_error(calibration: EffectsCalibration, deployment: Deployment, leve
     kind = error_kind(calibration.effects, levels)
     group = calibration.deviations.get(group_name(deployment)) if kind == MEASURED else None
     errors = calibration.errors.get(kind)
-    found = group or (errors.tpot_deviation if errors else None)
+    return _no_narrower(calibration, deployment, group or (errors.tpot_deviation if errors else None))
+
+
+def relative_ttft_error(calibration: EffectsCalibration, deployment: Deployment, levels: Mapping[str, str]) -> float | None:
+    """The same of TTFT, which is kept by kind alone."""
+    errors = calibration.errors.get(error_kind(calibration.effects, levels))
+    return _no_narrower(calibration, deployment, errors.ttft_deviation if errors else None)
+
+
+def _no_narrower(calibration: EffectsCalibration, deployment: Deployment, found: float | None) -> float | None:
+    """The error that was found, at least that of a guess where nothing of the vendor was measured."""
     return found if vendor_measured(calibration.effects, deployment) else max(found or 0.0, UNSEEN_VENDOR_ERROR)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
 from setpoint.plan.headroom import Uncertainty, guessed
-from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number
+from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number, ttft_places
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
@@ -195,7 +195,7 @@ def measure_next(plan: Plan) -> str | None:
     ranked = plan.chosen or plan.nearest
     if ranked is None:
         return None
-    spare_now, doubt = ranked.headroom, Uncertainty(ranked.option.step_error, plan.asked.load_error)
+    spare_now, doubt = ranked.headroom, ranked.option.uncertainty(plan.asked.load_error)
     gain = {
         "measured": spare_now.if_measured - spare_now.met_probability,
         "load": spare_now.if_load_known - spare_now.met_probability,
@@ -208,13 +208,19 @@ def measure_next(plan: Plan) -> str | None:
     if gain["measured"] >= gain["load"] or ranked.option.source != "measured":
         return (
             f"To be surer, measure {hardware} with {ranked.option.shape.deployment.engine} where the plan runs it: {point}. "
-            f"Steps are known to {doubt.step_error:.0%} (one standard error); if they come out as predicted, every limit holds "
+            f"{_known(plan, doubt)} (one standard error); if they come out as predicted, every limit holds "
             f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
-        ).replace("% (", " % (")
+        )
     return (
         f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would "
         f"hold with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
     ).replace("%. W", " %. W")
+
+
+def _known(plan: Plan, doubt: Uncertainty) -> str:
+    """How well steps are known, and TTFT where it is limited."""
+    ttft = f" and TTFT to {doubt.ttft_error:.0%}" if ttft_places(plan.limits) else ""
+    return f"Steps are known to {doubt.step_error:.0%}{ttft}".replace("%", " %")
 
 
 def infeasible(plan: Plan) -> str:
