@@ -216,7 +216,7 @@ def keep(
         "kind": "effects",
         "name": NAME,
         "note": NOTE,
-        "effects": effects.factors,
+        **effects.as_document(),
         "rows": sorted(table.measurements[place].name for place in fitted),
         "errors": {kind: asdict(held_out(off_by)) for kind, off_by in kinds.items()},
         "deviations": deviations,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from setpoint.hardware.accelerator import UnknownAccelerator, accelerator, accelerator_from, accelerators
+from setpoint.hardware.accelerator import UnknownAccelerator, accelerator, accelerator_from, accelerators, vendors_of
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.prices import parse_prices, priced
 from setpoint.hardware.this_machine import fingerprint, remembered, remembered_file
@@ -35,6 +35,7 @@ def test_bundled_ones_have_facts_with_sources(name: str) -> None:
     assert device.price_date
     assert device.price_source
     assert device.spec_source
+    assert device.vendor == ("amd" if name.startswith("mi") else "nvidia")
 
 
 def test_datasheet_figures_are_in_base_units() -> None:
@@ -92,6 +93,13 @@ def test_a_wrong_file_is_one_sentence(change: dict[str, object], says: str) -> N
     good = {"name": "x1", "dense_tflops": {"bf16": 1}, "memory_gb": 1, "memory_tb_per_s": 1, "link_gb_per_s": 1, "power_w": 1}
     with pytest.raises(HardwareError, match=says):
         accelerator_from({**good, **change}, where="x1.yaml")
+
+
+def test_a_vendor_is_said_or_unknown() -> None:
+    mine = {"name": "x1", "dense_tflops": {"bf16": 1}, "memory_gb": 1, "memory_tb_per_s": 1, "link_gb_per_s": 1, "power_w": 1}
+    assert accelerator_from(mine, where="x1.yaml").vendor == ""
+    assert accelerator_from({**mine, "vendor": " Intel "}, where="x1.yaml").vendor == "intel"
+    assert vendors_of({"l4", "mi300x", "no-such-card"}) == {"nvidia", "amd"}
 
 
 def test_this_machine_is_measured_once_and_listed_from_then_on() -> None:

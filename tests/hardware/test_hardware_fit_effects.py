@@ -7,10 +7,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from setpoint.hardware.calibrations import parsed, source_of
 from setpoint.hardware.coefficients import ON_GPU
-from setpoint.hardware.effects import ALL_NAMES, Effects, all_levels_of, deployment_coefficients, levels_of
+from setpoint.hardware.effects import ALL_NAMES, Effects, all_levels_of, deployment_coefficients, levels_of, weighted_median
+from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.fit_effects import Rows, fit_effects, logarithms_of, rows_of
 from setpoint.hardware.measurements import Measurement, Setting, setting_of
 from setpoint.hardware.silicon import chosen_rows
@@ -75,12 +78,12 @@ def test_effects_survive_their_file_and_say_their_source() -> None:
         "kind": "effects",
         "name": "n",
         "note": "",
-        "effects": effects.factors,
+        **effects.as_document(),
         "rows": ["a"],
         "errors": {},
     }
     kept = parsed(document, where="here")
-    assert getattr(kept, "effects").factors == effects.factors  # noqa: B009 (a union)
+    assert getattr(kept, "effects") == effects  # noqa: B009 (a union)
     there, unseen, unknown = (all_levels_of(settings_of(*each)[0]) for each in (("h100_sxm",), ("mi300x",), ("h200", "sglang")))
     assert [source_of(effects, levels) for levels in (there, unseen, unknown)] == ["measured", "transferred", "physics"]
 
@@ -102,6 +105,47 @@ def test_a_deployment_takes_a_middling_version_of_its_engine() -> None:
     found = deployment_coefficients(Effects({"version": versions, "protocol": {"vllm plain": {"memory": 0.3}}}), deployment)
     assert found.memory == pytest.approx(ON_GPU.memory * np.exp(0.2 + 0.3))
     assert found.compute == pytest.approx(ON_GPU.compute)
+
+
+def test_versions_weigh_by_the_rows_that_were_fitted() -> None:
+    """Seen: one row and three of versions that look too fast outvoted the six of the version that fits."""
+    deployment = settings_of()[0].deployment
+    name = levels_of(deployment)["model"]
+    versions = {f"{name} {number} plain": {"scale": scale} for number, scale in ((1, -1.13), (2, -0.57), (3, 0.28))}
+    counts = dict(zip(versions, (1, 3, 6), strict=True))
+    found = deployment_coefficients(Effects({"version": versions}, {"version": counts}), deployment)
+    assert found.memory == pytest.approx(ON_GPU.memory * np.exp(0.28))
+    unknown = deployment_coefficients(Effects({"version": versions}), deployment)
+    assert unknown.memory == pytest.approx(ON_GPU.memory * np.exp(-0.57))
+
+
+members = st.lists(
+    st.tuples(st.integers(1, 20), st.floats(-3, 3, allow_subnormal=False), st.floats(-3, 3, allow_subnormal=False)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(members)
+def test_a_weight_counts_as_so_many_of_the_same(found: list[tuple[int, float, float]]) -> None:
+    weights, values = np.array([each[0] for each in found]), np.array([each[1:] for each in found])
+    wanted = np.median(np.repeat(values, weights, axis=0), axis=0)
+    assert weighted_median(values, weights.astype(np.float64)) == pytest.approx(wanted)
+
+
+def test_fitted_rows_are_counted_by_version() -> None:
+    rows = measured(settings_of()[:12])
+    effects = fit_effects(rows)
+    assert set(effects.counts) == {"version"}
+    assert sum(effects.counts["version"].values()) == 12
+    assert set(effects.counts["version"]) == set(effects.factors["version"])
+
+
+@pytest.mark.parametrize("counts", [{"version": {"a": 0}}, {"version": {"a": "many"}}, ["version"]])
+def test_counts_that_are_none_are_refused(counts: object) -> None:
+    document = {"schema": 1, "kind": "effects", "name": "n", "note": "", "effects": {}, "rows": [], "errors": {}}
+    with pytest.raises(HardwareError, match="here: is not a calibration of setpoint"):
+        parsed({**document, "counts": counts}, where="here")
 
 
 def measurements(count: int = 60) -> list[Measurement]:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from setpoint.hardware.calibrations import EffectsCalibration, HeldOut, group_name, relative_error
+from setpoint.hardware.calibrations import (
+    UNSEEN_VENDOR_ERROR,
+    EffectsCalibration,
+    HeldOut,
+    group_name,
+    relative_error,
+    relative_ttft_error,
+)
 from setpoint.hardware.effects import Effects, levels_of
 from setpoint.hardware.fit_effects import Rows, logarithms_of, rows_of
 from setpoint.hardware.measurements import Setting, setting_of
@@ -53,7 +60,7 @@ def test_an_engine_that_reserves_the_whole_answer_holds_fewer_long_ones() -> Non
 
 def test_a_timer_carries_the_error_of_its_group() -> None:
     errors = HeldOut(100, 0.1, 0.2, 0.11, 0.3)
-    here, there = setting().deployment, setting(system="mi300x").deployment
+    here, there, elsewhere = (setting(system=each).deployment for each in ("h100_sxm", "a100_sxm", "mi300x"))
     measured = {"vllm h100-sxm": {"memory": 0.1}}
     effects = Effects(
         {"engine accelerator": measured, "engine": {"vllm": {}}, "engine family": {levels_of(here)["engine family"]: {}}}
@@ -62,6 +69,32 @@ def test_a_timer_carries_the_error_of_its_group() -> None:
     calibration = EffectsCalibration("n", "", effects, frozenset(), kinds, {group_name(here): 0.05, group_name(there): 0.01})
     assert relative_error(calibration, here, levels_of(here)) == 0.05
     assert relative_error(calibration, there, levels_of(there)) == 0.22
+    assert relative_error(calibration, elsewhere, levels_of(elsewhere)) == UNSEEN_VENDOR_ERROR
+    assert [relative_ttft_error(calibration, each, levels_of(each)) for each in (here, there)] == [0.3, 0.3]
+    assert relative_ttft_error(calibration, elsewhere, levels_of(elsewhere)) == UNSEEN_VENDOR_ERROR
     other = setting("vllm", output=64).deployment
     assert relative_error(EffectsCalibration("n", "", effects, frozenset(), kinds), other, levels_of(other)) == 0.11
     assert relative_error(EffectsCalibration("n", "", effects, frozenset(), {}), other, levels_of(other)) is None
+
+
+VENDORS = {"h100-sxm": "nvidia", "b200": "nvidia", "h200": "nvidia", "mi325x": "amd", "forgotten": ""}
+
+
+@settings(deadline=None)
+@given(
+    system=st.sampled_from(["a100_sxm", "h200_sxm", "l40s", "mi300x", "mi355x"]),
+    engine=st.sampled_from(["vllm", "sglang", "trtllm"]),
+    measured=st.sets(st.tuples(st.sampled_from(["vllm", "sglang", "trtllm"]), st.sampled_from(sorted(VENDORS)))),
+    stated=st.floats(0.01, 1.0),
+)
+def test_no_error_is_narrower_than_a_guess_where_nothing_of_the_vendor_was_measured(
+    system: str, engine: str, measured: set[tuple[str, str]], stated: float
+) -> None:
+    asked = setting(engine, system).deployment
+    known: dict[str, dict[str, float]] = {name: {} for name, _ in measured}
+    effects = Effects({"engine accelerator": {" ".join(each): {} for each in measured}, "engine": known})
+    errors = HeldOut(100, 0.1, 0.2, stated, 0.3)
+    kinds = dict.fromkeys(("measured", "measured, unseen model", "transferred", "physics"), errors)
+    found = relative_error(EffectsCalibration("n", "", effects, frozenset(), kinds), asked, levels_of(asked))
+    vendors = {VENDORS[device] for name, device in measured if name == engine}
+    assert found == (stated if asked.accelerator.vendor in vendors else max(stated, UNSEEN_VENDOR_ERROR))

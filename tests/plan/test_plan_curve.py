@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.plan.curve import LEAST_INTERPOLATED, STRETCHES, CurvePoint, Floats, LoadCurve
 from setpoint.plan.headroom import Uncertainty, headroom, met_probability
 
@@ -20,10 +22,10 @@ def waiting_s(rate_rps: float) -> float:
     return 1.0 / (CAPACITY_RPS - rate_rps) if rate_rps < CAPACITY_RPS else 100.0 * rate_rps
 
 
-def curve_of(limit_s: float, rates: Floats | None = None) -> LoadCurve:
-    """The curve of that queue with one limit on its response time."""
+def curve_of(limit_s: float, rates: Floats | None = None, ttft: tuple[int, ...] = ()) -> LoadCurve:
+    """The curve of that queue with one limit on its response time, which is one on TTFT if its place is in ``ttft``."""
     loads = np.linspace(0.5, 14.0, 60) if rates is None else rates
-    return LoadCurve([CurvePoint(rate, waiting_s(rate) / limit_s * STRETCHES[None, :]) for rate in loads.tolist()], 1)
+    return LoadCurve([CurvePoint(rate, waiting_s(rate) / limit_s * STRETCHES[None, :]) for rate in loads.tolist()], 1, ttft)
 
 
 def test_the_knee_is_where_the_limit_is_reached() -> None:
@@ -110,3 +112,38 @@ def test_a_point_inside_its_error_bar_is_said_to_be() -> None:
     assert not far.within_error
     assert far.sure(0.95)
     assert near.if_measured > near.met_probability
+
+
+@given(rate=st.floats(0.01, 8.0), error=st.floats(UNSEEN_VENDOR_ERROR, 2.0), load=st.floats(0.0, 0.3))
+def test_an_error_that_is_a_guess_makes_nothing_sure(rate: float, error: float, load: float) -> None:
+    found = headroom(curve_of(2.0), rate, Uncertainty(error, load))
+    assert found.within_error
+    assert not found.sure(0.0)
+
+
+@given(limit_s=st.floats(0.15, 2.0), rate=st.floats(0.6, 13.0), sigma=st.floats(0.0, 0.5), error=st.floats(0.0, 1.0))
+def test_an_error_of_ttft_touches_limits_on_ttft_alone_and_them_by_what_it_has_beyond_steps(
+    limit_s: float, rate: float, sigma: float, error: float
+) -> None:
+    doubt = Uncertainty(sigma, 0.1)
+    more = replace(doubt, ttft_error=error)
+    steps_alone = met_probability(curve_of(limit_s), rate, doubt)
+    assert met_probability(curve_of(limit_s), rate, more) == steps_alone
+    assert 0.0 <= met_probability(curve_of(limit_s, ttft=(0,)), rate, more) <= 1.0
+    if error <= sigma:
+        assert met_probability(curve_of(limit_s, ttft=(0,)), rate, more) == steps_alone
+
+
+def test_probability_of_ttft_agrees_with_the_normal_distribution() -> None:
+    curve = curve_of(0.5, ttft=(0,))
+    expected = 0.5 * math.erfc(math.log(curve.of_limit(0, 7.0)) / 0.4 / math.sqrt(2))
+    assert met_probability(curve, 7.0, Uncertainty(0.0, 0.0, 0.4)) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_ttft_that_may_be_longer_than_its_limit_is_inside_the_error_bar() -> None:
+    """Seen: a TTFT known to 48 % was judged by the 21 % to which steps are known."""
+    doubt = Uncertainty(0.02, 0.02, 0.5)
+    ttft, other = headroom(curve_of(0.5, ttft=(0,)), 7.0, doubt), headroom(curve_of(0.5), 7.0, doubt)
+    assert (ttft.within_error, other.within_error) == (True, False)
+    assert ttft.met_probability < 0.9 < other.met_probability
+    assert ttft.if_measured == pytest.approx(other.met_probability)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from setpoint.plan.identity import requirement_id
-from setpoint.plan.limits import BACKLOG, IMPLIED_BACKLOG, limit_name, limit_number, limits_of
+from setpoint.plan.limits import BACKLOG, IMPLIED_BACKLOG, limit_name, limit_number, limits_of, ttft_places
 from setpoint.record import Phase
 from setpoint.requirement import Requirement, parse_requirement
 
@@ -60,3 +60,8 @@ def test_the_id_is_of_what_is_asked_and_not_of_how_it_is_written() -> None:
     assert requirement_id(one) != requirement_id(requirement("slo: {ttft: {p95: 301ms}}\n"))
     assert requirement_id(one) == "sp-" + requirement_id(one)[3:].lower()
     assert len(requirement_id(one)) == 15
+
+
+def test_limits_on_ttft_are_those_on_its_percentiles() -> None:
+    limits = limits_of(requirement("slo: {itl: {p95: 50ms}, ttft: {p50: 100ms, p95: 300ms}, e2e: {p95: 9s}}\n"))
+    assert {limits[place].key for place in ttft_places(limits)} == {"sustained ttft p50", "sustained ttft p95"}

@@ -11,8 +11,9 @@ from plan_world import CHAT, FormulaRunner, asks, planned, requirement
 from rich.console import Console
 
 from setpoint.hardware.accelerator import UnknownAccelerator, accelerator
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.hardware.model_facts import UnknownModel
-from setpoint.plan.answers import if_doubled, limit_costs, measure_next, recommendation, why_this
+from setpoint.plan.answers import cheaper_but_unsure, if_doubled, limit_costs, measure_next, recommendation, why_this
 from setpoint.plan.economy import Goal
 from setpoint.plan.errors import PlanError
 from setpoint.plan.page import render_page
@@ -42,11 +43,12 @@ def test_the_same_plan_again_is_the_same_bytes() -> None:
 
 
 def test_a_price_changes_the_choice() -> None:
-    dear, _ = planned(requirement(), hardware=TWO, prices={"h100-sxm": 50.0, "mi300x": 1.0})
-    cheap, _ = planned(requirement(), hardware=TWO, prices={"h100-sxm": 0.5, "mi300x": 50.0})
+    two = ("h100-sxm", "a100-80")
+    dear, _ = planned(requirement(), hardware=two, prices={"h100-sxm": 50.0, "a100-80": 1.0})
+    cheap, _ = planned(requirement(), hardware=two, prices={"h100-sxm": 0.5, "a100-80": 50.0})
     assert dear.chosen is not None
     assert cheap.chosen is not None
-    assert dear.chosen.option.shape.hardware == "mi300x"
+    assert dear.chosen.option.shape.hardware == "a100-80"
     assert cheap.chosen.option.shape.hardware == "h100-sxm"
 
 
@@ -93,6 +95,31 @@ def test_a_plan_inside_its_error_bar_says_so() -> None:
     assert plan.chosen is not None
     assert plan.chosen.headroom.met_probability < 0.9
     assert measure_next(plan) is not None
+
+
+@pytest.mark.parametrize("goal", list(Goal))
+def test_what_nothing_like_it_was_measured_of_is_never_sure(goal: Goal) -> None:
+    """Seen: a plan on MI300X, for which steps are predicted five times too fast, was sure with replicas enough."""
+    plan, _ = planned(requirement(), hardware=("mi300x",), max_gpus=64, goal=goal)
+    assert plan.standing is Standing.WITHIN_ERROR
+    assert EXIT_CODES[plan.standing] == 3
+    assert plan.chosen is not None
+    assert (plan.chosen.option.source, plan.chosen.option.step_error) == ("transferred", UNSEEN_VENDOR_ERROR)
+    assert all(each.headroom.within_error for each in plan.ranked if each.holds)
+    assert "itself a guess" in recommendation(plan)
+    assert "measure mi300x with vllm" in (measure_next(plan) or "")
+
+
+def test_a_guess_is_passed_over_at_any_price_for_what_is_sure() -> None:
+    plan, _ = planned(requirement(), hardware=TWO, prices={"h100-sxm": 50.0, "mi300x": 1.0})
+    assert plan.standing is Standing.SURE
+    assert plan.chosen is not None
+    assert plan.doubled is not None
+    assert plan.chosen.option.shape.hardware == plan.doubled.option.shape.hardware == "h100-sxm"
+    assert plan.ranked[0].option.shape.hardware == "mi300x"
+    passed_over = cheaper_but_unsure(plan) or ""
+    assert "mi300x" in passed_over
+    assert "itself a guess" in passed_over
 
 
 def test_latency_as_the_goal_takes_what_is_allowed() -> None:

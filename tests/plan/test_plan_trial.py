@@ -89,7 +89,7 @@ def test_what_no_limit_sees_is_seen_by_the_queue(slo: str) -> None:
 def test_without_limits_the_knee_is_what_the_replica_carries() -> None:
     search, arm = searching(requirement(CHAT, **{LIMITS: ""}))
     search.measure([arm])
-    knee_rps = arm.curve(len(search.limits)).knee_rps()
+    knee_rps = arm.curve(search.limits).knee_rps()
     assert 0.8 * arm.capacity_rps < knee_rps < 1.35 * arm.capacity_rps
 
 

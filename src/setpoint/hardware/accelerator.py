@@ -7,7 +7,7 @@ price is a default with a date: sellers differ two- to fourfold, so it is always
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -40,7 +40,7 @@ class Accelerator:
 
     flops_per_s: dense operations a second by precision (``bf16``, ``fp8``, ``fp4``, ``int8``; those it has). link_bytes_per_s:
     one direction to the other devices of its node, 0 if there is none. price_usd_per_h: of one device, ``None`` if unknown.
-    aliases: other spellings of the name. kind: ``gpu`` or ``cpu``.
+    aliases: other spellings of the name. kind: ``gpu`` or ``cpu``. vendor: ``nvidia``, ``amd``, ...; empty if it is not said.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Accelerator:
     spec_source: str
     aliases: tuple[str, ...] = ()
     kind: str = GPU
+    vendor: str = ""
 
     @property
     def installed_bytes(self) -> float:
@@ -99,6 +100,11 @@ def accelerators() -> tuple[Accelerator, ...]:
 
     here = remembered()
     return _listed() if here is None else (*_listed(), here)
+
+
+def vendors_of(names: Collection[str]) -> frozenset[str]:
+    """The vendors of those of ``names`` that are in the catalogue or the user's own, and say whose they are."""
+    return frozenset(each.vendor for each in _listed() if each.vendor and each.name in names)
 
 
 def plain(name: str) -> str:
@@ -156,6 +162,7 @@ def accelerator_from(document: object, *, where: str) -> Accelerator:
         spec_source=str(document.get("spec_source", "")),
         aliases=tuple(str(each) for each in document.get("aliases") or ()),
         kind=CPU if document.get("kind") == CPU else GPU,
+        vendor=str(document.get("vendor") or "").strip().lower(),
     )
 
 

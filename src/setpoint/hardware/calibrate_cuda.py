@@ -16,6 +16,7 @@ from typing import Any
 
 from setpoint.hardware.accelerator import Accelerator, UnknownAccelerator, accelerator
 from setpoint.hardware.calibrations import SCHEMA, all_effects, errors_of
+from setpoint.hardware.effects import Effects
 from setpoint.hardware.errors import HardwareError
 
 REPEATS = 20
@@ -46,7 +47,7 @@ def calibrate_cuda() -> dict[str, Any]:
         "kind": "effects",
         "name": f"cuda-{device.name}",
         "note": f"micro-benchmark of {name}, {date.today().isoformat()}, over {present.name if present else 'prior means'}",
-        "effects": factors,
+        **Effects(factors, present.effects.counts if present else {}).as_document(),
         "rows": sorted(present.rows) if present else [],
         **errors_of(present),
     }

@@ -17,7 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from setpoint.hardware.accelerator import THIS_MACHINE
+from setpoint.hardware.accelerator import THIS_MACHINE, vendors_of
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.effects import Effects
 from setpoint.hardware.errors import HardwareError
@@ -27,6 +27,12 @@ from setpoint.hardware.user_data import user_folder
 SCHEMA = 1
 MOST_FILES = 256
 MEASURED, TRANSFERRED, PHYSICS = "measured", "transferred", "physics"
+UNSEEN_VENDOR_ERROR = 0.45
+"""Least relative error where no accelerator of its vendor was measured under the engine.
+
+Held-out errors of ``transferred`` and ``physics`` are of one vendor's accelerators and say nothing of another's: the one
+comparison with such steps that there is was far worse (MI300X, docs/hardware.md).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,7 @@ def parsed(document: Any, *, where: str) -> Calibration:
             return EffectsCalibration(
                 str(document["name"]),
                 str(document["note"]),
-                Effects(document["effects"]),
+                Effects(document["effects"], _counts(document.get("counts", {}))),
                 frozenset(document["rows"]),
                 {source: HeldOut(**errors) for source, errors in document["errors"].items()},
                 {str(name): float(value) for name, value in document.get("deviations", {}).items()},
@@ -155,6 +161,14 @@ def parsed(document: Any, *, where: str) -> Calibration:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HardwareError(f"{where}: is not a calibration of setpoint: {error}") from error
+
+
+def _counts(document: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Fitted rows by level and name; files from before they were kept have none. Raises ``ValueError`` for less than a row."""
+    found = {level: {name: int(rows) for name, rows in names.items()} for level, names in document.items()}
+    if any(rows < 1 for names in found.values() for rows in names.values()):
+        raise ValueError("counts must be at least 1")
+    return found
 
 
 def effects_calibration() -> EffectsCalibration | None:
@@ -190,11 +204,32 @@ def group_name(deployment: Deployment) -> str:
 
 
 def relative_error(calibration: EffectsCalibration, deployment: Deployment, levels: Mapping[str, str]) -> float | None:
-    """One standard deviation of ln(predicted / true): of its group where that was fitted, else of its kind."""
+    """One standard deviation of ln(predicted / true): of its group where that was fitted, else of its kind.
+
+    At least ``UNSEEN_VENDOR_ERROR`` where nothing of its vendor was measured.
+    """
     kind = error_kind(calibration.effects, levels)
     group = calibration.deviations.get(group_name(deployment)) if kind == MEASURED else None
     errors = calibration.errors.get(kind)
-    return group or (errors.tpot_deviation if errors else None)
+    return _no_narrower(calibration, deployment, group or (errors.tpot_deviation if errors else None))
+
+
+def relative_ttft_error(calibration: EffectsCalibration, deployment: Deployment, levels: Mapping[str, str]) -> float | None:
+    """The same of TTFT, which is kept by kind alone."""
+    errors = calibration.errors.get(error_kind(calibration.effects, levels))
+    return _no_narrower(calibration, deployment, errors.ttft_deviation if errors else None)
+
+
+def _no_narrower(calibration: EffectsCalibration, deployment: Deployment, found: float | None) -> float | None:
+    """The error that was found, at least that of a guess where nothing of the vendor was measured."""
+    return found if vendor_measured(calibration.effects, deployment) else max(found or 0.0, UNSEEN_VENDOR_ERROR)
+
+
+def vendor_measured(effects: Effects, deployment: Deployment) -> bool:
+    """Whether its accelerator, or another of the same vendor, was measured under its engine."""
+    device, start = deployment.accelerator, f"{deployment.kernels} "
+    measured = {name.removeprefix(start) for name in effects.factors.get("engine accelerator", {}) if name.startswith(start)}
+    return device.name in measured or device.vendor in vendors_of(measured)
 
 
 def error_kind(effects: Effects, levels: Mapping[str, str]) -> str:

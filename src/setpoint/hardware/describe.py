@@ -21,6 +21,7 @@ def accelerator_as_dict(device: Accelerator) -> dict[str, Any]:
     return {
         "name": device.name,
         "kind": device.kind,
+        "vendor": device.vendor,
         "flops_per_s": dict(device.flops_per_s),
         "memory_bytes": device.memory_bytes,
         "memory_bytes_per_s": device.memory_bytes_per_s,

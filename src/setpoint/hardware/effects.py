@@ -9,8 +9,9 @@ the others' spread as its uncertainty.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import log2
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.measurements import Setting
 
 Array = npt.NDArray[np.float64]
-HARNESS_NAMES = tuple(field.name for field in fields(Harness))
+HARNESS_NAMES = tuple(each.name for each in fields(Harness))
 # Of everything a step takes: what a version of an engine gains or loses as a whole.
 SCALE = "scale"
 ALL_NAMES = (*NAMES, SCALE, *HARNESS_NAMES)
@@ -34,6 +35,9 @@ OWN_LEVELS = (
     "all", "engine", "accelerator", "engine accelerator", "family", "engine family", "engine model", "engine parallel",
     "family accelerator", "model", "parallel",
 )  # fmt: skip
+# Levels whose middle is taken by rows: a version with a few odd rows is not as typical as one with many. Who measured
+# ("protocol") is not among them: each has many rows, and none is more right for having more.
+COUNTED_LEVELS = ("version",)
 
 
 def levels_of(deployment: Deployment) -> dict[str, str]:
@@ -74,9 +78,17 @@ def all_levels_of(setting: Setting) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """Logarithms of factors: level -> name at that level -> coefficient -> logarithm; absent is 0."""
+    """Logarithms of factors: level -> name at that level -> coefficient -> logarithm; absent is 0.
+
+    counts: level of ``COUNTED_LEVELS`` -> name -> rows fitted there; absent is 1, so without any all names weigh the same.
+    """
 
     factors: Mapping[str, Mapping[str, Mapping[str, float]]]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def as_document(self) -> dict[str, Any]:
+        """Both as a calibration's file has them."""
+        return {"effects": self.factors, "counts": self.counts}
 
     def knows(self, level: str, name: str) -> bool:
         """Whether anything was measured there."""
@@ -92,11 +104,26 @@ class Effects:
         return total
 
     def typical(self, level: str, start: str) -> Array:
-        """The middle of the effects at ``level`` over all names that begin with ``start``; 0 without any."""
-        found = [each for name, each in self.factors.get(level, {}).items() if name.startswith(f"{start} ")]
+        """The middle of the effects at ``level`` over all names that begin with ``start``, by their rows; 0 without any."""
+        found = {name: each for name, each in self.factors.get(level, {}).items() if name.startswith(f"{start} ")}
         if not found:
             return np.zeros(len(ALL_NAMES))
-        return np.median([[each.get(name, 0.0) for name in ALL_NAMES] for each in found], axis=0)
+        counts = self.counts.get(level, {})
+        values = np.array([[each.get(coefficient, 0.0) for coefficient in ALL_NAMES] for each in found.values()])
+        return weighted_median(values, np.array([float(counts.get(name, 1)) for name in found]))
+
+
+def weighted_median(values: Array, weights: Array) -> Array:
+    """Of each column the value with half of the weight on either side; the mean of two where the halves meet between them.
+
+    values: shape (members, columns). weights: shape (members,), above 0.
+    """
+    order = np.argsort(values, axis=0, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=0)
+    below, half = np.cumsum(weights[order], axis=0), weights.sum() / 2
+    columns = np.arange(values.shape[1])
+    lower, upper = (below < half).sum(axis=0), (below <= half).sum(axis=0)
+    return np.asarray((ordered[lower, columns] + ordered[upper, columns]) / 2, dtype=np.float64)
 
 
 def coefficients_from(logarithms: Array, prior: Coefficients = ON_GPU) -> Coefficients:
@@ -116,7 +143,7 @@ def harness_from(logarithms: Array) -> Harness:
 
 
 def deployment_coefficients(effects: Effects, deployment: Deployment) -> Coefficients:
-    """The step coefficients of ``deployment`` as plain numbers: of a middling version of its engine, whoever measured."""
+    """The step coefficients of ``deployment`` as plain numbers: of a version that is middling by rows, whoever measured."""
     return as_numbers(coefficients_from(_middling(effects, deployment), PRIORS[deployment.accelerator.kind]))
 
 

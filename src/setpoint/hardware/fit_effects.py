@@ -13,7 +13,7 @@ The observable is a mean over a benchmark and not the time of a step, so least s
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -24,6 +24,7 @@ from setpoint.hardware.coefficients import NAMES, PRIORS, Coefficients
 from setpoint.hardware.effects import (
     ALL_NAMES,
     AROUND,
+    COUNTED_LEVELS,
     KIND_OF,
     LOCAL,
     STEP,
@@ -225,7 +226,7 @@ def _slopes(rows: Rows, logarithms: Array, found: Array, sharpness: float) -> Ar
 
 
 def _by_level(levels: Sequence[Mapping[str, str]], pulls: Array) -> Effects:
-    """What the rows of one name pull together, times the level's variance: the deviation of that name."""
+    """What the rows of one name pull together, times the level's variance: the deviation of that name; and the rows counted."""
     sums: dict[str, dict[str, Array]] = defaultdict(lambda: defaultdict(lambda: np.zeros(len(ALL_NAMES))))
     for row, pull in zip(levels, pulls, strict=True):
         for level, name in row.items():
@@ -240,4 +241,4 @@ def _by_level(levels: Sequence[Mapping[str, str]], pulls: Array) -> Effects:
                 for each, value in zip(ALL_NAMES, effect, strict=True)
                 if abs(value) >= LEAST_EFFECT
             }
-    return Effects(factors)
+    return Effects(factors, {level: dict(Counter(row[level] for row in levels)) for level in COUNTED_LEVELS})

@@ -21,6 +21,7 @@ from setpoint.hardware.calibrations import (
     calibrations,
     effects_calibration,
     relative_error,
+    relative_ttft_error,
     source_of,
 )
 from setpoint.hardware.coefficients import (
@@ -170,6 +171,18 @@ def physical_timer(deployment: Deployment) -> PhysicalTimer:
     error = relative_error(calibration, deployment, levels) or PHYSICS_ERROR
     coefficients = prior.coefficients if source == PHYSICS else deployment_coefficients(calibration.effects, deployment)
     return PhysicalTimer(prior.terms, coefficients, source, error)
+
+
+def ttft_error(deployment: Deployment, timer: StepTimer) -> float:
+    """One standard deviation of ln(predicted / true) of TTFT: what tables of measurements leave of it, at least that of steps.
+
+    Prompts, queues and the front end are in it. Where steps were observed, or on a CPU, no table says more than the timer.
+    """
+    calibration = effects_calibration()
+    if calibration is None or deployment.accelerator.kind == CPU or isinstance(timer, ObservedTimer):
+        return timer.relative_error
+    found = relative_ttft_error(calibration, deployment, levels_of(deployment))
+    return max(found or 0.0, timer.relative_error)
 
 
 def carried_over(calibration: StepsCalibration, physical: PhysicalTimer) -> PhysicalTimer:

@@ -149,7 +149,7 @@ def _from_table(file: Path) -> Calibrated:
         "kind": "effects",
         "name": f"table-{file.stem.lower()}",
         "note": f"{len(measured)} rows of {file.name}, {date.today().isoformat()}; none kept aside: errors of the one before",
-        "effects": effects.factors,
+        **effects.as_document(),
         "rows": list(names),
         **errors_of(effects_calibration()),
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
-from setpoint.plan.headroom import Uncertainty
-from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number
+from setpoint.plan.headroom import Uncertainty, guessed
+from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number, ttft_places
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
@@ -15,6 +15,7 @@ from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
 MOST_OTHERS = 12
+GUESS = "no hardware like it was measured under this engine, so the error of its steps is itself a guess"
 RELAXED, RELAXED_BOUND = 1.05, 1.2
 """By how much a limit is relaxed over what came nearest: as simulated, and for a bound, which is optimistic."""
 
@@ -34,11 +35,18 @@ def recommendation(plan: Plan) -> str:
     )
     head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
     if plan.standing is Standing.WITHIN_ERROR:
-        head += (
-            " This is inside its own error bar: it holds as predicted, but with less than "
-            f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
-        )
+        head += _unsure(plan, chosen)
     return head.replace("%)", " %)").replace("  ", " ")
+
+
+def _unsure(plan: Plan, chosen: Ranked) -> str:
+    """Why what is recommended all the same is not sure."""
+    if guessed(chosen.option.step_error):
+        return f" This is not sure: it holds as predicted, but {GUESS}. Measure it before relying on it."
+    return (
+        " This is inside its own error bar: it holds as predicted, but with less than "
+        f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
+    )
 
 
 def cheaper_but_unsure(plan: Plan) -> str | None:
@@ -46,10 +54,10 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
     first = next((each for each in plan.ranked if each.holds), None)
     if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
         return None
-    return (
-        f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but only with probability "
-        f"{probability(first.headroom.met_probability)}: it lies inside its own error bar."
-    )
+    held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
+    if guessed(first.option.step_error):
+        return f"{held} {GUESS}."
+    return f"{held} only with probability {probability(first.headroom.met_probability)}: it lies inside its own error bar."
 
 
 def runs_as_it_is(plan: Plan) -> str | None:
@@ -187,7 +195,7 @@ def measure_next(plan: Plan) -> str | None:
     ranked = plan.chosen or plan.nearest
     if ranked is None:
         return None
-    spare_now, doubt = ranked.headroom, Uncertainty(ranked.option.step_error, plan.asked.load_error)
+    spare_now, doubt = ranked.headroom, ranked.option.uncertainty(plan.asked.load_error)
     gain = {
         "measured": spare_now.if_measured - spare_now.met_probability,
         "load": spare_now.if_load_known - spare_now.met_probability,
@@ -200,13 +208,19 @@ def measure_next(plan: Plan) -> str | None:
     if gain["measured"] >= gain["load"] or ranked.option.source != "measured":
         return (
             f"To be surer, measure {hardware} with {ranked.option.shape.deployment.engine} where the plan runs it: {point}. "
-            f"Steps are known to {doubt.step_error:.0%} (one standard error); if they come out as predicted, every limit holds "
+            f"{_known(plan, doubt)} (one standard error); if they come out as predicted, every limit holds "
             f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
-        ).replace("% (", " % (")
+        )
     return (
         f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would "
         f"hold with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
     ).replace("%. W", " %. W")
+
+
+def _known(plan: Plan, doubt: Uncertainty) -> str:
+    """How well steps are known, and TTFT where it is limited."""
+    ttft = f" and TTFT to {doubt.ttft_error:.0%}" if ttft_places(plan.limits) else ""
+    return f"Steps are known to {doubt.step_error:.0%}{ttft}".replace("%", " %")
 
 
 def infeasible(plan: Plan) -> str:

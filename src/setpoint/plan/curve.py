@@ -13,7 +13,7 @@ do not stretch with the steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +44,18 @@ class LoadCurve:
     """Excess of every limit over load and stretch, at least ``LEAST_INTERPOLATED``, interpolated on logarithms between points.
 
     Below the least load it is as there; beyond the highest it goes on as between the last two points, and never falls.
+    ttft: places of the limits on TTFT, which may be off by more than steps are (``headroom``).
     """
 
-    def __init__(self, points: Sequence[CurvePoint], limits: int) -> None:
+    def __init__(self, points: Sequence[CurvePoint], limits: int, ttft: Collection[int] = ()) -> None:
         if not points:
             raise ValueError("a load curve needs a point")
         ordered = sorted(points, key=lambda point: point.rate_rps)
         self.rates_rps = np.array([point.rate_rps for point in ordered])
         self.limits = limits
+        rows = range(max(limits, 1))
+        self._ttft = [row for row in rows if row in ttft]
+        self._others = [row for row in rows if row not in ttft]
         if limits:
             stacked = np.stack([np.clip(point.excess, LEAST_INTERPOLATED, MOST_EXCESS) for point in ordered])
         else:
@@ -64,9 +68,18 @@ class LoadCurve:
 
         ``factors``: each limit is taken times this (2: twice as much is allowed).
         """
+        return self._largest(range(self._log_excess.shape[1]), rate_rps, stretch, factors)
+
+    def excess_apart(self, rate_rps: Floats, stretch: Floats) -> tuple[Floats, Floats]:
+        """The largest excess over the limits on TTFT (nothing is exceeded without any), and over all others."""
+        return self._largest(self._ttft, rate_rps, stretch), self._largest(self._others, rate_rps, stretch)
+
+    def _largest(
+        self, rows: Sequence[int], rate_rps: Floats, stretch: Floats, factors: Sequence[float] | None = None
+    ) -> Floats:
         rate, stretch = np.broadcast_arrays(np.asarray(rate_rps, dtype=np.float64), np.asarray(stretch, dtype=np.float64))
         found = np.full(rate.shape, LEAST_EXCESS)
-        for limit in range(self._log_excess.shape[1]):
+        for limit in rows:
             single = np.exp(self._log_of(limit, np.log(rate * stretch), np.log(stretch)))
             found = np.maximum(found, single / (factors[limit] if factors is not None else 1.0))
         return found

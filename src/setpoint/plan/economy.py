@@ -26,13 +26,14 @@ class Goal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A replica (shape and serving configuration) whose load curve is known."""
+    """A replica (shape and serving configuration) whose load curve is known, and how far steps and TTFT may be off there."""
 
     shape: Shape
     serving: Serving
     curve: LoadCurve
     step_error: float
     source: str
+    ttft_error: float = 0.0
 
     @property
     def name(self) -> str:
@@ -42,6 +43,10 @@ class Option:
     def topology(self, replicas: int) -> Topology:
         """The candidate of so many replicas."""
         return Topology.single(self.shape, self.serving, replicas)
+
+    def uncertainty(self, load_error: float) -> Uncertainty:
+        """What may differ from what was simulated of it, the load being known to ``load_error``."""
+        return Uncertainty(self.step_error, load_error, self.ttft_error)
 
 
 def most_replicas(shape: Shape, max_gpus: int | None, max_usd_per_h: float | None = None) -> int:

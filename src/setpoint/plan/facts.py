@@ -199,7 +199,7 @@ def shaved(runner: ProcessRunner, hardware: str = "h100-sxm", parallel: int = 4)
     serving = vllm(256, 8192)
     arm = Arm(shape, serving, timer, capacity(timer, load, serving, shape.kv_tokens).rate_rps)
     search.measure([arm])
-    curve = arm.curve(len(limits))
+    curve = arm.curve(limits)
     price_per_s = (shape.usd_per_gpu_h or math.nan) * shape.gpus / 3600
     found = []
     for limit_s in SHAVE_LIMITS_S:

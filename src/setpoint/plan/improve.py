@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from setpoint.hardware.deployment import Deployment, check_link, check_split, kv_capacity_tokens
-from setpoint.hardware.step_time import step_timer
+from setpoint.hardware.step_time import step_timer, ttft_error
 from setpoint.plan.asked import Asked
 from setpoint.plan.context_tail import check_tail
 from setpoint.plan.economy import replicas_needed
@@ -73,6 +73,7 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
             f"{load.largest_context:,}; raise --tensor-parallel-size or --gpu-memory-utilization in the command"
         )
     timer = step_timer(shape.deployment)
+    doubt = Uncertainty(timer.relative_error, asked.load_error, ttft_error(shape.deployment, timer))
     search = Search(runner, limits, load, asked.load_rps, asked.seed, progress, asked.goal, asked.bounds)
 
     def arm(serving: Serving) -> Arm:
@@ -87,8 +88,8 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
     search.measure([now, *(each for _, each in alone)])
 
     def outcome(each: Arm) -> Outcome:
-        curve, rate = each.curve(len(limits)), asked.load_rps / command.replicas
-        spare = headroom(curve, rate, Uncertainty(timer.relative_error, asked.load_error))
+        curve, rate = each.curve(limits), asked.load_rps / command.replicas
+        spare = headroom(curve, rate, doubt)
         return Outcome(
             name=f"{command.replicas} x {shape.name} {each.serving.name}",
             flags=_flags(each.serving.config),
@@ -107,8 +108,8 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
         now=first,
         best=last,
         alone=tuple((FLAG_NAMES[name], outcome(each)) for name, each in alone),
-        replicas_needed_now=replicas_needed(now.curve(len(limits)), asked.load_rps, most=MOST_RUNNING),
-        replicas_needed_best=replicas_needed(best.curve(len(limits)), asked.load_rps, most=MOST_RUNNING),
+        replicas_needed_now=replicas_needed(now.curve(limits), asked.load_rps, most=MOST_RUNNING),
+        replicas_needed_best=replicas_needed(best.curve(limits), asked.load_rps, most=MOST_RUNNING),
     )
 
 

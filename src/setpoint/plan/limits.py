@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from setpoint.record import Phase
@@ -92,3 +93,8 @@ def limit_number(limit: Limit, value: float) -> str:
     if limit.is_latency:
         return round_seconds(float(f"{value:.3g}"), " ")
     return f"{value:.3g}x" if limit.metric == "spread" else round_percent(float(f"{value:.4g}"), " ")
+
+
+def ttft_places(limits: Sequence[Limit]) -> tuple[int, ...]:
+    """Places of the limits on percentiles of TTFT."""
+    return tuple(place for place, limit in enumerate(limits) if limit.is_latency and limit.metric == LatencyMetric.TTFT)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from setpoint.hardware.step_time import StepTimer, step_timer
+from setpoint.hardware.step_time import StepTimer, step_timer, ttft_error
 from setpoint.plan.asked import Asked
 from setpoint.plan.binding import Binding, binding
 from setpoint.plan.context import ContextCurve, context_curve
@@ -21,7 +21,7 @@ from setpoint.plan.economy import (
     replicas_needed,
     usd_at_scale,
 )
-from setpoint.plan.headroom import Headroom, Uncertainty, headroom
+from setpoint.plan.headroom import Headroom, guessed, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
 from setpoint.plan.scaled import scaled
@@ -40,7 +40,7 @@ S_PER_H = 3600.0
 
 
 class Standing(StrEnum):
-    """How a plan stands: recommended outside its error bar, inside it, or nothing holds."""
+    """How a plan stands: recommended outside its error bar, inside it or on an error that is a guess, or nothing holds."""
 
     SURE = "sure"
     WITHIN_ERROR = "within_error"
@@ -112,14 +112,14 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         if guessing:
             search.measure(guessing)
         finalists = [*finalists, *guessing]
-    options = [(option_of(arm, len(limits)), arm) for arm in finalists]
+    options = [(option_of(arm, limits), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
     ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
     chosen = next((each for each in ranked if each.headroom.sure(asked.confidence) and each.holds), None)
     standing = Standing.SURE
     if chosen is None:
         holding = [each for each in ranked if each.holds]
-        chosen = max(holding, key=lambda each: each.headroom.met_probability, default=None)
+        chosen = max(holding, key=_surest, default=None)
         standing = Standing.WITHIN_ERROR if chosen is not None else Standing.INFEASIBLE
     only = [option for option, _ in options]
     return Plan(
@@ -139,9 +139,15 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     )
 
 
-def option_of(arm: Arm, limits: int) -> Option:
-    """The arm with its curve."""
-    return Option(arm.shape, arm.serving, arm.curve(limits), arm.timer.relative_error, arm.timer.source)
+def _surest(ranked: Ranked) -> tuple[bool, float]:
+    """Most is best among those that are not sure: a probability that rests on a guess comes after all others."""
+    return not guessed(ranked.option.step_error), ranked.headroom.met_probability
+
+
+def option_of(arm: Arm, limits: tuple[Limit, ...]) -> Option:
+    """The arm with its curve and its errors."""
+    timer, late = arm.timer, ttft_error(arm.shape.deployment, arm.timer)
+    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late)
 
 
 def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
@@ -186,7 +192,7 @@ def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: 
     """An option with so many replicas at a load."""
     topology = option.topology(replicas)
     rate_rps = load_rps / replicas
-    spare = headroom(option.curve, rate_rps, Uncertainty(option.step_error, asked.load_error))
+    spare = headroom(option.curve, rate_rps, option.uncertainty(asked.load_error))
     usd_per_s = None if topology.usd_per_h is None else topology.usd_per_h / S_PER_H
     return Ranked(
         option=option,
@@ -210,7 +216,7 @@ def _replica_counts(asked: Asked, option: Option, load_rps: float) -> list[int]:
     fewest = replicas_needed(option.curve, load_rps, most=most)
     if fewest is None:
         return []
-    doubt = Uncertainty(option.step_error, asked.load_error)
+    doubt = option.uncertainty(asked.load_error)
     sure = replicas_for_confidence(option.curve, load_rps, doubt, confidence=asked.confidence, most=most)
     counts = {fewest, sure or fewest}
     if asked.goal is Goal.LATENCY:
@@ -245,13 +251,14 @@ def _for_load(
 ) -> Ranked | None:
     """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking.
 
-    sure: with the confidence asked for.
+    sure: with the confidence asked for, and on no error that is a guess.
     """
     load_rps = factor * asked.load_rps
     least = asked.confidence if sure else 0.0
     found = [
         each
         for option, arm in options
+        if not (sure and guessed(option.step_error))
         for replicas in _replica_counts(asked, option, load_rps)
         if (each := rank_of(asked, load, option, arm, replicas, load_rps)).holds and each.headroom.met_probability >= least
     ]

@@ -118,6 +118,7 @@ def ranked_document(plan: Plan, ranked: Ranked) -> dict[str, Any]:
         "knee_rps": headroom.knee_rps * pool.replicas,
         "knee_distance": headroom.knee_distance,
         "step_error": ranked.option.step_error,
+        "ttft_error": ranked.option.ttft_error,
         "source": ranked.option.source,
         "binding": _binding(ranked.binding),
         "excess": {

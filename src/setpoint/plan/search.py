@@ -26,7 +26,7 @@ from setpoint.hardware.step_time import StepTimer
 from setpoint.plan.curve import LEAST_INTERPOLATED, LoadCurve
 from setpoint.plan.economy import MOST_REPLICAS, Goal, most_replicas
 from setpoint.plan.fluid import answer_s, at_load, capacity
-from setpoint.plan.limits import Limit
+from setpoint.plan.limits import Limit, ttft_places
 from setpoint.plan.shadow import Bounds
 from setpoint.plan.sketch import LoadSketch
 from setpoint.plan.topology import Serving, Shape
@@ -94,9 +94,9 @@ class Arm:
         latencies = [min(self.trials[rate].latency_s, LATE_S) for rate in rates]
         return float(np.interp(rate_rps, rates, latencies))
 
-    def curve(self, limits: int) -> LoadCurve:
-        """The load curve from all trials."""
-        return LoadCurve([trial.point for trial in self.trials.values()], limits)
+    def curve(self, limits: Sequence[Limit]) -> LoadCurve:
+        """The load curve of ``limits`` from all trials."""
+        return LoadCurve([trial.point for trial in self.trials.values()], len(limits), ttft_places(limits))
 
 
 def requests_for(limits: Sequence[Limit], beyond: int = TAIL_SAMPLES) -> int:
