@@ -136,7 +136,7 @@ def test_a_weight_counts_as_so_many_of_the_same(found: list[tuple[int, float, fl
 def test_fitted_rows_are_counted_by_version() -> None:
     rows = measured(settings_of()[:12])
     effects = fit_effects(rows)
-    assert set(effects.counts) == {"version"}
+    assert set(effects.counts) == {"engine version", "version"}
     assert sum(effects.counts["version"].values()) == 12
     assert set(effects.counts["version"]) == set(effects.factors["version"])
 

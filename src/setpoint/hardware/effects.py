@@ -37,7 +37,7 @@ OWN_LEVELS = (
 )  # fmt: skip
 # Levels whose middle is taken by rows: a version with a few odd rows is not as typical as one with many. Who measured
 # ("protocol") is not among them: each has many rows, and none is more right for having more.
-COUNTED_LEVELS = ("version",)
+COUNTED_LEVELS = ("engine version", "version")
 
 
 def levels_of(deployment: Deployment) -> dict[str, str]:
@@ -64,11 +64,13 @@ def all_levels_of(setting: Setting) -> dict[str, str]:
     """Those, and who measured, which version, which lengths."""
     own = levels_of(setting.deployment)
     lengths = f"{setting.prompt_tokens:.0f}+{setting.output_tokens:.0f}"
+    release = f"{setting.version} {setting.protocol} {setting.label}"
     clients = f"2^{round(log2(setting.concurrency))}"
     return {
         **own,
         "protocol": f"{setting.deployment.engine} {setting.protocol}",
-        "version": f"{own['model']} {setting.version} {setting.protocol} {setting.label}",
+        "engine version": f"{own['engine model']} {release}",
+        "version": f"{own['model']} {release}",
         "engine lengths": f"{setting.deployment.engine} {setting.protocol} {lengths}",
         "model lengths": f"{own['model']} {lengths}",
         "engine clients": f"{setting.deployment.engine} {setting.protocol} {clients}",
@@ -154,7 +156,8 @@ def deployment_harness(effects: Effects, deployment: Deployment) -> Harness:
 
 def _middling(effects: Effects, deployment: Deployment) -> Array:
     levels = levels_of(deployment)
-    typical = effects.typical("protocol", levels["engine"]) + effects.typical("version", levels["model"])
+    typical = effects.typical("protocol", levels["engine"])
+    typical = typical + effects.typical("engine version", levels["engine model"]) + effects.typical("version", levels["model"])
     return effects.logarithms(levels) + typical
 
 

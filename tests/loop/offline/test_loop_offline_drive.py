@@ -265,7 +265,7 @@ def test_a_run_that_asks_again_and_gives_up_leaves_these_for_the_next(tmp_path: 
     with fake_server() as fake:
         fake.scripts = {"b": [refuse(500)] * 9999}
         with pytest.raises(GaveUp):
-            drive(fake, tmp_path)
+            drive(fake, tmp_path, give_up_s=60.0)
         assert (tmp_path / "out").read_bytes() == result_for(lines[0])
         fake.scripts.clear()
         assert drive(fake, tmp_path).done == 2
