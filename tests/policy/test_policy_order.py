@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from policy_views import NOW_S, Row, columns, line, view
 
 from setpoint.policy.margin import LEAST, MISS_RATE, MOST, LearnedMargin
-from setpoint.policy.order import BATCH_PATIENCE_S, PATIENCE_S, most_urgent, urgency_keys
+from setpoint.policy.order import BATCH_PATIENCE_S, PATIENCE_S, Serving, most_urgent, urgency_keys
 from setpoint.policy.setpoint import SetpointPolicy
 from setpoint.policy.tenants import MOST_TENANTS, OUTPUT_WEIGHT, TenantCounters
 from setpoint.policy.views import BATCH
 
 
-def order(rows: list[Row], tenants: TenantCounters | None = None, *, aged_runs: bool = False) -> list[int]:
+def order(rows: list[Row], tenants: TenantCounters | None = None, serving: Serving | None = None) -> list[int]:
     every = columns(rows)
-    found = most_urgent(urgency_keys(every, now_s=NOW_S, token_s=1e-3, tenants=tenants, aged_runs=aged_runs))
+    keys = urgency_keys(every, now_s=NOW_S, token_s=1e-3, tenants=tenants, serving=serving or Serving())
+    found = most_urgent(keys)
     return [int(every.ids[i]) for i in found]
 
 
@@ -39,7 +40,10 @@ def test_a_flood_that_nobody_waits_for_in_time_does_not_go_before_who_has_a_dead
     old = [Row(i, NOW_S - PATIENCE_S - 10 + i, prefill=10) for i in range(5)]
     due = Row(9, NOW_S, NOW_S + 1.0, prefill=10)
     assert order([*old, due]) == [0, 9, 1, 2, 3, 4]
-    assert order([*old, due], aged_runs=True) == [9, 0, 1, 2, 3, 4], "one at a time"
+    assert order([*old, due], serving=Serving(aged=True)) == [9, 0, 1, 2, 3, 4], "one at a time"
+    under_way = replace(old[3], context=5)
+    others = [each for each in old if each.id != 3]
+    assert order([under_way, *others, due], serving=Serving(prompts=1))[:2] == [3, 9], "the prompt that is under way"
     assert order([*old, replace(due, deadline_s=NOW_S + 2 * PATIENCE_S)])[-1] == 9
 
 

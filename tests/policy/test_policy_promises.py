@@ -116,8 +116,40 @@ def test_waits_have_a_bound_and_what_is_owed_is_what_may_still_come(
         assert now_s < due_s <= now_s + MOST_WAIT_S
         if kept:
             ledger.kept(number % 20 + 1)
-        assert ledger._owed_sum_s == pytest.approx(sum(ledger._owed_s.values()))
-        assert ledger._owed_s.keys() <= ledger._by_fingerprint.keys()
+        assert ledger._by_due == sorted((each.due_s, name) for name, each in ledger._by_fingerprint.items())
+        owed = [ledger._by_fingerprint[name].work_s for _, name in ledger._by_due[ledger._overdue :]]
+        assert ledger._owed_s == pytest.approx(sum(owed))
+
+
+def test_who_is_due_much_later_hides_nobody_and_outlives_nobody() -> None:
+    """Seen by reading: the ledger was read in the order of refusal as if that were the order of due times."""
+    ledger = Promises()
+    far_s = promise(ledger, 1, after_s=100.0)
+    near_s = promise(ledger, 2, after_s=0.0, work_s=0.1)
+    assert near_s < far_s
+    assert len(ledger.due_before(0.0, near_s)) == 1
+    ledger.kept(1)
+    later_s = near_s + REMEMBER_S + 1.0
+    promise(ledger, 3, later_s, work_s=0.1)
+    assert list(ledger._by_fingerprint) == [3]
+    assert ledger._owed_s == pytest.approx(0.1)
+
+
+def test_a_promise_for_one_answer_is_none_for_many() -> None:
+    ledger = Promises()
+    due_s = promise(ledger, 1)
+    assert ledger.returned(1, due_s, answers=2) is None
+    assert ledger.returned(1, due_s, answers=1) is not None
+
+
+def test_another_system_has_another_capacity() -> None:
+    ledger = Promises()
+    for _ in range(100):
+        ledger.capacity.full_step(0.1, 1.0)
+    ledger.fresh.let_in(0.0, 1.0)
+    ledger.restart()
+    assert ledger.capacity.rate == Capacity().rate
+    assert ledger.fresh.rate == 0.0
 
 
 def test_clients_who_never_return_do_not_make_the_next_wait() -> None:

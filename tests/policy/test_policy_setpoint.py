@@ -17,7 +17,7 @@ from setpoint.policy.forecast import Machine
 from setpoint.policy.length_share import START
 from setpoint.policy.lengths import OutputLengths
 from setpoint.policy.order import PATIENCE_S
-from setpoint.policy.setpoint import DUE_SEEN_S, STEP_MISS_REST, SetpointPolicy
+from setpoint.policy.setpoint import DEADLINE_SEEN_S, STEP_MISS_REST, SetpointPolicy
 from setpoint.policy.slack import MARGIN, chunk_context_tokens, decode_work, prefill_budget, prefill_floor, step_slack_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.unbound import without_limits
@@ -450,7 +450,7 @@ def test_what_has_no_deadline_leaves_half_of_the_queue_to_those_who_have_one() -
     refused = judge.admit(replace(flood, request_id=3), half)
     assert isinstance(refused, Reject)
     assert refused.reason.code == "queue_full"
-    assert isinstance(judge.admit(replace(flood, request_id=4), replace(half, now_s=NOW_S + 2 * DUE_SEEN_S)), Admit)
+    assert isinstance(judge.admit(replace(flood, request_id=4), replace(half, now_s=NOW_S + 2 * DEADLINE_SEEN_S)), Admit)
 
 
 def test_one_that_comes_back_when_told_still_leaves_room_to_other_tenants() -> None:
@@ -471,3 +471,53 @@ def test_one_that_comes_back_when_told_still_leaves_room_to_other_tenants() -> N
     again = judge.admit(replace(asked, request_id=999, arrived_s=due_s, sent_s=due_s), replace(beside, now_s=due_s))
     assert isinstance(again, Reject)
     assert again.reason.code == "others_would_wait"
+
+
+def test_answers_that_are_still_to_come_are_counted_against_whoever_asks_meanwhile() -> None:
+    judge = policy(places=32, model=line(0.01, 1e-3, 1e-3))
+    readers = [Row(number, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + 0.06, gap_s=0.06) for number in range(4)]
+    beside = replace(system(running=4, context=4 * 60), running_columns=columns(readers))
+    many = RequestView(20, NOW_S, NOW_S, 60, 60, 40, limits=RequestLimits(ttft_s=0.9, itl_s=0.06), answers=8, fingerprint=5)
+    assert isinstance(judge.admit(many, beside), Admit)
+    again = judge.admit(replace(many, request_id=21, fingerprint=6), beside)
+    assert isinstance(again, Reject)
+    assert again.reason.code == "itl_would_be"
+    for number in range(7):
+        judge.admit(replace(many, request_id=30 + number, answers=0), beside)
+    assert judge.companions.count == 0
+
+
+def test_the_others_of_a_first_answer_that_has_gone_are_not_waited_for() -> None:
+    judge = policy()
+    judge.companions.expect(RequestView(20, NOW_S, NOW_S, 60, 60, 40, answers=8, fingerprint=5))
+    judge.plan(view([Row(20, prefill=60)]))
+    assert judge.companions.count == 7
+    judge.plan(view([], [Row(3, context=10, emitted=1)]))
+    assert judge.companions.count == 0
+
+
+def test_many_answers_that_come_back_when_told_still_keep_readers_in_time() -> None:
+    judge = policy(places=32, model=line(0.01, 1e-3, 1e-3))
+    readers = [Row(number, NOW_S - 1, context=60, emitted=5, deadline_s=NOW_S + 0.05, gap_s=0.05) for number in range(8)]
+    beside = replace(system(running=8, context=8 * 60), running_columns=columns(readers))
+    limits = RequestLimits(ttft_s=0.6, itl_s=0.05)
+    many = RequestView(21, NOW_S, NOW_S, 60, 60, 40, limits=limits, answers=16, fingerprint=5)
+    told = judge.admit(many, beside)
+    assert isinstance(told, Reject)
+    due_s = NOW_S + told.retry_after_s
+    again = judge.admit(replace(many, request_id=22, arrived_s=due_s, sent_s=due_s), replace(beside, now_s=due_s))
+    assert isinstance(again, Reject)
+    assert again.reason.code == "itl_would_be"
+
+
+def test_the_queue_has_room_for_all_answers_or_the_first_is_not_let_in() -> None:
+    judge = policy()
+    crowd = columns([Row(3, NOW_S - 1, context=10, emitted=2)])
+    full = replace(system(waiting=judge._max_waiting - 4, running=4), running_columns=crowd)
+    many = RequestView(21, NOW_S, NOW_S, 60, 60, 40, answers=5, fingerprint=5)
+    refused = judge.admit(many, full)
+    assert isinstance(refused, Reject)
+    assert refused.reason.code == "queue_full"
+    assert isinstance(judge.admit(replace(many, answers=4), full), Admit)
+    late = replace(full, waiting=judge._max_waiting)
+    assert isinstance(judge.admit(replace(many, request_id=22, answers=0), late), Admit), "room was kept for it"

@@ -44,7 +44,7 @@ def test_nobody_is_kept_out_of_a_machine_that_can_serve_all_that_comes() -> None
             room.admitted(tenant, load / 11)
         found = room.of(LARGE, 40.0)
         assert found is not None
-        assert found.offered == pytest.approx(load, rel=0.1)
+        assert found.offered_share == pytest.approx(load, rel=0.1)
         assert found.most_s(machine) == pytest.approx(most_s * found.alone_s(machine) / found.strength)
         room = TenantRoom()
 

@@ -1,9 +1,9 @@
 """Admission by forecast: a request may wait only if it will make its limits behind everybody who is ahead of it.
 
 Rule (DESIGN.md section 4): admit iff the forecast first token (``policy/forecast.py``: uncached tokens ahead, places, KV)
-and, for an answer due as a whole, the forecast end come within the limit less the learned margin, and a step with one
-more answer stays within everybody's ITL. Requests without limits are bounded by the queue alone, and batch requests may
-fill only half of it. An idle engine admits whatever it can serve.
+and, for an answer due as a whole, the forecast end come within the limit less the learned margin, and a step with one more
+answer stays within everybody's ITL. Requests without limits are bounded by the queue alone, of which they may fill half
+beside those that have a deadline, as batch requests may. An idle engine admits whatever it can serve.
 
 So that overload does not filter by length, the wait a request may find is judged with the work of a long one of late
 (``RESERVE_QUANTILE``), at most a learned share of its limit (``policy/length_share.py``): a short prompt does not slip in where
@@ -37,7 +37,7 @@ from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 from setpoint.policy.forecast import Decoding, Machine, Prompt, play
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import aged_free, most_urgent, urgency_keys
+from setpoint.policy.order import Serving, aged_free, most_urgent, urgency_keys
 from setpoint.policy.slack import MARGIN, least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import Others
@@ -106,10 +106,18 @@ class Outlooks:
         """Other bounds of a step."""
         self._limits = limits
 
-    def of(self, request: RequestView, system: SystemView, promised: list[Prompt], *, others: Others | None = None) -> Outlook:
+    def of(
+        self,
+        request: RequestView,
+        system: SystemView,
+        promised: list[Prompt],
+        *,
+        coming: int = 0,
+        others: Others | None = None,
+    ) -> Outlook:
         """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token.
 
-        others: tenants to whom its own leaves room.
+        coming: answers that were let in and no column shows yet. others: tenants to whom its own leaves room.
         """
         running, waiting = system.running_columns, system.waiting_columns
         own = own_row(request)
@@ -126,7 +134,7 @@ class Outlooks:
         need = Prompt(request.uncached_tokens, output, kv_tokens)
         played = play(machine, decoding, [*ahead, *promised, need])
         first_s = played.first_s[-1]
-        decodes = played.decodes + max(0, request.answers - 1)
+        decodes = played.decodes + coming + max(0, request.answers - 1)
         beside = max(1.0, (decodes + min(float(decodes), self._mean_decodes)) / 2)
         step_s = machine.step_s(beside, self._background(machine, beside))
         if request.limits != RequestLimits():  # what has no limits says nothing about the size of those that do
@@ -148,9 +156,9 @@ class Outlooks:
             room_helps=helps,
             gap_s=machine.step_s(decodes, machine.floor_tokens),
             allowed_gap_s=kept_gap_s,
-            gap_frees_s=_frees_s(machine, decoding, kept_gap_s),
+            gap_frees_s=_frees_s(machine, decoding, kept_gap_s, coming + max(1, request.answers)),
             work_s=request.uncached_tokens * machine.token_s + max(1, request.answers) * output * machine.sequence_s,
-            others_wait=None if others is None else _others_wait(others, machine, decoding, decodes),
+            others_wait=None if others is None else _others_wait(others, machine, decoding, decodes, gap_s),
         )
 
     def _ahead(self, every: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
@@ -166,7 +174,7 @@ class Outlooks:
                 now_s=system.now_s,
                 token_s=machine.token_s,
                 tenants=self._tenants,
-                aged_runs=aged_free(running, now_s=system.now_s),
+                serving=Serving(0, aged_free(running, now_s=system.now_s)),
             )
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]
@@ -245,9 +253,12 @@ def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:
     return in_time and (limits.e2e_s is None or end_s <= limits.e2e_s)
 
 
-def _others_wait(others: Others, machine: Machine, decoding: Decoding, decodes: int) -> OthersWait:
-    """What ``others`` would wait beside ``decodes`` answers, and when so few are left that they need not wait so long."""
-    most_s = others.most_s(machine)
+def _others_wait(others: Others, machine: Machine, decoding: Decoding, decodes: int, gap_s: float) -> OthersWait:
+    """What ``others`` would wait beside ``decodes`` answers, and when so few are left that they need not wait so long.
+
+    gap_s: the longest step that everybody's gaps allow.
+    """
+    most_s = others.most_s(machine, longest_s=gap_s)
     if most_s == inf:
         return OthersWait(0.0, inf, 0.0)
     fits = decodes
@@ -260,13 +271,13 @@ def _others_wait(others: Others, machine: Machine, decoding: Decoding, decodes: 
     return OthersWait(first_s, most_s, frees_s)
 
 
-def _frees_s(machine: Machine, decoding: Decoding, allowed_s: float) -> float:
-    """Seconds until so many answers have ended that one more keeps the step within ``allowed_s``."""
+def _frees_s(machine: Machine, decoding: Decoding, allowed_s: float, more: int) -> float:
+    """Seconds until so many answers have ended that ``more`` of them keep the step within ``allowed_s``."""
     if allowed_s == inf or not decoding.tokens_left:
         return 0.0
     spare_s = allowed_s - machine.step_s(0, machine.floor_tokens)
     most = int(max(0.0, spare_s / max(machine.sequence_s, 1e-9)))
-    too_many = len(decoding.tokens_left) + 1 - max(1, most)
+    too_many = len(decoding.tokens_left) + more - max(1, most)
     if too_many <= 0:
         return 0.0
     ends = sorted(decoding.tokens_left)[min(too_many, len(decoding.tokens_left)) - 1]

@@ -17,6 +17,7 @@ can place a tenant's lax request before another's urgent one.
 from __future__ import annotations
 
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +29,21 @@ PATIENCE_S = 30.0
 BATCH_PATIENCE_S = 120.0
 
 
-def urgency_keys(
-    columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None, aged_runs: bool = False
-) -> FloatColumn:
-    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests).
+class Serving(NamedTuple):
+    """What is served already: the first ``prompts`` of the columns are prompts under way; ``aged``: an answer is under way to
+    one that had waited too long without a deadline (``aged_free``), so that no other goes first."""
 
-    ``aged_runs``: one that had waited too long without a deadline is being served (``aged_free``), so that no other goes first.
-    """
+    prompts: int = 0
+    aged: bool = False
+
+
+NOTHING_SERVED = Serving()
+
+
+def urgency_keys(
+    columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None, serving: Serving = NOTHING_SERVED
+) -> FloatColumn:
+    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests)."""
     free = np.isinf(columns.deadline_s)
     aged = aged_batch(columns, now_s=now_s)
     kind = columns.request_class.astype(np.float64)
@@ -45,8 +54,8 @@ def urgency_keys(
     else:
         due_s = np.where(free, now_s + PATIENCE_S, columns.deadline_s)
         due_s[aged] = -inf
-        if not aged_runs:
-            due_s[_overdue(columns, free & (columns.request_class == INTERACTIVE), now_s=now_s)] = -inf
+        if not serving.aged:
+            due_s[_next_aged(columns, free & (columns.request_class == INTERACTIVE), serving.prompts, now_s=now_s)] = -inf
         tie = np.where(free, 0.0, columns.prefill_tokens)
     if tenants is None or len(columns) < 2 or (columns.tenant == columns.tenant[0]).all():
         start = np.zeros(len(columns))
@@ -56,6 +65,13 @@ def urgency_keys(
         overdue = _overdue(columns, starving & free & (columns.request_class == INTERACTIVE), now_s=now_s)
         start[[*aged[starving[aged]], *overdue]] = -inf
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
+
+
+def _next_aged(columns: Columns, free: npt.NDArray[np.bool_], prompts: int, *, now_s: float) -> IntColumn:
+    """The one of ``free`` that has waited too long and goes first: a prompt under way before those that wait."""
+    under_way = free & (np.arange(len(columns)) < prompts)
+    found = _overdue(columns, under_way, now_s=now_s)
+    return found if len(found) else _overdue(columns, free, now_s=now_s)
 
 
 def _overdue(columns: Columns, among: npt.NDArray[np.bool_], *, now_s: float) -> IntColumn:

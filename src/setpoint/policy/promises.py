@@ -2,7 +2,7 @@
 
 Rule: a refused request is told ``due = max(when the backlog has drained enough, the due time of the promise before) + own
 work x share honoured / room``, room being capacity less fresh load: promises are spaced as fast as the room that is left can
-take them. The promise before counts no further than ``MOST_AHEAD`` times what the work still promised needs (until it came back
+take them. The promise before counts no further than ``FARTHEST`` times what the work still promised needs (until it came back
 or is ``GRACE_S`` overdue): clients who never come hold nobody up.
 
 Work is in machine seconds beyond the fixed cost of a step. Capacity is the work per second of the fullest seconds among those
@@ -22,8 +22,10 @@ displace fresh requests; two clients with the same prompt are one.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
+from math import ceil
 from statistics import median
 
 MOST_PROMISES = 4096
@@ -35,7 +37,7 @@ WINDOWS = 30
 LEAST_SHARE = 0.1
 LEAST_HONOURED = 0.05
 HONOURED_RATE = 0.05
-MOST_AHEAD = 1.5
+FARTHEST = 1.5
 LEAST_WAIT_S = 0.1
 MOST_WAIT_S = 120.0
 FULL_WINDOW_S = 1.0
@@ -45,12 +47,13 @@ FULL_QUANTILE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Room for ``tokens`` of prompt and ``output_tokens`` of answer at ``due_s``."""
+    """Room for ``tokens`` of prompt and ``answers`` of ``output_tokens`` each at ``due_s``."""
 
     due_s: float
     tokens: int
     output_tokens: int
     work_s: float
+    answers: int = 1
 
 
 class FreshLoad:
@@ -97,7 +100,7 @@ class Capacity:
             return
         self._windows.append(self._work_s / self._wall_s)
         self._work_s = self._wall_s = 0.0
-        self.rate = sorted(self._windows)[int(FULL_QUANTILE * (len(self._windows) - 1))]
+        self.rate = sorted(self._windows)[ceil(FULL_QUANTILE * (len(self._windows) - 1))]
 
 
 class Promises:
@@ -107,82 +110,107 @@ class Promises:
         self.fresh = FreshLoad()
         self.capacity = Capacity()
         self.honoured_share = 1.0
-        self._by_fingerprint: OrderedDict[int, Promise] = OrderedDict()
-        self._overdue: deque[tuple[float, int]] = deque(maxlen=MOST_PROMISES)
+        self._by_fingerprint: dict[int, Promise] = {}
+        self._by_due: list[tuple[float, int]] = []  # Due time and fingerprint of each, in order.
+        self._overdue = 0  # How many of the first of them nobody is expected to take up any more.
+        self._owed_s = 0.0  # Work of the others.
         self._last_due_s = 0.0
-        self._owed_s: dict[int, float] = {}  # Work of promises that may still be taken up, by fingerprint.
-        self._owed_sum_s = 0.0
 
     def __len__(self) -> int:
         return len(self._by_fingerprint)
 
-    def returned(self, fingerprint: int, now_s: float) -> Promise | None:
-        """The promise that the request with this prompt was given, if it has one."""
+    def restart(self) -> None:
+        """The system is another from now on: what it can do and what load it bears are to be seen anew."""
+        self.fresh = FreshLoad()
+        self.capacity = Capacity()
+
+    def returned(self, fingerprint: int, now_s: float, *, answers: int = 1) -> Promise | None:
+        """The promise that the request with this prompt was given, if it has one for so many answers."""
         self._expire(now_s)
-        return self._by_fingerprint.get(fingerprint) if fingerprint else None
+        promise = self._by_fingerprint.get(fingerprint) if fingerprint else None
+        return promise if promise is not None and promise.answers >= answers else None
 
     def kept(self, fingerprint: int) -> None:
         """The request came back in time and was admitted: its promise is done."""
-        if self._by_fingerprint.pop(fingerprint, None) is not None:
-            self._settle(fingerprint)
+        if fingerprint in self._by_fingerprint:
+            self._forget(fingerprint)
             self._learn(honoured=True)
 
     def promise(
-        self, fingerprint: int, now_s: float, *, after_s: float, tokens: int, output_tokens: int, work_s: float
+        self,
+        fingerprint: int,
+        now_s: float,
+        *,
+        after_s: float,
+        tokens: int,
+        output_tokens: int,
+        work_s: float,
+        answers: int = 1,
     ) -> float:
-        """Promise room at the earliest moment at least ``after_s`` from now; gives the moment."""
+        """Promise room at the earliest moment at least ``after_s`` from now; gives the moment.
+
+        work_s: machine seconds of the prompt and all its ``answers``, of ``output_tokens`` each.
+        """
         self._expire(now_s)
         self.fresh.until(now_s)
+        if fingerprint in self._by_fingerprint:
+            self._forget(fingerprint)
         room = max(LEAST_SHARE * self.capacity.rate, self.capacity.rate - self.fresh.rate)
-        self._settle(fingerprint)
         each_s = self.honoured_share / max(room, 1e-6)
         free_s = now_s + max(after_s, LEAST_WAIT_S)
-        last_s = min(self._last_due_s, free_s + MOST_AHEAD * self._owed_sum_s * each_s)
+        last_s = min(self._last_due_s, free_s + FARTHEST * self._owed_s * each_s)
         due_s = min(max(free_s, last_s) + work_s * each_s, now_s + MOST_WAIT_S)
         self._last_due_s = due_s
         if fingerprint:
-            self._owed_s[fingerprint] = work_s
-            self._owed_sum_s += work_s
-            self._by_fingerprint[fingerprint] = Promise(due_s, tokens, output_tokens, work_s)
-            self._by_fingerprint.move_to_end(fingerprint)
-            self._overdue.append((due_s, fingerprint))
+            self._by_fingerprint[fingerprint] = Promise(due_s, tokens, output_tokens, work_s, answers)
+            insort(self._by_due, (due_s, fingerprint))
+            self._owed_s += work_s
             while len(self._by_fingerprint) > MOST_PROMISES:
-                self._settle(self._by_fingerprint.popitem(last=False)[0])
+                self._forget(self._by_due[0][1])
         return due_s
 
     def due_before(self, now_s: float, until_s: float) -> list[Promise]:
         """Promises likely to be taken up between now and ``until_s``: of those due by then the share that is honoured, of those
         overdue by less than ``GRACE_S`` so many as come in such a span."""
         self._expire(now_s)
-        due, overdue = [], []
-        for promise in self._by_fingerprint.values():  # nearly in order of due time
-            if promise.due_s > until_s + GRACE_S:
+        due: list[Promise] = []
+        overdue: list[Promise] = []
+        for place in range(bisect_left(self._by_due, (now_s - GRACE_S, 0)), len(self._by_due)):
+            due_s, fingerprint = self._by_due[place]
+            if due_s > until_s:
                 break
-            if now_s <= promise.due_s <= until_s:
-                due.append(promise)
-            elif now_s - GRACE_S <= promise.due_s < now_s:
-                overdue.append(promise)
+            (due if due_s >= now_s else overdue).append(self._by_fingerprint[fingerprint])
         late = len(overdue) * min(1.0, (until_s - now_s) / GRACE_S)
         return (due + overdue)[: int((len(due) + late) * self.honoured_share + 0.5)]
 
     def _expire(self, now_s: float) -> None:
-        while self._overdue and self._overdue[0][0] + GRACE_S < now_s:
-            due_s, fingerprint = self._overdue.popleft()
-            promise = self._by_fingerprint.get(fingerprint)
-            if promise is not None and promise.due_s == due_s:
-                self._settle(fingerprint)
-                self._learn(honoured=False)
-        while self._by_fingerprint:
-            fingerprint, promise = next(iter(self._by_fingerprint.items()))
-            if promise.due_s + REMEMBER_S > now_s:
-                return
-            del self._by_fingerprint[fingerprint]
+        while self._overdue < len(self._by_due) and self._by_due[self._overdue][0] + GRACE_S < now_s:
+            self._owed_s -= self._by_fingerprint[self._by_due[self._overdue][1]].work_s
+            self._overdue += 1
+            self._learn(honoured=False)
+        forgotten = 0
+        while forgotten < self._overdue and self._by_due[forgotten][0] + REMEMBER_S <= now_s:
+            del self._by_fingerprint[self._by_due[forgotten][1]]
+            forgotten += 1
+        del self._by_due[:forgotten]
+        self._overdue -= forgotten
+        self._settle()
 
-    def _settle(self, fingerprint: int) -> None:
-        """Nobody waits for this room any more."""
-        self._owed_sum_s -= self._owed_s.pop(fingerprint, 0.0)
-        if not self._owed_s:
-            self._owed_sum_s = 0.0
+    def _forget(self, fingerprint: int) -> None:
+        """Nobody is expected with this prompt any more."""
+        promise = self._by_fingerprint.pop(fingerprint)
+        place = bisect_left(self._by_due, (promise.due_s, fingerprint))
+        del self._by_due[place]
+        if place < self._overdue:
+            self._overdue -= 1
+        else:
+            self._owed_s -= promise.work_s
+        self._settle()
+
+    def _settle(self) -> None:
+        """Sums of many differences are never quite 0."""
+        if self._overdue == len(self._by_due):
+            self._owed_s = 0.0
 
     def _learn(self, *, honoured: bool) -> None:
         share = self.honoured_share + HONOURED_RATE * (float(honoured) - self.honoured_share)

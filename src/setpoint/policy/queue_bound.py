@@ -13,9 +13,10 @@ from setpoint.policy.views import SystemView
 LEAST_RETRY_S = 1.0
 
 
-def queue_is_full(max_waiting: int, system: SystemView, *, half: bool = False) -> bool:
-    """Whether one more would be too many; ``half``: it may wait in half of the queue only, and leaves the rest to others."""
-    return system.waiting >= (-(-max_waiting // 2) if half else max_waiting)
+def queue_is_full(max_waiting: int, system: SystemView, *, coming: int = 0, half: bool = False) -> bool:
+    """Whether one more would be too many, beside ``coming`` that were let in already or come with it; ``half``: it may wait in
+    half of the queue only, and leaves the rest to others."""
+    return system.waiting + coming >= (-(-max_waiting // 2) if half else max_waiting)
 
 
 def admit_below(max_waiting: int, system: SystemView, model: StepTimeModel) -> Admit | Reject:

@@ -19,6 +19,7 @@ import numpy as np
 from setpoint.policy.admission import Outlook, Outlooks, has_deadline
 from setpoint.policy.backlog import StepLimits, machine_of, pace_s, tightest_gap_s
 from setpoint.policy.batch_class import LeftOver
+from setpoint.policy.companions import Companions
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
 from setpoint.policy.doomed import doom_reasons, doomed
 from setpoint.policy.fifo import steady_for
@@ -27,7 +28,7 @@ from setpoint.policy.kv_peak import joins_that_stay
 from setpoint.policy.length_share import LengthShare
 from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import aged_batch, aged_free, most_urgent, order_rule, urgency_keys
+from setpoint.policy.order import Serving, aged_batch, aged_free, most_urgent, order_rule, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
@@ -43,7 +44,7 @@ from setpoint.policy.slack import (
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import TenantRoom
 from setpoint.policy.tenants import TenantCounters
-from setpoint.policy.unbound import most_joins, without_limits
+from setpoint.policy.unbound import held_back
 from setpoint.policy.views import (
     BATCH,
     INTERACTIVE,
@@ -58,7 +59,7 @@ from setpoint.policy.views import (
 )
 
 FULL_FOR_S = 1.0
-DUE_SEEN_S = 60.0
+DEADLINE_SEEN_S = 60.0
 STEP_MISS_RATE, STEP_MISS_WIDENS, STEP_MISS_REST = 0.001, 0.05, 64
 NOTHING_SEEN: Mapping[str, float] = MappingProxyType({})
 
@@ -93,6 +94,7 @@ class SetpointPolicy:
         self.lengths = OutputLengths()
         self.tenants = TenantCounters()
         self.promises = Promises()
+        self.companions = Companions()
         self.outcomes = Outcomes(self.lengths, self.tenants)
         self.length_share = LengthShare()
         self.tenant_room = TenantRoom()
@@ -102,60 +104,65 @@ class SetpointPolicy:
         self._reading_gap_s = inf
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()
-        self._refused_s = self._due_s = -inf
+        self._refused_s = self._deadline_seen_s = -inf
 
     def resize(self, *, max_running: int, token_budget: int, prefill_floor_tokens: int, max_waiting: int) -> None:
         """Other bounds from the next call on; all that was learned stays."""
         self._limits = StepLimits(max_running, token_budget, min(prefill_floor_tokens, token_budget))
         self._outlooks.resize(self._limits)
         self._max_waiting = max_waiting
+        self.promises.restart()
 
     # Admission
 
     def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
         """Admit what will make its limits; tell the others when there will be room for them."""
         now_s = system.now_s
+        if has_deadline(request):
+            self._deadline_seen_s = now_s
         self.tenants.put_behind(self.tenant_room.far_over(now_s))
         others = self.tenant_room.of(request.tenant, now_s)
-        outlook = self._outlooks.of(request, system, [], others=others)
+        outlook = self._outlooks.of(request, system, [], coming=self.companions.count, others=others)
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
         self._left_over.asked(request, now_s, output_tokens=long, least_s=least_step_s(self.model))
         interactive = request.request_class == INTERACTIVE
-        promise = self.promises.returned(request.fingerprint, now_s) if interactive and request.answers else None
+        if request.answers == 0:
+            self.companions.came(request.fingerprint)
+            return self._admit(request, outlook, now_s, "with_first", None)
+        promise = self.promises.returned(request.fingerprint, now_s, answers=request.answers) if interactive else None
         if system.waiting == 0 and system.running == 0:
             return self._admit(request, outlook, now_s, "idle", promise)
         if promise is not None and now_s < promise.due_s - EARLY_S:
             return self._early(request, system, outlook, promise)
-        if promise is None and interactive and request.answers:
+        if promise is None and interactive:
             self.tenant_room.asked(request.tenant, now_s, outlook.work_s, request.uncached_tokens)
-        if queue_is_full(self._max_waiting, system, half=self._yields(request, now_s)):
+        if self._full(request, system):
             counts = {"waiting": system.waiting, "max_waiting": self._max_waiting}
             after_s = min(outlook.first_s, MOST_WAIT_S) / max(1, system.waiting)
             return self._refuse(request, outlook, now_s, Reason("queue_full", counts), after_s)
-        if request.answers == 0:
-            return self._admit(request, outlook, now_s, "with_first", None)
         if request.limits == RequestLimits():
             return self._admit(request, outlook, now_s, "queue_has_room", promise)
         verdict = self._judge(request, outlook, now_s, careful=False) if promise else self._fresh(request, system, outlook)
-        if promise is None and interactive and outlook.room_helps:
+        if promise is None and interactive and outlook.room_helps and request.answers == 1:
             self.length_share.decided(outlook.work_s, admitted=verdict.code == "fits")
         if verdict.code == "fits":
             return self._admit(request, outlook, now_s, "fits", promise, verdict.operands)
         operands = {"over_s": verdict.over_s, **verdict.operands}
         return self._refuse(request, outlook, now_s, Reason(verdict.code, operands), verdict.over_s)
 
-    def _yields(self, request: RequestView, now_s: float) -> bool:
-        """Whether it leaves half of the queue to others: batch work, and what has no deadline beside those who have one."""
-        if request.request_class == BATCH:
-            return True
-        if has_deadline(request):
-            self._due_s = now_s
-        return not has_deadline(request) and now_s - self._due_s < DUE_SEEN_S
+    def _full(self, request: RequestView, system: SystemView) -> bool:
+        """Whether the queue has no place for it and the answers that come with it.
+
+        Batch work may fill half of the queue, and so may what has no deadline beside those who have one.
+        """
+        beside_due = system.now_s - self._deadline_seen_s < DEADLINE_SEEN_S
+        half = request.request_class == BATCH or (beside_due and not has_deadline(request))
+        return queue_is_full(self._max_waiting, system, coming=self.companions.count + request.answers - 1, half=half)
 
     def _early(self, request: RequestView, system: SystemView, outlook: Outlook, promise: Promise) -> Admit | Reject:
         """One that comes before its time, or another with the same prompt: let in where a fresh one would be, else told to wait
         as before."""
-        if not queue_is_full(self._max_waiting, system, half=self._yields(request, system.now_s)):
+        if not self._full(request, system):
             if request.limits == RequestLimits():
                 return self._admit(request, outlook, system.now_s, "queue_has_room", promise)
             verdict = self._fresh(request, system, outlook, own=promise)
@@ -174,7 +181,7 @@ class SetpointPolicy:
         due = [each for each in promised if each is not own]
         if not due:
             return verdict
-        behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due])
+        behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due], coming=self.companions.count)
         return self._judge(request, behind, now_s, careful=True)
 
     def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
@@ -186,7 +193,7 @@ class SetpointPolicy:
         seen: dict[str, float] = {}
         if outlook.allowed_gap_s < inf:
             seen |= {"itl_s": outlook.gap_s, "itl_limit_s": outlook.allowed_gap_s}
-        if outlook.gap_s > outlook.allowed_gap_s and careful:
+        if outlook.gap_s > outlook.allowed_gap_s and (careful or request.answers > 1):
             return Verdict("itl_would_be", outlook.gap_frees_s, seen)
         wait = outlook.others_wait
         if wait is not None and wait.first_s > 0.0:
@@ -221,6 +228,7 @@ class SetpointPolicy:
         elif request.request_class == INTERACTIVE and request.answers:  # Batch work yields, so it takes no room away.
             self.promises.fresh.let_in(now_s, outlook.work_s)
         self.outcomes.admitted(request, first_s=now_s + outlook.first_s, end_s=now_s + outlook.end_s)
+        self.companions.expect(request)
         if request.answers:  # The work of the others was counted with the first.
             self.tenant_room.admitted(request.tenant, outlook.work_s)
         return Admit(Reason(code, {"first_token_in_s": outlook.first_s, "end_in_s": outlook.end_s, **seen}))
@@ -237,6 +245,7 @@ class SetpointPolicy:
             tokens=request.uncached_tokens,
             output_tokens=output,
             work_s=outlook.work_s,
+            answers=request.answers,
         )
         return Reject(reason, due_s - now_s)
 
@@ -264,7 +273,9 @@ class SetpointPolicy:
         self.tenants.present(step.waiting.tenant.tolist())
         self.tenants.under_way(step.running.tenant)
         self.tenants.put_behind(self.tenant_room.far_over(step.now_s))
-        self.outcomes.forget_all_but({*step.waiting.ids.tolist(), *step.running.ids.tolist()})
+        present = {*step.waiting.ids.tolist(), *step.running.ids.tolist()}
+        self.outcomes.forget_all_but(present)
+        self.companions.keep_only(present)
         least_s = least_step_s(self.model)
         reading = taken(step.running, np.flatnonzero(step.running.prefill_tokens == 0))
         self._reading_gap_s = tightest_gap_s(reading, least_s=least_s)
@@ -276,8 +287,8 @@ class SetpointPolicy:
         machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s, margin=margin)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
         every = joined_columns(taken(step.running, prefilling), step.waiting)
-        aged = aged_free(step.running, now_s=step.now_s)
-        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants, aged_runs=aged)
+        serving = Serving(len(prefilling), aged_free(reading, now_s=step.now_s))
+        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants, serving=serving)
         order = most_urgent(keys)
         waiting = order[order >= len(prefilling)] - len(prefilling)
         lost = doomed(step, waiting, machine, self.lengths, max_running=self._limits.max_running)
@@ -322,8 +333,7 @@ class SetpointPolicy:
     def _joining(self, step: StepView, waiting: IntColumn, machine: Machine) -> IntColumn:
         """Indices of waiting requests that may join, in order: places for all, left-overs for the batch class."""
         room = max(0, self._limits.max_running - len(step.running))
-        unlimited = without_limits(taken(step.waiting, waiting))
-        held = unlimited & (np.cumsum(unlimited) > most_joins(step, machine))
+        held = held_back(step, waiting, machine)
         waiting = waiting[~held]
         batch = step.waiting.request_class[waiting] == BATCH
         if batch.any():
@@ -345,6 +355,7 @@ class SetpointPolicy:
                 continue
             self._refused_s = step.now_s
             output = 1 if request is None else self.lengths.expected(request.request_class, request.max_output_tokens)
+            answers = 1 if request is None else max(1, request.answers)
             _, per_token, per_sequence, *_ = self.model.coefficients
             due_s = self.promises.promise(
                 0 if request is None else request.fingerprint,
@@ -352,7 +363,8 @@ class SetpointPolicy:
                 after_s=0.0,
                 tokens=tokens,
                 output_tokens=output,
-                work_s=tokens * per_token + output * (per_token + per_sequence),
+                work_s=tokens * per_token + answers * output * (per_token + per_sequence),
+                answers=answers,
             )
             seconds[request_id] = due_s - step.now_s
         return seconds
@@ -385,4 +397,4 @@ def _without(index: IntColumn, gone: IntColumn) -> IntColumn:
 
 
 def _as_prompt(promise: Promise) -> Prompt:
-    return Prompt(promise.tokens, promise.output_tokens, promise.tokens + promise.output_tokens)
+    return Prompt(promise.tokens, promise.output_tokens, promise.tokens + promise.answers * promise.output_tokens)

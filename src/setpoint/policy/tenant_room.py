@@ -48,12 +48,12 @@ PROMPT_RATE = 0.1
 class Others:
     """Whom a tenant over its share leaves room to: their typical prompt, and how far that counts, over 0 to 1.
 
-    offered: machine seconds of work that come a second, of all tenants.
+    offered_share: machine seconds of work that come a second, of all tenants.
     """
 
     prompt_tokens: float
     strength: float
-    offered: float = inf
+    offered_share: float = inf
 
     def alone_s(self, machine: Machine) -> float:
         """Seconds to the first token of such a prompt on an idle machine."""
@@ -64,15 +64,17 @@ class Others:
         steps = ceil(self.prompt_tokens / max(1, machine.budget(decodes)))
         return (1 + steps) * machine.step_s(decodes, 0) + self.prompt_tokens * machine.token_s
 
-    def most_s(self, machine: Machine) -> float:
-        """What they may come to wait; ``inf`` where the machine can serve all that comes."""
-        counts = self.strength * self._contention(machine)
+    def most_s(self, machine: Machine, *, longest_s: float = inf) -> float:
+        """What they may come to wait; ``inf`` where the machine can serve all that comes.
+
+        longest_s: the longest step that everybody's gaps allow.
+        """
+        counts = self.strength * self._contention(machine, longest_s)
         return self.alone_s(machine) * ISOLATION / counts if counts > 0.0 else inf
 
-    def _contention(self, machine: Machine) -> float:
-        full_s = machine.step_s(0, machine.budget_tokens)
-        full_s = max(min(full_s, machine.allowed_s), machine.step_s(1, machine.floor_tokens))
-        load = self.offered / (1.0 - machine.base_s / full_s)
+    def _contention(self, machine: Machine, longest_s: float) -> float:
+        full_s = max(min(machine.step_s(0, machine.budget_tokens), longest_s), machine.step_s(1, machine.floor_tokens))
+        load = self.offered_share / max(1e-9, 1.0 - machine.base_s / full_s)
         return max(0.0, min(1.0, (load - LOADED_FROM) / (LOADED - LOADED_FROM)))
 
 
