@@ -189,10 +189,10 @@ def _draft_model_of(requirement: Requirement | None) -> str | None:
 
 def _stated(requirement: Requirement | None, most_tokens: int) -> list[Acceptance]:
     """The acceptance that a requirement states, if it does."""
-    from setpoint.loop.speculation.asked import acceptance_of_shares
+    from setpoint.loop.speculation.asked import acceptance_stated
 
-    allowed = None if requirement is None else requirement.speculation
-    return [] if allowed is None or allowed.acceptance is None else [acceptance_of_shares(allowed.acceptance, most_tokens)]
+    stated = None if requirement is None else acceptance_stated(requirement.speculation, most_tokens)
+    return [] if stated is None else [stated]
 
 
 def _refuse(given: Mapping[str, object], words: str) -> None:
