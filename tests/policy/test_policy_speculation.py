@@ -147,6 +147,17 @@ def test_reading_first_counts_against_the_deadline() -> None:
     assert not chooser.decide(view(1, behind=100, left_s=40e-3, gap_s=1.0)).tokens
 
 
+def test_a_change_of_shape_counts_against_the_deadline() -> None:
+    """Seen: 10.4 ms of a step with drafts and 4 ms for its new shape, where 14 ms were allowed."""
+    model = machine(10e-3, 1e-4)
+    model._coefficients = (*model.coefficients, 4e-3)
+    expected: dict[int, dict[int, int]] = {1: {}, 5: {0: 4}}
+    for last_tokens, lengths in expected.items():
+        chooser = SpeculationController(model, most_tokens=4)
+        chooser.verify._last_tokens = last_tokens
+        assert dict(chooser.decide(view(1, left_s=14e-3 / 0.75, gap_s=1.0)).tokens) == lengths
+
+
 def test_drafts_that_fail_end_and_are_probed_within_their_share() -> None:
     chooser = controller()
     step = view(1)

@@ -64,7 +64,7 @@ class Choices:
     """Draft tokens from the likeliest down, as rows and positions; index m - 1 of the columns is "the first m of them".
 
     ``tokens``: expected tokens of the step. ``seconds``: of the step and its drafting, what is done once spread over the steps
-    that it serves. ``step_s``: how long the step itself lasts.
+    that it serves. ``step_s``: how long the step itself lasts, its new shape included.
     """
 
     rows: IntColumn
@@ -174,7 +174,8 @@ class SpeculationController:
         read_s = self.drafting.predict_s(np.zeros_like(extra), np.zeros_like(extra), read)
         back = max(0.0, self.changes.each - 1.0) * self.verify.each_change_s
         seconds = step_s + self._change_s(sequences + extra) + back + read_s / READ_SPREAD_STEPS
-        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, step_s + read_s)
+        lasts_s = step_s + read_s + self.verify.change_s(sequences + extra)
+        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, lasts_s)
 
     def _plain_s(self, step: StepView) -> float:
         sequences = np.array([len(step.running)])
@@ -207,7 +208,8 @@ class SpeculationController:
         probe_s = probe_s + self.drafting.predict_s(extra, extra, drafts.behind_tokens[row : row + 1])
         # The change of shape is paid twice: into the probe and out of it.
         cost_s = float(probe_s[0]) - plain_s + 2 * self.verify.each_change_s
-        if cost_s > self._credit_s or float(probe_s[0]) > longest_s:
+        lasts_s = probe_s + self.verify.change_s(len(step.running) + extra)
+        if cost_s > self._credit_s or float(lasts_s[0]) > longest_s:
             return nothing
         self._credit_s -= max(0.0, cost_s)
         return Drafts({int(step.running.ids[row]): length}, gain, "probe")
