@@ -213,6 +213,54 @@ def test_a_step_with_prompts_has_no_drafts() -> None:
     assert not policy().plan(view(2, prefill=8)).draft_tokens
 
 
+def joining(step: StepView, *, prompt: int = 40, number: int = 100, free_blocks: int = 100) -> StepView:
+    """``step`` with a request that waits."""
+    waiting = running(1, prefill=prompt)
+    waiting = replace(waiting, ids=waiting.ids + number)
+    return replace(step, waiting=waiting, kv=KvView(100, free_blocks, 32))
+
+
+def test_where_somebody_joins_nothing_is_decided() -> None:
+    """Seen: drafts were decided and left out of the step; its reason told of them, and a probe had been paid for."""
+    each = policy()
+    chooser = each.chooser
+    assert isinstance(chooser, SpeculationController)
+    freely = view(2)
+    told = (Foretold(0, 3, 0, True),)
+    freely = replace(freely, drafts=replace(freely.drafts, foretells=True, foretold=told))  # type: ignore[type-var]
+    plan = each.plan(joining(freely))
+    assert plan.order == (100,)
+    assert not plan.draft_tokens
+    assert "drafts" not in plan.reason.operands
+    assert plan.valid_for_steps == 1
+    assert not chooser._on
+    assert chooser.survivals.tries(freely.running.ids).tolist() == [1.0, 0.0], "what came is heard of all the same"
+
+
+def test_who_waits_and_cannot_join_keeps_nobody_from_drafting() -> None:
+    assert policy(max_running=2).plan(joining(view(2))).draft_tokens, "no place"
+    assert policy().plan(joining(view(2), free_blocks=3)).draft_tokens, "two blocks, and one for each who runs"
+    assert not policy().plan(joining(view(2), free_blocks=4)).draft_tokens
+    each = policy()
+    assert not each.plan(joining(view(2))).draft_tokens
+    assert each.plan(joining(view(2))).draft_tokens, "it was foreseen to join, and waits still"
+    assert not each.plan(joining(view(2), number=101)).draft_tokens
+
+
+def test_a_probe_that_did_not_come_about_is_not_paid_for() -> None:
+    chooser = controller()
+    step = view(1)
+    play(chooser, step, 0.0, 60)
+    for _ in range(3000):
+        before_s = chooser._credit_s
+        if chooser.decide(step).code == "probe":
+            break
+        chooser.observe(result(step, {}, {}, BASE_S + TOKEN_S))
+    assert chooser._credit_s < before_s
+    chooser.observe(result(step, {}, {}, BASE_S + TOKEN_S))
+    assert chooser._credit_s == pytest.approx(before_s + PROBE_SHARE * (BASE_S + TOKEN_S))
+
+
 def test_drafts_stay_within_the_token_budget() -> None:
     assert sum(policy(token_budget=5).plan(view(2)).draft_tokens.values()) == 3
     assert not policy(token_budget=2).plan(view(2)).draft_tokens

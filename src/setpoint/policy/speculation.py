@@ -85,6 +85,7 @@ class SpeculationController:
         self._most_tokens = most_tokens
         self._on = False
         self._credit_s = 0.0
+        self._probe_s = 0.0  # credit that was given for the step under way
         self._behind: dict[int, int] = {}
         self._beside = 0
         self._expected: dict[int, FloatColumn] = {}  # survivals of the draft that was chosen, or would have been
@@ -92,12 +93,10 @@ class SpeculationController:
     def decide(self, step: StepView) -> Drafts:
         """The draft length of every running request, for a step in which all of them decode."""
         drafts, running = step.drafts, step.running
+        self._probe_s = 0.0
         if drafts is None or not drafts.most_tokens.any():
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
-        self.survivals.keep_only(running.ids.tolist())
-        for told in drafts.foretold:
-            self.survivals.foretold(*told)
-            self._judge_first(told)
+        self.hear(step)
         self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
         survival = self.survivals.predict(running.ids, drafts.sureness)
         within = (np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]).astype(np.float64)
@@ -119,6 +118,13 @@ class SpeculationController:
             return Drafts(NO_DRAFTS, 1.0, "no_gain")
         return self._probe(step, drafts, within, plain_s)
 
+    def hear(self, step: StepView) -> None:
+        """Learn from the guesses of ``step`` that were held against what came; also where nothing is to be decided."""
+        self.survivals.keep_only(step.running.ids.tolist())
+        for told in () if step.drafts is None else step.drafts.foretold:
+            self.survivals.foretold(*told)
+            self._judge_first(told)
+
     def observe(self, result: StepResult) -> None:
         """Learn what became of drafts and what they cost. To be called before the step-time model learns from ``result``."""
         seconds = result.end_s - result.start_s
@@ -126,7 +132,9 @@ class SpeculationController:
         self.verify.observe(result.work, seconds, drafted)
         self.changes.saw(result.work.tokens, drafted=drafted > 0)
         self._credit_s = min(MOST_CREDIT_S, self._credit_s + PROBE_SHARE * seconds)
+        probe_s, self._probe_s = self._probe_s, 0.0
         if not drafted:
+            self._credit_s += probe_s  # It did not come to the probe.
             return
         for request_id, count in result.drafted.items():
             self.survivals.observe(request_id, count, result.accepted[request_id])
@@ -211,7 +219,8 @@ class SpeculationController:
         lasts_s = probe_s + self.verify.change_s(len(step.running) + extra)
         if cost_s > self._credit_s or float(lasts_s[0]) > longest_s:
             return nothing
-        self._credit_s -= max(0.0, cost_s)
+        self._probe_s = max(0.0, cost_s)
+        self._credit_s -= self._probe_s
         return Drafts({int(step.running.ids[row]): length}, gain, "probe")
 
 
