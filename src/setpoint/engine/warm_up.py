@@ -22,6 +22,7 @@ MOST_PREFILL_TOKENS = 1024
 DRAFTING = (1, 2, 4, 8, 16)
 DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8, 11)
 DRAFT_REPEATS = 3
+READING = 3
 
 
 def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> None:
@@ -57,10 +58,27 @@ def time_verification(executor: Executor, decodes: int, drafted: int, repeats: i
 def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[int, int, int, float], None]) -> None:
     """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
     length = min(4, config.longest_draft_tokens)
+    for count in drafting_counts(config)[:READING]:
+        learn(1, count, (CONTEXT_TOKENS - 1) * count, time_reading(drafter, count))
     for count in drafting_counts(config):
         # Of the text behind the first guess that did not come true, three tokens are read anew.
         for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:
             learn(length, length * count, 2 * count, seconds)
+
+
+def time_reading(drafter: Drafter, requests: int) -> float:
+    """Seconds of reading the texts of ``requests`` and guessing a token behind each; not the first time, which compiles."""
+    seconds = 0.0
+    for _ in range(2):
+        sequences = [_text(-1000 - index) for index in range(requests)]
+        for sequence in sequences:
+            drafter.outlook(sequence)
+        began_s = time.perf_counter()
+        drafter.propose([(sequence, 1) for sequence in sequences])
+        seconds = time.perf_counter() - began_s
+        for sequence in sequences:
+            drafter.forget(sequence)
+    return seconds
 
 
 def time_drafting(drafter: Drafter, requests: int, length: int, repeats: int) -> list[float]:

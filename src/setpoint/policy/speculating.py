@@ -44,11 +44,14 @@ class FixedDrafts:
         self._draft_tokens = draft_tokens
 
     def decide(self, step: StepView) -> Drafts:
-        """The same for everybody, in every step without prompts."""
+        """The same for everybody, in every step without prompts; whose text is not read yet is read for."""
         if step.drafts is None or self._draft_tokens == 0:
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
-        pairs = zip(step.running.ids.tolist(), step.drafts.most_tokens.tolist(), strict=True)
-        return Drafts({i: min(most, self._draft_tokens) for i, most in pairs if most}, 1.0, "fixed")
+        ids, most_tokens, ready = step.running.ids, step.drafts.most_tokens, step.drafts.ready
+        pairs = zip(ids[ready].tolist(), most_tokens[ready].tolist(), strict=True)
+        tokens = {i: min(most, self._draft_tokens) for i, most in pairs if most}
+        reads = ids[~ready & (most_tokens > 0)]
+        return Drafts(tokens, 1.0, "fixed", tuple(reads.tolist()))
 
     def hear(self, step: StepView) -> None:
         """Nothing is learned."""
@@ -91,6 +94,7 @@ class SpeculatingPolicy:
             self.chooser.hear(step)
             return plan
         drafts = self.chooser.decide(step)
+        plan = replace(plan, draft_reads=drafts.reads)
         tokens = _within(drafts.tokens, self._token_budget - len(step.running))
         if not tokens:
             return plan
