@@ -23,25 +23,44 @@ DRAFTING = (1, 2, 4, 8, 16)
 DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8, 11)
 DRAFT_REPEATS = 3
 READING = 3
+# Steps so small that what a change of shape costs shows in them.
+CHANGED_TOKENS = 32
 
 
 def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> None:
-    """Run shapes up to ``config``'s limits on an executor that holds nothing yet; the first run of each is not learned."""
-    for decodes, prefill in shapes(config, executor.blocks * executor.block_tokens):
-        for repeat in range(REPEATS):
-            batch = make_batch(_items(executor, decodes, prefill))
-            output = executor.collect(executor.submit(batch))
-            if repeat:
-                model.observe(batch.work, output.end_s - output.start_s)
+    """Run shapes up to ``config``'s limits on an executor that holds nothing yet. The first run of each compiles: only its
+    shape is told, so that the next counts as what it is, a step of the shape before.
+
+    What a change of shape costs is shown by going back to the shape before and forth again.
+    """
+    before = (0, 0)
+    for shape in shapes(config, executor.blocks * executor.block_tokens):
+        work, _ = _timed(executor, *shape)
+        model.observe(work, 0.0)
+        told = [shape] * (REPEATS - 1)
+        if 0 < sum(before) <= CHANGED_TOKENS and sum(shape) <= CHANGED_TOKENS and sum(shape) != sum(before):
+            told += [before, shape]
+        for each in told:
+            model.observe(*_timed(executor, *each))
+        before = shape
+
+
+def _timed(executor: Executor, decodes: int, prefill: int) -> tuple[StepWork, float]:
+    """Run a step: its work and its seconds."""
+    batch = make_batch(_items(executor, decodes, prefill))
+    output = executor.collect(executor.submit(batch))
+    return batch.work, output.end_s - output.start_s
 
 
 def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
-    """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
+    """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens, and of
+    the first of each shape no seconds."""
     longest = config.longest_draft_tokens
     for decodes in drafting_counts(config):
         for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
-            for seconds in time_verification(executor, decodes, drafted, DRAFT_REPEATS)[1:]:
-                learn(make_batch(_items(executor, decodes, 0, drafted)).work, seconds, decodes * drafted)
+            work = make_batch(_items(executor, decodes, 0, drafted)).work
+            for repeat, seconds in enumerate(time_verification(executor, decodes, drafted, DRAFT_REPEATS)):
+                learn(work, seconds if repeat else 0.0, decodes * drafted)
 
 
 def time_verification(executor: Executor, decodes: int, drafted: int, repeats: int) -> list[float]:

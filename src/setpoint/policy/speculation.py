@@ -168,7 +168,7 @@ class SpeculationController:
         self.drafting.observe(rounds, drafted, read, seconds)
 
     def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
-        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
+        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts; no seconds: only its shape is known."""
         self.verify.observe(work, seconds, drafted)
 
     # Parts
