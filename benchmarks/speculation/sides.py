@@ -47,7 +47,10 @@ def speculating(mode: SpeculationMode, *, fixed: int | None = None, draft_model:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A run: seconds of wall clock from the first request to the last token, and every answer in order of its request."""
+    """A run: seconds of wall clock from the first request to the last token, and every answer in order of its request.
+
+    steps, drafted_steps: how many were made, and how many of them had a draft.
+    """
 
     seconds: float
     answers: list[list[int]]
@@ -55,10 +58,16 @@ class Timed:
     drafted: int = 0
     accepted: int = 0
     draft_seconds: float = 0.0
+    steps: int = 0
+    drafted_steps: int = 0
 
     @property
     def tokens(self) -> int:
         return sum(map(len, self.answers))
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +125,15 @@ class Bench:
         before = _counts(side.speculator)
         answers: dict[int, list[int]] = {}
         left = list(reversed(jobs))
+        steps = drafted_steps = 0
         started_s = time.perf_counter()
         while left or loop.busy:
             while left and len(loop.running) + len(loop.waiting) <= left[-1].beside:
                 answers[loop.submit(left.pop().request).sequence_id] = []
             if loop.begin_step():
+                batch = loop.batch_in_flight
+                steps += 1
+                drafted_steps += batch is not None and batch.drafted > 0
                 for emission in loop.finish_step():
                     if emission.token is not None:
                         answers[emission.sequence.sequence_id].append(emission.token)
@@ -128,7 +141,7 @@ class Bench:
         side.first_id = loop._next_id
         after = _counts(side.speculator)
         drafts, drafted, accepted, draft_s = (b - a for a, b in zip(before, after, strict=True))
-        return Timed(seconds, list(answers.values()), int(drafts), int(drafted), int(accepted), draft_s)
+        return Timed(seconds, list(answers.values()), int(drafts), int(drafted), int(accepted), draft_s, steps, drafted_steps)
 
     def requests(self, kind: WorkloadKind, count: int, *, first: int = 0) -> list[GenerationRequest]:
         """``count`` requests of a kind, seeded, all running to their cap: half to one and a half times the kind's length.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +16,10 @@ from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock, counting_tokens
 from setpoint.engine.step_record import StepRecord, StepRing
 from setpoint.engine.views import columns, kv_view, request_view
-from setpoint.engine.warm_up import CONTEXT_TOKENS, REPEATS, shapes, warm_up
-from setpoint.policy.configuration import ServingConfig
+from setpoint.engine.warm_up import CONTEXT_TOKENS, REPEATS, shapes, warm_up, warm_up_drafts
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.policy.decisions import Reason, StepWork
+from setpoint.policy.speculation import SpeculationController
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import BATCH, RequestLimits
 from setpoint.record.columns import STEP_COLUMNS
@@ -199,7 +201,36 @@ def test_warm_up_teaches_the_step_time_model() -> None:
     model = StepTimeModel()
     config = ServingConfig(max_running=16, token_budget=256)
     warm_up(executor, model, config)
-    assert model.observations == (REPEATS - 1) * len(shapes(config, 3200))
+    back_and_forth = 2 * len([1, 2, 4, 8])  # from each of these decodes to twice as many
+    assert model.observations == (REPEATS - 1) * len(shapes(config, 3200)) + back_and_forth
     assert model.source == "measured"
     work = StepWork(16, 16, 16 * CONTEXT_TOKENS, 16 * CONTEXT_TOKENS)
     assert model.predict_s(work) == pytest.approx(0.036, rel=0.05)
+
+
+class Kernels:
+    """A machine that takes a second more for a shape it never had, and 5 ms more for another number of tokens than before."""
+
+    def __init__(self) -> None:
+        self._had: set[StepWork] = set()
+        self._last_tokens = -1
+
+    def __call__(self, work: StepWork) -> float:
+        """Seconds of a step."""
+        changed, compiles = work.tokens != self._last_tokens, work not in self._had
+        self._had.add(work)
+        self._last_tokens = work.tokens
+        return 0.02 + 1e-3 * work.tokens + 5e-3 * changed + 1.0 * compiles
+
+
+def test_warm_up_tells_steps_of_a_new_shape_from_others() -> None:
+    """Seen: the second run of each shape counted as a change that had cost nothing, so that changes seemed to be free."""
+    executor = SimulatedExecutor(VirtualClock(), Kernels(), blocks=100)
+    config = ServingConfig(max_running=16, token_budget=256, speculation=SpeculationMode.PROMPT_LOOKUP, max_draft_tokens=4)
+    model = StepTimeModel()
+    warm_up(executor, model, config)
+    assert model.change_s == pytest.approx(5e-3, rel=0.25)
+    controller = SpeculationController(model, most_tokens=4)
+    warm_up_drafts(executor, config, controller.learn)
+    found = controller.verify.predict_s(1, CONTEXT_TOKENS, np.arange(5))
+    np.testing.assert_allclose(found, 0.021 + 1e-3 * np.arange(5), rtol=0.03)

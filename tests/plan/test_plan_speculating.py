@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from setpoint.hardware.step_time import step_timer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.planned import PlanOptions, wishes_of
 from setpoint.loop.speculation.candidates import speculating_configs
+from setpoint.plan.asked import Wishes, asked_of
 from setpoint.plan.exports.commands import sglang_command, vllm_command
 from setpoint.plan.exports.deployable import Deployable
 from setpoint.plan.exports.ray_serve import ray_serve_config
@@ -204,6 +206,22 @@ def test_options_go_over_the_requirement() -> None:
     both = wishes_of(PlanOptions(speculation=("prompt-lookup",), acceptance="60%"), PAIRED).speculation
     assert both is not None
     assert (both.drafters, both.draft_model) == (("prompt-lookup",), None)
+
+
+def test_the_share_of_steps_that_find_a_guess_reaches_the_plan(tmp_path: Path) -> None:
+    """Of a requirement, or of a profile; what a draft model guesses does not depend on it."""
+    profile = tmp_path / "profile.json"
+    row = {"name": "questions", "survival": [0.8, 0.6], "drafted_share": 0.38, "drafts": 40}
+    profile.write_text(json.dumps({"acceptances": [row]}))
+    wished = wishes_of(PlanOptions(acceptance=str(profile)), PAIRED).speculation
+    assert wished == PAIRED.model_copy(update={"acceptance": (0.8, 0.6), "drafted_share": 0.38})
+    kept = wishes_of(PlanOptions(speculation=("draft",)), wished).speculation
+    assert kept == wished
+    allowed = asked_of(asked(wished), Wishes(hardware=("h100-sxm",))).allowed
+    assert allowed is not None
+    assert allowed.share == 0.38
+    assert allowed.share_of(SpeculationMode.PROMPT_LOOKUP) == 0.38
+    assert allowed.share_of(SpeculationMode.DRAFT) == 1.0
 
 
 def test_configurations_that_a_requirement_allows() -> None:

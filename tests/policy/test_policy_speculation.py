@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.policy.decisions import StepResult, StepWork
 from setpoint.policy.modes import build_policy
-from setpoint.policy.speculating import SpeculatingPolicy
+from setpoint.policy.speculating import FixedDrafts, SpeculatingPolicy
 from setpoint.policy.speculation import ON_GAIN, PROBE_SHARE, SpeculationController
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.verify_time import DraftTime, VerifyTime
@@ -41,10 +41,18 @@ def running(count: int, *, gap_s: float = inf, left_s: float = inf, prefill: int
 
 
 def view(
-    count: int, *, most: int = 4, sureness: int = 3, behind: int = 0, gap_s: float = inf, left_s: float = inf, prefill: int = 0
+    count: int,
+    *,
+    most: int = 4,
+    sureness: int = 3,
+    behind: int = 0,
+    later: int = 0,
+    gap_s: float = inf,
+    left_s: float = inf,
+    prefill: int = 0,
 ) -> StepView:
     column = np.zeros(count, dtype=np.int64)
-    drafts = DraftView(column + most, column + sureness, column + behind)
+    drafts = DraftView(column + most, column + sureness, column + behind, later_tokens=column + later)
     columns = running(count, gap_s=gap_s, left_s=left_s, prefill=prefill)
     return StepView(now_s=0.0, waiting=NO_COLUMNS, running=columns, kv=KvView(100, 100, 32), drafts=drafts)
 
@@ -147,6 +155,90 @@ def test_reading_first_counts_against_the_deadline() -> None:
     assert not chooser.decide(view(1, behind=100, left_s=40e-3, gap_s=1.0)).tokens
 
 
+def test_a_change_of_shape_counts_against_the_deadline() -> None:
+    """Seen: 10.4 ms of a step with drafts and 4 ms for its new shape, where 14 ms were allowed."""
+    model = machine(10e-3, 1e-4)
+    model._coefficients = (*model.coefficients, 4e-3)
+    expected: dict[int, dict[int, int]] = {1: {}, 5: {0: 4}}
+    for last_tokens, lengths in expected.items():
+        chooser = SpeculationController(model, most_tokens=4)
+        chooser.verify._last_tokens = last_tokens
+        assert dict(chooser.decide(view(1, left_s=14e-3 / 0.75, gap_s=1.0)).tokens) == lengths
+
+
+READ_S = 5e-5
+
+
+def reader() -> SpeculationController:
+    """One whose drafter reads a token in ``READ_S``."""
+    chooser = controller()
+    for _ in range(9):
+        chooser.learn_drafting(1, 0, 128, 128 * READ_S)
+    return chooser
+
+
+def one_unread() -> StepView:
+    """The first of two can be guessed for, the text of the second is not read."""
+    step = view(2)
+    assert step.drafts is not None
+    unread = replace(step.drafts, behind_tokens=np.array([0, 128]), later_tokens=np.array([0, 400]))
+    return replace(step, drafts=unread)
+
+
+def test_a_long_text_is_read_on_and_no_token_is_expected_of_it() -> None:
+    """Seen: a prompt of 2,000 tokens took 16 rounds, each chosen for tokens that could not come, and none was learned from."""
+    chooser = controller()
+    step = view(1, behind=128, later=1800)
+    for _ in range(3):
+        chosen = chooser.decide(step)
+        assert (dict(chosen.tokens), chosen.gain, chosen.reads) == ({}, 1.0, (0,))
+        chooser.observe(result(step, {}, {}, BASE_S + TOKEN_S, draft_s=128 * READ_S))
+    (read_s,) = chooser.drafting.predict_s(np.array([1]), np.array([0]), np.array([128]))
+    assert read_s == pytest.approx(128 * READ_S, rel=0.05)
+    assert chooser.decide(step).reads == (0,), "a tenth of a second, for three times as many tokens a second"
+    assert not chooser.decide(view(1, behind=128, later=10**6)).reads, "a minute"
+
+
+def test_one_text_is_read_beside_the_drafts_of_others() -> None:
+    alone = controller().decide(view(1)).tokens
+    chosen = controller().decide(one_unread())
+    assert (dict(chosen.tokens), chosen.reads) == (dict(alone), (1,))
+    assert len(controller().decide(view(3, behind=128, later=400)).reads) == 1
+    plan = policy().plan(one_unread())
+    assert plan.draft_reads == (1,)
+    assert plan.reason.operands["drafts"] == sum(plan.draft_tokens.values())
+    only = policy().plan(view(2, behind=128, later=400))
+    assert (dict(only.draft_tokens), only.draft_reads) == ({}, (0,))
+    assert "drafts" not in only.reason.operands
+
+
+def test_reading_on_counts_against_the_deadline() -> None:
+    """11 ms without drafts and 6.4 ms for a part of the text."""
+    for left_s, reads in ((22e-3, ()), (24e-3, (0,))):
+        chosen = reader().decide(view(1, behind=128, later=400, left_s=left_s, gap_s=1.0))
+        assert (dict(chosen.tokens), chosen.reads) == ({}, reads)
+
+
+def test_a_probe_of_an_unread_text_is_paid_for_as_a_whole() -> None:
+    chooser = controller()
+    play(chooser, view(1), 0.0, 60)
+    for _ in range(9):
+        chooser.learn_drafting(1, 0, 128, 128 * READ_S)
+    step = view(1, behind=128, later=128)
+    chooser._credit_s = 10e-3
+    assert not chooser.decide(step).reads, "12.8 ms of reading"
+    for draft_s, credit_s in ((128 * READ_S, 0.1 - 128 * READ_S), (0.0, 0.1)):
+        chooser._credit_s = 0.1
+        assert chooser.decide(step).reads == (0,)
+        chooser.observe(result(step, {}, {}, BASE_S, draft_s=draft_s))
+        assert chooser._credit_s == pytest.approx(credit_s + PROBE_SHARE * BASE_S, rel=0.01)
+
+
+def test_a_fixed_length_is_read_for_too() -> None:
+    chosen = FixedDrafts(3).decide(one_unread())
+    assert (dict(chosen.tokens), chosen.reads) == ({0: 3}, (1,))
+
+
 def test_drafts_that_fail_end_and_are_probed_within_their_share() -> None:
     chooser = controller()
     step = view(1)
@@ -200,6 +292,54 @@ def policy(**changes: object) -> SpeculatingPolicy:
 def test_a_step_with_prompts_has_no_drafts() -> None:
     assert policy().plan(view(2)).draft_tokens
     assert not policy().plan(view(2, prefill=8)).draft_tokens
+
+
+def joining(step: StepView, *, prompt: int = 40, number: int = 100, free_blocks: int = 100) -> StepView:
+    """``step`` with a request that waits."""
+    waiting = running(1, prefill=prompt)
+    waiting = replace(waiting, ids=waiting.ids + number)
+    return replace(step, waiting=waiting, kv=KvView(100, free_blocks, 32))
+
+
+def test_where_somebody_joins_nothing_is_decided() -> None:
+    """Seen: drafts were decided and left out of the step; its reason told of them, and a probe had been paid for."""
+    each = policy()
+    chooser = each.chooser
+    assert isinstance(chooser, SpeculationController)
+    freely = view(2)
+    told = (Foretold(0, 3, 0, True),)
+    freely = replace(freely, drafts=replace(freely.drafts, foretells=True, foretold=told))  # type: ignore[type-var]
+    plan = each.plan(joining(freely))
+    assert plan.order == (100,)
+    assert not plan.draft_tokens
+    assert "drafts" not in plan.reason.operands
+    assert plan.valid_for_steps == 1
+    assert not chooser._on
+    assert chooser.survivals.tries(freely.running.ids).tolist() == [1.0, 0.0], "what came is heard of all the same"
+
+
+def test_who_waits_and_cannot_join_keeps_nobody_from_drafting() -> None:
+    assert policy(max_running=2).plan(joining(view(2))).draft_tokens, "no place"
+    assert policy().plan(joining(view(2), free_blocks=3)).draft_tokens, "two blocks, and one for each who runs"
+    assert not policy().plan(joining(view(2), free_blocks=4)).draft_tokens
+    each = policy()
+    assert not each.plan(joining(view(2))).draft_tokens
+    assert each.plan(joining(view(2))).draft_tokens, "it was foreseen to join, and waits still"
+    assert not each.plan(joining(view(2), number=101)).draft_tokens
+
+
+def test_a_probe_that_did_not_come_about_is_not_paid_for() -> None:
+    chooser = controller()
+    step = view(1)
+    play(chooser, step, 0.0, 60)
+    for _ in range(3000):
+        before_s = chooser._credit_s
+        if chooser.decide(step).code == "probe":
+            break
+        chooser.observe(result(step, {}, {}, BASE_S + TOKEN_S))
+    assert chooser._credit_s < before_s
+    chooser.observe(result(step, {}, {}, BASE_S + TOKEN_S))
+    assert chooser._credit_s == pytest.approx(before_s + PROBE_SHARE * (BASE_S + TOKEN_S))
 
 
 def test_drafts_stay_within_the_token_budget() -> None:

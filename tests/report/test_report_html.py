@@ -284,6 +284,20 @@ def test_not_streamed_answers_are_shown_by_e2e() -> None:
     assert "not streamed" in page
 
 
+def test_draft_tokens_over_time_are_drawn_where_a_step_had_some() -> None:
+    report, requests, steps = synthetic_run(names=("continuous-8",))
+    assert "Draft tokens a step" not in render_html(report, requests, steps)
+    drafted = [8 * (number % 2) for number in range(steps.num_rows)]
+    for name, values in (("drafts", [each // 4 for each in drafted]), ("drafted", drafted)):
+        steps = steps.set_column(steps.column_names.index(name), name, pa.array(values, pa.int32()))
+    page = render_html(report, requests, steps)
+    assert page.count(">Draft tokens a step<") == 2, "in the wide drawing and in the narrow one"
+    assert len(re.findall(r'data-y="linear 0 8\.96 [\d.]+ [\d.]+ tokens"', page)) == 2, "up to eight, and a little room"
+    assert ">in all<" in page
+    for plot in (svg for svg in svgs(page) if "plot" in (svg.get("class") or "")):
+        assert all("nan" not in (element.get("d") or "") for element in plot.iter())
+
+
 def test_curves_agree_with_the_data(run: Run) -> None:
     """The first and last point of a curve read back through the axis are the least and about the greatest sample."""
     report, requests, steps = synthetic_run(names=("continuous-8",))

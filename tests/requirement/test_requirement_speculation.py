@@ -17,9 +17,10 @@ speculation:
 
 
 def test_every_field_is_read() -> None:
-    text = SHORT + "  drafters: [prompt-lookup, draft]\n  draft_model: llama-3.1-8b\n  acceptance: [0.9, 70%, 0.5]\n"
+    text = SHORT + "  drafters: [prompt-lookup, draft]\n  draft_model: llama-3.1-8b\n"
+    text += "  acceptance: [0.9, 70%, 0.5]\n  drafted_share: 38%\n"
     assert parse_requirement(text, "file").speculation == Speculation(
-        drafters=("prompt-lookup", "draft"), draft_model="llama-3.1-8b", acceptance=(0.9, 0.7, 0.5)
+        drafters=("prompt-lookup", "draft"), draft_model="llama-3.1-8b", acceptance=(0.9, 0.7, 0.5), drafted_share=0.38
     )
     assert parse_requirement(SHORT.replace("speculation:\n", ""), "file").speculation is None
 
@@ -40,6 +41,8 @@ def test_one_drafter_and_one_chance_need_no_list() -> None:
         ("drafters: prompt-lookup\n  acceptance: [0.5, 0.9]", "speculation.acceptance: found a list; allowed: shares"),
         ("drafters: prompt-lookup\n  acceptance: 120%", "speculation.acceptance"),
         ("drafters: prompt-lookup\n  acceptance: often", "speculation.acceptance"),
+        ("drafters: prompt-lookup\n  acceptance: 70%\n  drafted_share: 120%", "speculation.drafted_share"),
+        ("drafters: prompt-lookup\n  drafted_share: 38%", 'speculation.drafted_share: found "38%"; allowed: nothing, or acc'),
         ("drafters: prompt-lookup\n  tokens: 4", "speculation.tokens: found this key"),
     ],
 )

@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
+from setpoint.policy.modes import build_policy
+from setpoint.policy.speculating import SpeculatingPolicy
+from setpoint.policy.speculation import SpeculationController
 from setpoint.policy.survival import SurvivalProfile, constant_acceptance
 from setpoint.record import Phase
 from setpoint.simulate.acceptance import AcceptanceDraws, AcceptedDrafts
@@ -19,7 +22,8 @@ from setpoint.simulate.ledger import Ending
 from setpoint.simulate.load import Load, PhaseOfLoad
 from setpoint.simulate.run import Simulated, SimulatedSystem, simulate
 from setpoint.simulate.sequences import Kind
-from setpoint.simulate.timing import LineTimer
+from setpoint.simulate.speculating import teach_drafts
+from setpoint.simulate.timing import LineTimer, Overheads
 
 VERIFY = LineTimer(10e-3, token_s=50e-6, sequence_s=20e-6, kv_token_s=1e-8)
 DEAR = LineTimer(2e-3, token_s=1.5e-3, sequence_s=20e-6, kv_token_s=1e-8)
@@ -127,6 +131,22 @@ def test_the_controller_gains_alone_and_always_drafting_loses_in_a_crowd() -> No
     alone, crowd = load_of(1, output=600), load_of(60)
     assert speed(run(alone, survival)) > 1.8 * speed(run(alone, None))
     assert speed(run(crowd, survival, length=4, timer=DEAR)) < 0.8 * speed(run(crowd, None, timer=DEAR))
+
+
+def test_a_long_prompt_is_read_by_the_draft_model_and_then_pays() -> None:
+    long = replace(load_of(1, output=600), prompt_tokens=np.array([2000]))
+    plain = speed(run(long, None))
+    assert speed(run(long, constant_acceptance(0.8, 15).survival)) > 1.5 * plain
+    assert speed(run(long, constant_acceptance(0.0, 15).survival)) > 0.97 * plain
+
+
+def test_the_controller_is_shown_what_rounds_drafts_and_reading_take() -> None:
+    config = CONFIG.model_copy(update={"speculation": SpeculationMode.DRAFT})
+    policy = build_policy(config)
+    teach_drafts(policy, Drafting(AcceptedDrafts(SurvivalProfile((0.5,))), PASSES), config, VERIFY, Overheads())
+    assert isinstance(policy, SpeculatingPolicy)
+    assert isinstance(policy.chooser, SpeculationController)
+    assert policy.chooser.drafting.coefficients_s == pytest.approx((1e-3, 5e-6, 5e-6), rel=0.05)
 
 
 def test_where_few_steps_find_a_guess_less_is_gained() -> None:

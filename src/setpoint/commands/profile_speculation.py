@@ -15,8 +15,9 @@ from setpoint.policy.configuration import SpeculationMode
 from setpoint.workload.kinds import WorkloadKind
 
 if TYPE_CHECKING:
-    from setpoint.loop.speculation.outcome import SpeculationProfile
+    from setpoint.loop.speculation.outcome import Acceptance, SpeculationProfile
     from setpoint.loop.speculation.predicted import There
+    from setpoint.requirement import Requirement
 
 WORK, DRAFTER, COSTS, THERE = "Work", "Drafter", "Costs", "On hardware that is not here"
 MEASURED_BATCHES, MOST_MEASURED, MOST_PREDICTED = "1,2,4,8,16", 64, 4096
@@ -30,18 +31,27 @@ PROFILE_EXAMPLES = """Examples:
 
 - `setpoint profile-speculation llama-3.1-70b --draft-model llama-3.1-8b --hardware h100-sxm --acceptance 75%` : predicted
 
+Of a requirement the model and its speculation's draft model are taken; with --hardware also the mean context of its requests
+and its acceptance. Prompts and batches are those of the options. To profile prompt lookup beside a requirement's draft model,
+name the model itself.
+
 Exit codes: 0 measured or predicted, 2 bad input.
 """
 
 
 def profile_speculation(
-    subject: Annotated[str, typer.Argument(metavar="REQUIREMENT.yaml|MODEL", help="A requirement, or a model source.")],
+    subject: Annotated[
+        str,
+        typer.Argument(metavar="REQUIREMENT.yaml|MODEL", help="A requirement (what is taken of it: below), or a model source."),
+    ],
     prompts: Annotated[Path | None, option("FILE", "Your own work: JSON lines with a prompt or messages.", WORK)] = None,
     kind: Annotated[list[WorkloadKind] | None, option("KIND", "Only this shipped kind; may be repeated.", WORK)] = None,
     count: Annotated[int, option("N", "Requests of each kind.", WORK, min=1, max=1000)] = 12,
     temperature: Annotated[float, option("T", "Of requests from --prompts.", WORK, min=0, max=2)] = 0.0,
     output_tokens: Annotated[int, option("N", "Most tokens of their answers.", WORK, min=1, max=4096)] = 128,
-    draft_model: Annotated[str | None, option("MODEL", "A draft model; default: prompt lookup.", DRAFTER)] = None,
+    draft_model: Annotated[
+        str | None, option("MODEL", "A draft model; default: the requirement's, else prompt lookup.", DRAFTER)
+    ] = None,
     max_draft_tokens: Annotated[int, option("N", "Longest guess.", DRAFTER, min=1, max=64)] = 15,
     batches: Annotated[
         str | None, option("LIST", "Batches to time; default: 1,2,4,8,16 (with --hardware to 256).", COSTS)
@@ -113,7 +123,8 @@ def _measured(
     from setpoint.loop.speculation.prompts import shipped_work, work_from_file
     from setpoint.policy.configuration import ServingConfig
 
-    source, _ = read_subject(subject)
+    source, requirement = read_subject(subject)
+    draft_model = draft_model or _draft_model_of(requirement)
     mode = SpeculationMode.PROMPT_LOOKUP if draft_model is None else SpeculationMode.DRAFT
     config = ServingConfig(
         speculation=mode, draft_model=draft_model, max_draft_tokens=most_tokens, threads=threads, max_running=max(sizes)
@@ -153,20 +164,35 @@ def _predicted(
     from setpoint.plan.sketch import sketch_of
     from setpoint.requirement import load_requirement
 
-    if not acceptance:
+    requirement = load_requirement(Path(subject)) if is_requirement(subject) else None
+    acceptances = [acceptance_of(text, most_tokens) for text in acceptance or ()] or _stated(requirement, most_tokens)
+    if not acceptances:
         raise BadInput(f"--hardware {there.hardware}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
     model, context = subject, CONTEXT_TOKENS
-    if is_requirement(subject):
-        requirement = load_requirement(Path(subject))
+    if requirement is not None:
         model, context = requirement.model.source, round(sketch_of(requirement.profile).mean_context)
     return predicted_profile(
         model,
-        draft_model,
-        [acceptance_of(text, most_tokens) for text in acceptance],
+        draft_model or _draft_model_of(requirement),
+        acceptances,
         there,
         batches=sizes or BATCHES,
         context_tokens=context_tokens or context,
     )
+
+
+def _draft_model_of(requirement: Requirement | None) -> str | None:
+    """The draft model that a requirement names."""
+    allowed = None if requirement is None else requirement.speculation
+    return None if allowed is None else allowed.draft_model
+
+
+def _stated(requirement: Requirement | None, most_tokens: int) -> list[Acceptance]:
+    """The acceptance that a requirement states, if it does."""
+    from setpoint.loop.speculation.asked import acceptance_stated
+
+    stated = None if requirement is None else acceptance_stated(requirement.speculation, most_tokens)
+    return [] if stated is None else [stated]
 
 
 def _refuse(given: Mapping[str, object], words: str) -> None:

@@ -47,19 +47,27 @@ def tune(
         Path | None,
         option("RUN|FILE", "What to believe of the machine at first: a run folder, or what 'hardware calibrate' wrote."),
     ] = None,
+    acceptance: Annotated[
+        str | None,
+        option(
+            "SHARE",
+            "How many guesses come true: 75%, 0.9,0.7,0.5, or FILE.json[#WORK] of a profile; default: the requirement's.",
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> int:
     """The loop: forecast, serve, measure, calibrate, until nothing better is left; the report shows why."""
     from setpoint.loop.candidates import candidates_for
     from setpoint.loop.folder import default_folder
     from setpoint.loop.shorthand import minutes_or_seconds, seconds
+    from setpoint.loop.speculation.candidates import with_acceptance
     from setpoint.loop.tune import TuneOptions
     from setpoint.loop.tune import tune as run_tune
     from setpoint.loop.tuning.going_on import TypedLoad, load_for
     from setpoint.loop.tuning.space import space_for
     from setpoint.requirement import load_requirement
 
-    needed = load_requirement(requirement)
+    needed = with_acceptance(load_requirement(requirement), acceptance)
     space = dict(candidates_for(needed) if grid else space_for(needed))
     for name in only or ():
         if name not in space:
@@ -79,6 +87,7 @@ def tune(
         budget_s=budget_s,
         resume=resume,
         calibration=calibration,
+        acceptance=acceptance,
     )
     tuned = run_tune(requirement, chosen, options)
     show(tuned.report, folder, json_output=json_output)

@@ -157,7 +157,7 @@ class StepLoop:
         self.wake_at_s = plan.wake_at_s
         if not assembled.batch.work.sequences:
             return False
-        if plan.draft_tokens and self.speculator is not None:
+        if (plan.draft_tokens or plan.draft_reads) and self.speculator is not None:
             assembled.batch, assembled.draft_s = self.speculator.widen(assembled.batch, plan, self._assembler)
         self._in_flight = (plan, assembled, self._executor.submit(assembled.batch))
         return True
@@ -202,6 +202,8 @@ class StepLoop:
         )
         if assembled.batch.drafted and self.speculator is not None:
             result = self.speculator.verified(result, assembled, output)
+        elif assembled.draft_s:
+            result = replace(result, draft_s=assembled.draft_s)
         self._record(plan, assembled, result)
         self._policy.observe(result)
         for sequence_id in finished:

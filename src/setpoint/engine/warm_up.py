@@ -22,25 +22,45 @@ MOST_PREFILL_TOKENS = 1024
 DRAFTING = (1, 2, 4, 8, 16)
 DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8, 11)
 DRAFT_REPEATS = 3
+READING = 3
+# Steps so small that what a change of shape costs shows in them.
+CHANGED_TOKENS = 32
 
 
 def warm_up(executor: Executor, model: StepTimeModel, config: ServingConfig) -> None:
-    """Run shapes up to ``config``'s limits on an executor that holds nothing yet; the first run of each is not learned."""
-    for decodes, prefill in shapes(config, executor.blocks * executor.block_tokens):
-        for repeat in range(REPEATS):
-            batch = make_batch(_items(executor, decodes, prefill))
-            output = executor.collect(executor.submit(batch))
-            if repeat:
-                model.observe(batch.work, output.end_s - output.start_s)
+    """Run shapes up to ``config``'s limits on an executor that holds nothing yet. The first run of each compiles: only its
+    shape is told, so that the next counts as what it is, a step of the shape before.
+
+    What a change of shape costs is shown by going back to the shape before and forth again.
+    """
+    before = (0, 0)
+    for shape in shapes(config, executor.blocks * executor.block_tokens):
+        work, _ = _timed(executor, *shape)
+        model.observe(work, 0.0)
+        told = [shape] * (REPEATS - 1)
+        if 0 < sum(before) <= CHANGED_TOKENS and sum(shape) <= CHANGED_TOKENS and sum(shape) != sum(before):
+            told += [before, shape]
+        for each in told:
+            model.observe(*_timed(executor, *each))
+        before = shape
+
+
+def _timed(executor: Executor, decodes: int, prefill: int) -> tuple[StepWork, float]:
+    """Run a step: its work and its seconds."""
+    batch = make_batch(_items(executor, decodes, prefill))
+    output = executor.collect(executor.submit(batch))
+    return batch.work, output.end_s - output.start_s
 
 
 def warm_up_drafts(executor: Executor, config: ServingConfig, learn: Callable[[StepWork, float, int], None]) -> None:
-    """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens."""
+    """Run verify steps of the usual shapes, greedy ones; ``learn`` hears each step's work, seconds and draft tokens, and of
+    the first of each shape no seconds."""
     longest = config.longest_draft_tokens
     for decodes in drafting_counts(config):
         for drafted in sorted({0, *(length for length in DRAFT_LENGTHS if length < longest), longest}):
-            for seconds in time_verification(executor, decodes, drafted, DRAFT_REPEATS)[1:]:
-                learn(make_batch(_items(executor, decodes, 0, drafted)).work, seconds, decodes * drafted)
+            work = make_batch(_items(executor, decodes, 0, drafted)).work
+            for repeat, seconds in enumerate(time_verification(executor, decodes, drafted, DRAFT_REPEATS)):
+                learn(work, seconds if repeat else 0.0, decodes * drafted)
 
 
 def time_verification(executor: Executor, decodes: int, drafted: int, repeats: int) -> list[float]:
@@ -57,10 +77,27 @@ def time_verification(executor: Executor, decodes: int, drafted: int, repeats: i
 def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[int, int, int, float], None]) -> None:
     """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
     length = min(4, config.longest_draft_tokens)
+    for count in drafting_counts(config)[:READING]:
+        learn(1, count, (CONTEXT_TOKENS - 1) * count, time_reading(drafter, count))
     for count in drafting_counts(config):
         # Of the text behind the first guess that did not come true, three tokens are read anew.
         for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:
             learn(length, length * count, 2 * count, seconds)
+
+
+def time_reading(drafter: Drafter, requests: int) -> float:
+    """Seconds of reading the texts of ``requests`` and guessing a token behind each; not the first time, which compiles."""
+    seconds = 0.0
+    for _ in range(2):
+        sequences = [_text(-1000 - index) for index in range(requests)]
+        for sequence in sequences:
+            drafter.outlook(sequence)
+        began_s = time.perf_counter()
+        drafter.propose([(sequence, 1) for sequence in sequences])
+        seconds = time.perf_counter() - began_s
+        for sequence in sequences:
+            drafter.forget(sequence)
+    return seconds
 
 
 def time_drafting(drafter: Drafter, requests: int, length: int, repeats: int) -> list[float]:

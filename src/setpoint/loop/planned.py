@@ -163,10 +163,8 @@ def write(done: Done, folder: Path, started_unix_s: float) -> None:
 
 def wishes_of(options: PlanOptions, allowed: Speculation | None = None) -> Wishes:
     """The options read; ``allowed``: the requirement's speculation. Raises ``BadInput`` naming the option."""
-    speculation, share = speculation_wished(options, allowed)
     return Wishes(
-        speculation=speculation,
-        share=share,
+        speculation=speculation_wished(options, allowed),
         no_speculation=OFF in _names(options.speculation),
         hardware=_names(options.hardware),
         prices=parse_prices(options.prices),

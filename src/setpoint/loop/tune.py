@@ -20,6 +20,7 @@ from setpoint.loop.interrupts import terminate_as_interrupt
 from setpoint.loop.measured import MeasuredRun
 from setpoint.loop.measuring import plan_requests, require_room
 from setpoint.loop.schedule import Schedule
+from setpoint.loop.speculation.candidates import with_acceptance
 from setpoint.loop.store.calibration import remember_quietly
 from setpoint.loop.tuning.history import History
 from setpoint.loop.tuning.keeping import Keeper
@@ -46,7 +47,7 @@ class TuneOptions:
 
     fixed: measure every candidate once. budget_s: from the call on; no measurement begins that would not end by then. resume:
     take up what is kept in ``output`` under this seed and schedule (``tuning/going_on.py``). calibration: what to believe of
-    the machine at first (``tuning/prior.py``).
+    the machine at first (``tuning/prior.py``). acceptance: in place of what the requirement says of it.
     """
 
     output: Path
@@ -57,6 +58,7 @@ class TuneOptions:
     budget_s: float | None = None
     resume: bool = False
     calibration: Path | None = None
+    acceptance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def tune(requirement_file: Path, candidates: Mapping[str, ServingConfig], option
     interrupt ends the measuring; what is complete by then is reported, and with nothing complete it is raised again.
     """
     started_unix_s, began_s = time.time(), time.monotonic()
-    requirement = load_requirement(requirement_file)
+    requirement = with_acceptance(load_requirement(requirement_file), options.acceptance)
     claim(options.output)
     keeper = Keeper(options.output, requirement, options.schedule, options.seed)
     with (
@@ -136,7 +138,10 @@ def _plan(requirement: Requirement, options: TuneOptions) -> LoadPlan:
     say(f"reading the model {requirement.model.source}")
     model = resolve_model(requirement.model.source, revision=requirement.model.revision, say=say)
     if requirement.speculation is not None and requirement.speculation.acceptance is None:
-        say("speculation is not tried: put its acceptance into the requirement; setpoint profile-speculation measures it")
+        say(
+            "speculation is not tried: give its --acceptance, such as profile.json#WORK, or put it into the requirement;"
+            " setpoint profile-speculation --output profile.json measures it"
+        )
     prompts = _prompts(model, text=requirement.profile.has_conversations)
     plan = plan_requests(requirement, options.schedule, seed=options.seed, make_prompt=prompts)
     require_room(plan, model.context_tokens)

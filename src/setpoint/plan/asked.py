@@ -45,7 +45,6 @@ class Wishes:
     seed: int = 0
     speculation: Speculation | None = None
     no_speculation: bool = False
-    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +113,11 @@ def asked_of(requirement: Requirement, wishes: Wishes) -> Asked:
         schedulers=wishes.schedulers,
         seed=wishes.seed,
         hardware_named=bool(tuple(wishes.hardware) or plan.hardware),
-        allowed=None if wishes.no_speculation else _allowed(wishes.speculation or requirement.speculation, wishes.share, model),
+        allowed=None if wishes.no_speculation else _allowed(wishes.speculation or requirement.speculation, model),
     )
 
 
-def _allowed(speculation: Speculation | None, share: float, model: ModelFacts) -> Allowed | None:
+def _allowed(speculation: Speculation | None, model: ModelFacts) -> Allowed | None:
     """Speculation with its draft model looked up. Raises ``HardwareError`` for one that does not fit the model."""
     if speculation is None or speculation.acceptance is None:
         return None
@@ -128,7 +127,7 @@ def _allowed(speculation: Speculation | None, share: float, model: ModelFacts) -
     return Allowed(
         drafters=tuple(SpeculationMode(each) for each in speculation.drafters),
         survival=profile_of_shares(speculation.acceptance, LONGEST).survival,
-        share=share,
+        share=speculation.drafted_share,
         draft=draft,
         name=speculation.draft_model,
     )

@@ -38,13 +38,20 @@ WORTH: Final = 1.02
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What may be tried: ``drafters``, their survival by position; ``draft``: the draft model's facts, ``name``: its source."""
+    """What may be tried: ``drafters``, their survival by position; ``draft``: the draft model's facts, ``name``: its source.
+
+    ``share``: of the decode steps, how many find a guess in the text; a draft model always has one.
+    """
 
     drafters: tuple[SpeculationMode, ...]
     survival: tuple[float, ...]
     share: float = 1.0
     draft: ModelFacts | None = None
     name: str | None = None
+
+    def share_of(self, drafter: SpeculationMode) -> float:
+        """Of the decode steps, how many have a guess of ``drafter``."""
+        return 1.0 if drafter is SpeculationMode.DRAFT else self.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +142,14 @@ def _with_drafter(
     profile = SurvivalProfile(allowed.survival)
     passes = None if draft is None else pass_timer(draft)
     costs = Costs(arm.timer, passes, round(load.mean_context))
-    here = costs.gain_at(_batch(arm, load, load_rps), profile, allowed.share)
+    share = allowed.share_of(drafter)
+    here = costs.gain_at(_batch(arm, load, load_rps), profile, share)
     outlook = Outlook(
         shape=shape,
         scheduler=arm.serving.scheduler,
         drafter=drafter,
         draft_model=None if draft is None else draft.model.name,
-        gains=tuple(costs.gain_at(batch, profile, allowed.share) for batch in BATCHES),
+        gains=tuple(costs.gain_at(batch, profile, share) for batch in BATCHES),
         here=here,
         sources=_sources(shape, arm.timer, passes, draft.model.name if draft else ""),
     )
@@ -156,7 +164,7 @@ def _with_drafter(
             "draft_tokens": None if adaptive else here.draft_tokens,
         }
     )
-    guesses = Guesses(allowed.survival, allowed.share, draft, here.draft_tokens or outlook.gains[0].draft_tokens)
+    guesses = Guesses(allowed.survival, share, draft, here.draft_tokens or outlook.gains[0].draft_tokens)
     serving = Serving(arm.serving.scheduler, config, guesses)
     return Arm(shape, serving, arm.timer, arm.capacity_rps * here.gain), outlook
 

@@ -44,8 +44,9 @@ class StepPlan:
     order: ids of waiting requests that may join and of running requests still in prefill, first to be served first; an
     id not listed is not prefilled in this step. Running requests that decode take part in any case.
     prefill_budget_tokens: most prompt tokens in the step. max_running: most requests running at once.
-    draft_tokens: draft length by request id (absent: 0). shed: waiting requests to end now; shed_retry_after_s:
-    when each of them may ask again; shed_reasons: why each of them.
+    draft_tokens: draft length by request id (absent: 0). draft_reads: requests without a draft whose text the drafter reads on.
+    shed: waiting requests to end now; shed_retry_after_s: when each of them may ask again; shed_reasons: why each of
+    them.
     preempt_order: running ids, first to lose its blocks first. wake_at_s: when to ask again though nothing arrives.
     valid_for_steps: how many steps the plan stands if nothing changes (at least 1).
     order_rule, preempt_rule: codes of the rules that made ``order`` and ``preempt_order`` (docs/explain.md lists them).
@@ -64,6 +65,7 @@ class StepPlan:
     order_rule: str = "arrival"
     preempt_rule: str = "newest"
     shed_reasons: Mapping[int, Reason] = field(default_factory=dict)
+    draft_reads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class StepResult:
 
     stopped: of those, whose answer had ended before, by a stop string in its text; they have no new token. drafted, accepted:
     draft tokens verified and accepted, by request; ``drafted`` names everybody who had a draft.
-    draft_s: seconds that drafting took before ``start_s``.
+    draft_s: seconds that drafting took before ``start_s``, also where nobody had a draft because the drafter only read.
     """
 
     start_s: float

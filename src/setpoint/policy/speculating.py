@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from setpoint.policy.decisions import Admit, Policy, Reason, Reject, StepPlan, StepResult, StepWork
 from setpoint.policy.speculation import NO_DRAFTS, Drafts
 from setpoint.policy.views import RequestView, StepView, SystemView
@@ -16,6 +18,10 @@ class DraftChooser(Protocol):
 
     def decide(self, step: StepView) -> Drafts:
         """Draft lengths for a step in which everybody decodes."""
+        ...
+
+    def hear(self, step: StepView) -> None:
+        """What became of free guesses, in a step that cannot have drafts."""
         ...
 
     def observe(self, result: StepResult) -> None:
@@ -38,11 +44,17 @@ class FixedDrafts:
         self._draft_tokens = draft_tokens
 
     def decide(self, step: StepView) -> Drafts:
-        """The same for everybody, in every step without prompts."""
+        """The same for everybody, in every step without prompts; whose text is not read yet is read for."""
         if step.drafts is None or self._draft_tokens == 0:
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
-        pairs = zip(step.running.ids.tolist(), step.drafts.most_tokens.tolist(), strict=True)
-        return Drafts({i: min(most, self._draft_tokens) for i, most in pairs if most}, 1.0, "fixed")
+        ids, most_tokens, ready = step.running.ids, step.drafts.most_tokens, step.drafts.ready
+        pairs = zip(ids[ready].tolist(), most_tokens[ready].tolist(), strict=True)
+        tokens = {i: min(most, self._draft_tokens) for i, most in pairs if most}
+        reads = ids[~ready & (most_tokens > 0)]
+        return Drafts(tokens, 1.0, "fixed", tuple(reads.tolist()))
+
+    def hear(self, step: StepView) -> None:
+        """Nothing is learned."""
 
     def observe(self, result: StepResult) -> None:
         """Nothing is learned."""
@@ -58,14 +70,15 @@ class SpeculatingPolicy:
     """``inner`` with drafts chosen by ``chooser``. A plan with drafts says how many and what they are predicted to gain.
 
     token_budget: most new tokens in a step, drafts included. A step with prompts has no drafts: it is long already, and whoever
-    sent the prompt is waiting for it. Whether somebody who waits can join is not known here (there may be no blocks): if so,
-    whoever makes up the step leaves the drafts out.
+    sent the prompt is waiting for it. So nothing is decided where somebody is foreseen to join; where that was foreseen wrongly
+    (``_first_to_join``), whoever makes up the step leaves the drafts out.
     """
 
     def __init__(self, inner: Policy, chooser: DraftChooser, *, token_budget: int) -> None:
         self.inner = inner
         self.chooser = chooser
         self._token_budget = token_budget
+        self._foreseen: int | None = None
 
     def admit(self, request: RequestView, system: SystemView) -> Admit | Reject:
         """As ``inner`` does: its forecasts know nothing of drafts, which only make things faster."""
@@ -76,8 +89,12 @@ class SpeculatingPolicy:
         plan = self.inner.plan(step)
         if step.drafts is None or step.running.prefill_tokens.any():
             return plan
-        drafts = self.chooser.decide(step)
         plan = replace(plan, valid_for_steps=1)
+        if self._foresees_join(plan, step):
+            self.chooser.hear(step)
+            return plan
+        drafts = self.chooser.decide(step)
+        plan = replace(plan, draft_reads=drafts.reads)
         tokens = _within(drafts.tokens, self._token_budget - len(step.running))
         if not tokens:
             return plan
@@ -88,6 +105,30 @@ class SpeculatingPolicy:
         """The chooser first: it compares with what the step-time model said before the step."""
         self.chooser.observe(result)
         self.inner.observe(result)
+
+    def _foresees_join(self, plan: StepPlan, step: StepView) -> bool:
+        """Whether somebody joins in this step; who was foreseen to and still waits is not foreseen again."""
+        first = _first_to_join(plan, step)
+        if first is None or first == self._foreseen:
+            return False
+        self._foreseen = first
+        return True
+
+
+def _first_to_join(plan: StepPlan, step: StepView) -> int | None:
+    """Who of those that wait is the first to join, by the rule of ``engine/assembly.py``; ``None``: nobody can.
+
+    It takes a place, blocks for the prompt, and one more for each running request. Not seen from here: blocks that decodes are
+    about to take, and blocks of the prompt's prefix that are cached and held by nobody.
+    """
+    if not plan.order or plan.prefill_budget_tokens <= 0 or len(step.running) >= plan.max_running:
+        return None
+    place = np.flatnonzero(step.waiting.ids == plan.order[0])
+    if not len(place):
+        return None
+    needed = -(-int(step.waiting.prefill_tokens[place[0]]) // step.kv.block_tokens)
+    left = step.kv.free_blocks - needed
+    return plan.order[0] if left >= len(step.running) else None
 
 
 def _within(tokens: Mapping[int, int], most: int) -> dict[int, int]:

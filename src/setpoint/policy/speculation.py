@@ -14,6 +14,8 @@ Acceptance alone never decides: with the same survivals the best m falls to 0 as
 - What is not drafted is learned from too where guesses are free: they are held against what came.
 - Where they are not, probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on
   drafts for the request that was tried least, so that a change of the text is found out.
+- A draft model has no guess before it has read the text. A long one is read a part a step, for one request at a time, where
+  guesses would pay with all that has to be read; how long reading takes is learned, and no token is expected of it.
 - Deadlines: no step longer than the slack of those who are read (``policy/slack.py``), its margin kept back.
 
 Defaults are for steps of some milliseconds and answers of some dozens of tokens. When it is wrong: survivals are those of the
@@ -51,12 +53,22 @@ NO_DRAFTS: Final[Mapping[int, int]] = MappingProxyType({})
 class Drafts:
     """``tokens``: draft length by request, empty for none. ``gain``: predicted tokens a second over those without drafts.
 
-    code: ``pays``, ``probe``, ``fixed``, or why there are none: ``none_possible``, ``no_gain``.
+    code: ``pays``, ``probe``, ``fixed``, or why there are none: ``none_possible``, ``no_gain``, ``reads``. ``reads``: requests
+    whose text the drafter reads on in this step, and has no guess for yet.
     """
 
     tokens: Mapping[int, int]
     gain: float
     code: str
+    reads: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """``plain_s``: how long the step takes without drafts; ``longest_s``: how long it may take."""
+
+    plain_s: float
+    longest_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ class Choices:
     """Draft tokens from the likeliest down, as rows and positions; index m - 1 of the columns is "the first m of them".
 
     ``tokens``: expected tokens of the step. ``seconds``: of the step and its drafting, what is done once spread over the steps
-    that it serves. ``step_s``: how long the step itself lasts.
+    that it serves. ``step_s``: how long the step itself lasts, its new shape included.
     """
 
     rows: IntColumn
@@ -74,7 +86,7 @@ class Choices:
 
 
 class SpeculationController:
-    """Deterministic; changes only through ``decide`` and ``observe``. ``most_tokens``: longest draft of a request."""
+    """Deterministic; changes only through ``decide``, ``hear`` and ``observe``. ``most_tokens``: longest draft of a request."""
 
     def __init__(self, model: StepTimeModel, *, most_tokens: int) -> None:
         self.survivals = Survivals(most_tokens, PRIOR)
@@ -85,39 +97,50 @@ class SpeculationController:
         self._most_tokens = most_tokens
         self._on = False
         self._credit_s = 0.0
+        self._probe_s = 0.0  # credit that was given for the step under way
         self._behind: dict[int, int] = {}
+        self._reads: tuple[int, ...] = ()
         self._beside = 0
         self._expected: dict[int, FloatColumn] = {}  # survivals of the draft that was chosen, or would have been
 
     def decide(self, step: StepView) -> Drafts:
-        """The draft length of every running request, for a step in which all of them decode."""
-        drafts, running = step.drafts, step.running
+        """The draft length of every running request, for a step in which all of them decode; and whose text is read on."""
+        drafts = step.drafts
+        self._probe_s, self._reads = 0.0, ()
         if drafts is None or not drafts.most_tokens.any():
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
-        self.survivals.keep_only(running.ids.tolist())
-        for told in drafts.foretold:
-            self.survivals.foretold(*told)
-            self._judge_first(told)
-        self._behind = dict(zip(running.ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
-        survival = self.survivals.predict(running.ids, drafts.sureness)
+        self.hear(step)
+        ids = step.running.ids
+        self._behind = dict(zip(ids.tolist(), drafts.behind_tokens.tolist(), strict=True))
+        survival = self.survivals.predict(ids, drafts.sureness)
         within = (np.arange(1, self._most_tokens + 1) <= drafts.most_tokens[:, None]).astype(np.float64)
-        plain_s = float(self._plain_s(step))
-        longest_s = self._longest_s(step, plain_s)
+        bounds = self._bounds(step)
         least_gain = STAY_GAIN if self._on else ON_GAIN
-        choices = self._choices(step, drafts, within * survival)
-        share = self.hindsight.share(len(running))
-        count, gain = _best(choices, len(running), plain_s, longest_s, share)
+        choices = self._choices(step, drafts, within * survival * drafts.ready[:, None])
+        count, gain = _best(choices, len(ids), bounds, self.hindsight.share(len(ids)))
         if count and gain >= least_gain:
             self._on = True
-            lengths = _lengths(choices.rows[:count], running.ids)
-            self._expect(running.ids, survival, lengths)
-            return Drafts(lengths, gain, "pays")
+            lengths = _lengths(choices.rows[:count], ids)
+            self._expect(ids, survival, lengths)
+            lasts_s = float(choices.step_s[count - 1])
+            self._reads = self._worth_reading(step, drafts, within * survival, bounds, gain, lasts_s)
+            return Drafts(lengths, gain, "pays", self._reads)
         self._on = False
-        hoped, _ = _best(choices, len(running), plain_s, longest_s)
-        self._expect(running.ids, survival, _lengths(choices.rows[:hoped], running.ids))
+        hoped, _ = _best(choices, len(ids), bounds)
+        self._expect(ids, survival, _lengths(choices.rows[:hoped], ids))
+        self._reads = self._worth_reading(step, drafts, within * survival, bounds, ON_GAIN, None)
+        if self._reads:
+            return Drafts(NO_DRAFTS, 1.0, "reads", self._reads)
         if drafts.foretells:  # what a probe would show is known already
             return Drafts(NO_DRAFTS, 1.0, "no_gain")
-        return self._probe(step, drafts, within, plain_s)
+        return self._probe(step, drafts, within, bounds)
+
+    def hear(self, step: StepView) -> None:
+        """Learn from the guesses of ``step`` that were held against what came; also where nothing is to be decided."""
+        self.survivals.keep_only(step.running.ids.tolist())
+        for told in () if step.drafts is None else step.drafts.foretold:
+            self.survivals.foretold(*told)
+            self._judge_first(told)
 
     def observe(self, result: StepResult) -> None:
         """Learn what became of drafts and what they cost. To be called before the step-time model learns from ``result``."""
@@ -126,7 +149,10 @@ class SpeculationController:
         self.verify.observe(result.work, seconds, drafted)
         self.changes.saw(result.work.tokens, drafted=drafted > 0)
         self._credit_s = min(MOST_CREDIT_S, self._credit_s + PROBE_SHARE * seconds)
-        if not drafted:
+        probe_s, self._probe_s = self._probe_s, 0.0
+        reads = self._reads if result.draft_s > 0 else ()
+        if not drafted and not reads:
+            self._credit_s += probe_s  # It did not come to the probe.
             return
         for request_id, count in result.drafted.items():
             self.survivals.observe(request_id, count, result.accepted[request_id])
@@ -134,15 +160,15 @@ class SpeculationController:
             if expected is not None:
                 expected_tokens, came = float(expected[:count].sum()), result.accepted[request_id]
                 self.hindsight.learn(result.work.sequences, expected=expected_tokens, came=came)
-        read = sum(self._behind.get(request_id, 0) for request_id in result.drafted)
-        self.drafting.observe(max(result.drafted.values()), drafted, read, result.draft_s)
+        read = sum(self._behind.get(request_id, 0) for request_id in (*result.drafted, *reads))
+        self.drafting.observe(max(result.drafted.values(), default=1), drafted, read, result.draft_s)
 
     def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
         """What drafting took in a warm-up (``DraftTime``)."""
         self.drafting.observe(rounds, drafted, read, seconds)
 
     def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
-        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts."""
+        """What a step of a warm-up took, of whose tokens ``drafted`` were drafts; no seconds: only its shape is known."""
         self.verify.observe(work, seconds, drafted)
 
     # Parts
@@ -159,72 +185,120 @@ class SpeculationController:
             self.hindsight.learn(self._beside, expected=float(expected[0]), came=float(stood))
 
     def _choices(self, step: StepView, drafts: DraftView, survival: FloatColumn) -> Choices:
-        """All draft tokens worth anything, the likeliest first. ``survival``: [requests, positions], 0 where impossible."""
+        """All draft tokens worth anything, the likeliest first. ``survival``: [requests, positions], 0 where impossible.
+
+        What has to be read before is spread over ``READ_SPREAD_STEPS``. How long the step lasts includes what is read in it,
+        of those who can be guessed for after that; the others are taken as if they could be.
+        """
         positions = survival.shape[1]
         flat = survival.ravel()
         order = np.argsort(-flat, kind="stable")[: int(np.count_nonzero(flat))]
         rows, place = order // positions, order % positions
-        extra = np.arange(1, len(order) + 1)
+        extra, none = np.arange(1, len(order) + 1), np.zeros(len(order), dtype=np.int64)
         longest = np.maximum.accumulate(place + 1)
         first = place == 0
-        read = np.cumsum(np.where(first, drafts.behind_tokens[rows], 0))
+        read = np.cumsum(np.where(first, drafts.unread_tokens[rows], 0))
+        read_now = np.cumsum(np.where(first & drafts.ready[rows], drafts.behind_tokens[rows], 0))
         sequences = len(step.running)
         step_s = self.verify.predict_s(sequences, int(step.running.context_tokens.sum()), extra)
-        step_s = step_s + self.drafting.predict_s(longest, extra, np.zeros_like(extra))
-        read_s = self.drafting.predict_s(np.zeros_like(extra), np.zeros_like(extra), read)
+        step_s = step_s + self.drafting.predict_s(longest, extra, none)
+        read_s, read_now_s = (self.drafting.predict_s(none, none, tokens) for tokens in (read, read_now))
         back = max(0.0, self.changes.each - 1.0) * self.verify.each_change_s
         seconds = step_s + self._change_s(sequences + extra) + back + read_s / READ_SPREAD_STEPS
-        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, step_s + read_s)
+        lasts_s = step_s + read_now_s + self.verify.change_s(sequences + extra)
+        return Choices(rows, sequences + np.cumsum(flat[order]), seconds, lasts_s)
 
-    def _plain_s(self, step: StepView) -> float:
+    def _bounds(self, step: StepView) -> Bounds:
+        """What the step takes without drafts, and what those who are read leave it."""
         sequences = np.array([len(step.running)])
         context = int(step.running.context_tokens.sum())
-        plain_s = self.verify.predict_s(len(step.running), context, np.array([0])) + self._change_s(sequences)
-        return float(plain_s[0])
+        plain_s = float((self.verify.predict_s(len(step.running), context, np.array([0])) + self._change_s(sequences))[0])
+        single_s = float(self.verify.predict_s(1, 0, np.array([0]))[0])
+        slack_s = step_slack_s(step, plain_s, least_s=SURELY * single_s)
+        return Bounds(plain_s, slack_s if isinf(slack_s) else slack_s * (1 - MARGIN))
 
     def _change_s(self, tokens: IntColumn) -> FloatColumn:
         return min(1.0, self.changes.each) * self.verify.change_s(tokens)
 
-    def _longest_s(self, step: StepView, plain_s: float) -> float:
-        single_s = float(self.verify.predict_s(1, 0, np.array([0]))[0])
-        slack_s = step_slack_s(step, plain_s, least_s=SURELY * single_s)
-        return slack_s if isinf(slack_s) else slack_s * (1 - MARGIN)
+    def _worth_reading(
+        self, step: StepView, drafts: DraftView, worth: FloatColumn, bounds: Bounds, least_gain: float, drafting_s: float | None
+    ) -> tuple[int, ...]:
+        """Whose text is read on: of those for whom guesses would pay with all that has to be read first, the one with the
+        least of it. One a step, within the step's bound: others are being read meanwhile, and reading brings no token.
 
-    def _probe(self, step: StepView, drafts: DraftView, within: FloatColumn, plain_s: float) -> Drafts:
-        """A draft for the request that was tried least, if it can be afforded and could change anything."""
+        worth: survivals, as if all were read. drafting_s: how long the step lasts with its drafts, ``None`` if it has none.
+        """
+        if drafts.ready.all():
+            return ()
+        hoped = self._choices(step, drafts, worth)
+        count, gain = _best(hoped, len(step.running), bounds, self.hindsight.share(len(step.running)))
+        wanted = np.unique(hoped.rows[:count])
+        wanted = wanted[~drafts.ready[wanted]]
+        if not len(wanted) or gain < least_gain:
+            return ()
+        row = int(wanted[np.argmin(drafts.unread_tokens[wanted])])
+        rounds, lasts_s = (1, bounds.plain_s) if drafting_s is None else (0, drafting_s)
+        lasts_s += self._read_s(drafts, row, rounds)
+        return (int(step.running.ids[row]),) if lasts_s <= bounds.longest_s else ()
+
+    def _read_s(self, drafts: DraftView, row: int, rounds: int) -> float:
+        """Seconds of reading what is read of one request's text in a step, with so many ``rounds`` for it alone."""
+        read = drafts.behind_tokens[row : row + 1]
+        return float(self.drafting.predict_s(np.array([rounds]), np.array([0]), read)[0])
+
+    def _probe(self, step: StepView, drafts: DraftView, within: FloatColumn, bounds: Bounds) -> Drafts:
+        """A draft for the request that was tried least, if it can be afforded and could change anything.
+
+        Where nobody's text is read, the one with the least to read comes first, and only if reading all of it can be afforded.
+        """
         nothing = Drafts(NO_DRAFTS, 1.0, "no_gain")
         hopeful = self._choices(step, drafts, within * (1.0 - 1e-3 * np.arange(within.shape[1])))
-        longest_s = self._longest_s(step, plain_s)
-        count, gain = _best(hopeful, len(step.running), plain_s, longest_s)
+        count, gain = _best(hopeful, len(step.running), bounds)
         if not count or gain < ON_GAIN:
             return nothing
-        able = np.flatnonzero(drafts.most_tokens > 0)
-        row = int(able[np.argmin(self.survivals.tries(step.running.ids[able]))])
+        row = self._least_tried(step, drafts)
+        request_id, ready = int(step.running.ids[row]), bool(drafts.ready[row])
         length = int(min(PROBE_TOKENS, drafts.most_tokens[row]))
         extra = np.array([length])
         context = int(step.running.context_tokens.sum())
         probe_s = self.verify.predict_s(len(step.running), context, extra)
-        probe_s = probe_s + self.drafting.predict_s(extra, extra, drafts.behind_tokens[row : row + 1])
+        probe_s = probe_s + self.drafting.predict_s(extra, extra, drafts.unread_tokens[row : row + 1])
         # The change of shape is paid twice: into the probe and out of it.
-        cost_s = float(probe_s[0]) - plain_s + 2 * self.verify.each_change_s
-        if cost_s > self._credit_s or float(probe_s[0]) > longest_s:
+        cost_s = float(probe_s[0]) - bounds.plain_s + 2 * self.verify.each_change_s
+        spent_s, lasts_s = cost_s, float((probe_s + self.verify.change_s(len(step.running) + extra))[0])
+        if not ready:
+            spent_s = self._read_s(drafts, row, 1)
+            lasts_s = bounds.plain_s + spent_s
+        if cost_s > self._credit_s or lasts_s > bounds.longest_s:
             return nothing
-        self._credit_s -= max(0.0, cost_s)
-        return Drafts({int(step.running.ids[row]): length}, gain, "probe")
+        self._probe_s = max(0.0, spent_s)
+        self._credit_s -= self._probe_s
+        if ready:
+            return Drafts({request_id: length}, gain, "probe")
+        self._reads = (request_id,)
+        return Drafts(NO_DRAFTS, 1.0, "reads", self._reads)
+
+    def _least_tried(self, step: StepView, drafts: DraftView) -> int:
+        """The row to be probed next."""
+        able = np.flatnonzero(drafts.most_tokens > 0)
+        ready = able[drafts.ready[able]]
+        if len(ready):
+            return int(ready[np.argmin(self.survivals.tries(step.running.ids[ready]))])
+        return int(able[np.argmin(drafts.unread_tokens[able])])
 
 
-def _best(choices: Choices, sequences: int, plain_s: float, longest_s: float, share: float = 1.0) -> tuple[int, float]:
+def _best(choices: Choices, sequences: int, bounds: Bounds, share: float = 1.0) -> tuple[int, float]:
     """How many of the choices to take (0: none is better than none), and their rate over that without drafts.
 
     ``share``: what the draft tokens are worth, of what is expected of them.
     """
-    allowed = choices.step_s <= longest_s
+    allowed = choices.step_s <= bounds.longest_s
     if not len(choices.rows) or not allowed.any():
         return 0, 1.0
     tokens = sequences + share * (choices.tokens - sequences)
     rates = np.where(allowed, tokens / choices.seconds, 0.0)
     best = int(np.argmax(rates))
-    gain = float(rates[best]) * plain_s / sequences
+    gain = float(rates[best]) * bounds.plain_s / sequences
     return (best + 1, gain) if gain > 1.0 else (0, 1.0)
 
 

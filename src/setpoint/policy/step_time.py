@@ -168,12 +168,14 @@ class StepTimeModel:
         return self.predict_s(work) + (self.change_s if work.tokens != self._last_tokens else 0.0)
 
     def observe(self, work: StepWork, seconds: float) -> None:
-        """Learn from one step. Steps of no work or no time carry nothing and are ignored."""
-        if seconds < LEAST_STEP_S or work.tokens <= 0:
+        """Learn from one step. One of no work is ignored; of one of no time only the shape is noted, for the next."""
+        if work.tokens <= 0:
             return
         changed = work.tokens != self._last_tokens
         expected_s = self.predict_next_s(work)
         self._last_tokens = work.tokens
+        if seconds < LEAST_STEP_S:
+            return
         bucket = (work.tokens.bit_length(), work.sequences.bit_length(), changed)
         samples = self._buckets.setdefault(bucket, deque(maxlen=SAMPLES_PER_BUCKET))
         samples.append(((*features(work), float(changed)), seconds, self.observations))

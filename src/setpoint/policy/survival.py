@@ -155,6 +155,6 @@ class Survivals:
     def keep_only(self, present: Iterable[int]) -> None:
         """Forget every request that is not ``present``."""
         kept = set(present)
-        if len(self._sureness) > 2 * len(kept) + 8:
+        if max(len(self._own), len(self._sureness)) > 2 * len(kept) + 8:
             self._own = {i: table for i, table in self._own.items() if i in kept}
             self._sureness = {i: kind for i, kind in self._sureness.items() if i in kept}

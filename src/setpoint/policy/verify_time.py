@@ -64,7 +64,10 @@ class VerifyTime:
         return np.where(tokens == self._last_tokens, 0.0, self._model.change_s)
 
     def observe(self, work: StepWork, seconds: float, drafted: int) -> None:
-        """Learn from a step, before the model does. Only steps without prompts say something here."""
+        """Learn from a step, before the model does. Only steps without prompts say something here.
+
+        Of a step of no time only the shape is noted, for the next.
+        """
         changed = work.tokens != self._last_tokens
         self._last_tokens = work.tokens
         if work.tokens != work.sequences + drafted or seconds < LEAST_S:

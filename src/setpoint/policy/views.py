@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 IntColumn = npt.NDArray[np.int64]
 FloatColumn = npt.NDArray[np.float64]
+BoolColumn = npt.NDArray[np.bool_]
 
 INTERACTIVE: Final = 0
 BATCH: Final = 1
@@ -152,9 +153,9 @@ class DraftView:
     """What could be drafted for each of ``StepView.running``, as columns in their order.
 
     ``most_tokens``: longest draft (0: there is none, or the request's constraints forbid one). ``sureness``: the drafter's own
-    class of how good its guess is, 0 and up. ``behind_tokens``: what the drafter has to read before it can guess.
-    ``foretells``: guesses are free, so those that are not verified are held against what came; ``foretold``: what that showed
-    since the last view.
+    class of how good its guess is, 0 and up. ``behind_tokens``: what the drafter would read in this step; ``later_tokens``:
+    what it would have left to read (``None``: nobody has), while which it has no guess. ``foretells``: guesses are free, so
+    those that are not verified are held against what came; ``foretold``: what that showed since the last view.
     """
 
     most_tokens: IntColumn
@@ -162,6 +163,17 @@ class DraftView:
     behind_tokens: IntColumn
     foretells: bool = False
     foretold: tuple[Foretold, ...] = ()
+    later_tokens: IntColumn | None = None
+
+    @property
+    def unread_tokens(self) -> IntColumn:
+        """All that the drafter has to read before it can guess."""
+        return self.behind_tokens if self.later_tokens is None else self.behind_tokens + self.later_tokens
+
+    @property
+    def ready(self) -> BoolColumn:
+        """Who can be guessed for in this step."""
+        return np.asarray(self.unread_tokens == self.behind_tokens, dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)

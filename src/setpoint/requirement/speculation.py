@@ -26,12 +26,14 @@ class Speculation(Part):
 
     acceptance: one number is the chance of each guess, whatever came before; several are the shares of drafts that survive to
     their first, second, ... token, as ``setpoint profile-speculation`` and vLLM's metrics by position give them. A planner
-    needs it, a server learns it.
+    needs it, a server learns it. drafted_share: of the decode steps of a request, how many find a guess in its text; a draft
+    model always has one.
     """
 
     drafters: tuple[Literal["prompt-lookup", "draft"], ...] = Field(min_length=1, max_length=2)
     draft_model: str | None = Field(default=None, min_length=1, max_length=4096)
     acceptance: tuple[Share, ...] | None = Field(default=None, min_length=1, max_length=MOST_POSITIONS)
+    drafted_share: Share = 1.0
 
     def faults(self) -> Iterator[Fault]:
         """A draft model where and only where one guesses; shares that do not rise."""
@@ -43,6 +45,8 @@ class Speculation(Part):
             yield Fault(("draft_model",), "nothing, or draft among drafters")
         if self.acceptance is not None and any(later > earlier for earlier, later in pairwise(self.acceptance)):
             yield Fault(("acceptance",), "shares that do not rise from one position to the next")
+        if self.acceptance is None and self.drafted_share < 1.0:
+            yield Fault(("drafted_share",), "nothing, or acceptance beside it: without it nothing is foretold")
 
 
 def read_speculation(value: Value) -> Speculation | None:
@@ -51,6 +55,7 @@ def read_speculation(value: Value) -> Speculation | None:
         "drafters": _drafters,
         "draft_model": lambda entry: entry.text("a model, as under model"),
         "acceptance": _acceptance,
+        "drafted_share": lambda entry: entry.scalar(parse_fraction, FRACTIONS),
     }
     return value.build(Speculation, value.read(readers, required=("drafters",)))
 

@@ -61,8 +61,9 @@ class ProfiledDrafter:
         if self._passes is None:
             found = self.draws.found(self.row(sequence), sequence.emitted)
             return Outlook(self._most_tokens, self._sureness) if found else NOTHING
-        behind = sequence.length - self._known.get(sequence.sequence_id, 0) - 1
-        return Outlook(self._most_tokens, self._sureness, max(0, min(self._read_tokens, behind)))
+        unread = max(0, sequence.length - self._known.get(sequence.sequence_id, 0) - 1)
+        behind = min(self._read_tokens, unread)
+        return Outlook(self._most_tokens, self._sureness, behind, unread - behind)
 
     def propose(self, asked: Items[tuple[Sequence, int]]) -> list[Draft | None]:
         """Drafts whose tokens mean nothing, and ``right`` beside them; time passes for a draft model."""
@@ -94,7 +95,7 @@ class ProfiledDrafter:
             length = sequence.length
             known = min(self._known.get(sequence.sequence_id, 0), length - 1)
             fresh = min(length - known, self._read_tokens + 1)
-            able = fresh == length - known
+            able = count > 0 and fresh == length - known
             tokens, reads, products = tokens + fresh, reads + known + fresh, products + fresh * (known + fresh)
             # What it guessed itself is in its cache, but for the last guess; what did not come true counts for nothing.
             self._known[sequence.sequence_id] = length + min(good, count - 1) if able else known + fresh

@@ -52,7 +52,8 @@ class CountingSpeculator(Speculator):
         self.step = Verified()
         if batch.prefill_tokens:
             return batch, 0.0
-        decodes = [self.running[sequence_id] for sequence_id in plan.draft_tokens if sequence_id in self.running]
+        wanted = (*plan.draft_tokens, *plan.draft_reads)
+        decodes = [self.running[sequence_id] for sequence_id in wanted if sequence_id in self.running]
         drafted, draft_s = self.draft([each for each in decodes if not each.in_prefill], plan, assembler)
         if not drafted:
             return batch, draft_s
@@ -96,10 +97,11 @@ class DraftingLoop(StretchLoop):
         return super().begin_step()
 
     def finish_stretch(self, until_s: float) -> float:
-        """See ``StretchLoop``; a step with drafts is one by itself."""
+        """See ``StretchLoop``; a step with drafts, or before which the drafter read, is one by itself."""
         assert self._in_flight is not None, "no step is in flight"
-        if self._in_flight[1].batch.drafted:
-            return self._finish_verified()
+        assembled = self._in_flight[1]
+        if assembled.batch.drafted or assembled.draft_s:
+            return self._finish_drafted()
         before, running = self.steps.total, len(self.running)
         free_s = super().finish_stretch(until_s)
         self.speculator.passed(running, self.steps.total - before - 1)
@@ -109,8 +111,8 @@ class DraftingLoop(StretchLoop):
         most = super()._most_steps(plan, assembled, left_s)
         return min(most, self.speculator.unlooked(len(self.running))) if most > 1 else most
 
-    def _finish_verified(self) -> float:
-        """Carry out a step with drafts. Gives the moment at which the loop looks up after it."""
+    def _finish_drafted(self) -> float:
+        """Carry out a step for which the drafter worked. Gives the moment at which the loop looks up after it."""
         assert self._in_flight is not None, "no step is in flight"
         _, assembled, _ = self._in_flight
         self._in_flight = None
@@ -122,7 +124,8 @@ class DraftingLoop(StretchLoop):
         self._take_accepted(step, new_tokens, end_s)
         ended = self._complete()
         ended += self._prefilled(assembled, new_tokens)
-        self.speculator.counters.verify_seconds += end_s - start_s
+        if step.sequences:
+            self.speculator.counters.verify_seconds += end_s - start_s
         ids = [sequence.sequence_id for sequence in step.sequences]
         self._policy.observe(
             StepResult(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from setpoint.engine.simulated import VirtualClock
 from setpoint.engine.speculation.building import most_drafting
-from setpoint.engine.warm_up import CONTEXT_TOKENS, DRAFT_LENGTHS, drafting_counts
+from setpoint.engine.warm_up import CONTEXT_TOKENS, DRAFT_LENGTHS, READING, drafting_counts
 from setpoint.policy.configuration import ServingConfig
 from setpoint.policy.decisions import Policy, StepWork
 from setpoint.policy.speculating import SpeculatingPolicy
@@ -36,6 +36,9 @@ def teach_drafts(policy: Policy, drafting: Drafting, config: ServingConfig, time
                 last = work.tokens
     if drafting.passes is None:
         return
+    for count in drafting_counts(config)[:READING]:
+        text = StepWork(count * CONTEXT_TOKENS, count, count * CONTEXT_TOKENS, count * CONTEXT_TOKENS**2)
+        policy.chooser.learn_drafting(1, count, (CONTEXT_TOKENS - 1) * count, pass_s(drafting.passes, text))
     length = min(4, longest)
     for count in drafting_counts(config):
         # The first pass reads what a text gained, three tokens of it, the others a token each.

@@ -56,11 +56,12 @@ def test_a_measured_profile_and_a_requirement_say_how_many_come_true(
     file = tmp_path / "my.yaml"
     file.write_text(
         "name: chat\nprofile: {prompt_tokens: 128, output_tokens: 100, arrival: {rate: 1/s}}\n"
-        "speculation: {drafters: draft, draft_model: llama-3.1-8b, acceptance: 70%}\n"
+        "speculation: {drafters: draft, draft_model: llama-3.1-8b, acceptance: 70%, drafted_share: 38%}\n"
     )
     report, _ = simulated(capsys, str(file), "--speculation", "draft", "--engine", "vllm", "--draft-tokens", "3")
     assert report.candidates[0].config["draft_tokens"] == 3
     assert (report.load or {})["speculation"]["accepted_per_position"][2:] != []
+    assert (report.load or {})["speculation"]["drafted_share"] == 0.38
 
 
 @pytest.mark.parametrize(

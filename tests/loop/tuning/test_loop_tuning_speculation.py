@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
 from tuning_world import NEEDED, SCHEDULE, TRUE, requirement
 
+from setpoint.loop.errors import BadInput
 from setpoint.loop.forecast.drafting import drafting_of
 from setpoint.loop.forecast.forecast import forecast
 from setpoint.loop.forecast.machine import machine_of_timer
 from setpoint.loop.forecast.worlds import central_worlds
+from setpoint.loop.speculation.candidates import with_acceptance
 from setpoint.loop.tuning.space import space_for
-from setpoint.policy.configuration import SpeculationMode
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
+from setpoint.requirement import Requirement
+from setpoint.simulate.acceptance import AcceptedDrafts
 
 ALLOWED = NEEDED + "speculation: {drafters: [prompt-lookup], acceptance: [0.9, 0.8, 0.7]}\n"
 UNSTATED = NEEDED + "speculation: {drafters: [prompt-lookup]}\n"
@@ -42,3 +50,31 @@ def test_a_forecast_knows_what_guesses_are_worth() -> None:
 def test_nothing_guesses_where_nothing_is_configured() -> None:
     needed = requirement(ALLOWED)
     assert drafting_of(needed, space_for(needed)["setpoint-16"]) is None
+
+
+def accepted(needed: Requirement) -> AcceptedDrafts:
+    """What a forecast with prompt lookup takes to come true."""
+    found = drafting_of(needed, ServingConfig(speculation=SpeculationMode.PROMPT_LOOKUP))
+    assert found is not None
+    return found.accepted
+
+
+def test_the_share_of_steps_that_find_a_guess_reaches_the_forecast(tmp_path: Path) -> None:
+    """Seen: short questions, where 38 % of the steps find a guess, were forecast as if all did."""
+    assert accepted(requirement(ALLOWED)).share == 1.0
+    assert accepted(requirement(ALLOWED.replace("0.7]", "0.7], drafted_share: 38%"))).share == 0.38
+    rows = [{"name": name, "survival": [0.8, 0.6], "drafted_share": 0.38, "drafts": 40} for name in ("code", "questions")]
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"acceptances": rows}))
+    needed = with_acceptance(requirement(UNSTATED), f"{profile}#questions")
+    assert (accepted(needed).profile.survival, accepted(needed).share) == ((0.8, 0.6), 0.38)
+    assert "setpoint-16-lookup" in space_for(needed)
+    typed = with_acceptance(needed, "70%")
+    assert accepted(typed).profile.survival[:2] == pytest.approx((0.7, 0.49))
+    assert accepted(typed).share == 1.0
+    assert with_acceptance(needed, None) == needed
+
+
+def test_acceptance_of_speculation_that_is_not_allowed_is_refused() -> None:
+    with pytest.raises(BadInput, match="--acceptance: the requirement has no speculation section"):
+        with_acceptance(requirement(), "70%")

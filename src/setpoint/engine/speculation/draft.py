@@ -31,11 +31,13 @@ class Draft:
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What a drafter could do for a request now. ``most_tokens``: its longest guess (0: none). ``sureness``: its class, below
-    ``SURENESSES``. ``behind_tokens``: tokens of the text that it has to read before it can guess."""
+    ``SURENESSES``. ``behind_tokens``: tokens of the text that it would read now before it guesses. ``later_tokens``: those that
+    it would have left to read; while there are any it only reads."""
 
     most_tokens: int
     sureness: int = 0
     behind_tokens: int = 0
+    later_tokens: int = 0
 
 
 NOTHING = Outlook(0)
@@ -49,7 +51,8 @@ class Drafter(Protocol):
         ...
 
     def propose(self, asked: Items[tuple[Sequence, int]]) -> list[Draft | None]:
-        """A draft of at most so many (at least 1) tokens for each sequence; ``None`` where it has no guess."""
+        """A draft of at most so many tokens for each sequence, ``None`` where it has no guess; for 0 tokens the text is only
+        read on."""
         ...
 
     def foretell(self, sequence: Sequence) -> tuple[int, ...]:

@@ -96,8 +96,9 @@ class DraftModel:
             return NOTHING
         shadow = self._shadows.get(sequence.sequence_id)
         computed = 0 if shadow is None else shadow.own.computed
-        behind = min(READ_TOKENS, max(0, len(sequence.tokens) - computed - 1))
-        return Outlook(self._most_tokens, DRAFT_MODEL_SURENESS, behind)
+        unread = max(0, len(sequence.tokens) - computed - 1)
+        behind = min(READ_TOKENS, unread)
+        return Outlook(self._most_tokens, DRAFT_MODEL_SURENESS, behind, unread - behind)
 
     def propose(self, asked: Items[tuple[Sequence, int]]) -> list[Draft | None]:
         """Rounds of one token for everybody who wants another; the first reads the text as well."""
@@ -161,7 +162,7 @@ class DraftModel:
     def _item(self, guess: Guess) -> BatchItem:
         own = guess.shadow.own
         count = min(own.uncomputed, READ_TOKENS + 1)
-        return BatchItem(own, own.computed, count, emits=count == own.uncomputed)
+        return BatchItem(own, own.computed, count, emits=guess.left > 0 and count == own.uncomputed)
 
     def _take(self, going: list[Guess], items: list[BatchItem], best: list[int], logits: npt.NDArray[Any]) -> None:
         tokens, rows = iter(best), iter(logits)
@@ -169,7 +170,7 @@ class DraftModel:
             own = guess.shadow.own
             own.computed = item.start + item.count
             if not item.emits:
-                guess.left = 0  # There is still more to read, in the next step.
+                guess.left = 0  # There is more to read, in the next step, or no guess was wanted.
                 continue
             token = next(tokens)
             if guess.generator is not None:

@@ -97,15 +97,16 @@ class Speculator:
         self._last_running = len(running)
         if self._idle > PATIENT_STEPS and self._idle % LOOK_EVERY:
             return None
-        rows = [(each.most_tokens, each.sureness, each.behind_tokens) for each in map(self._outlook, running)]
-        if not any(most for most, _, _ in rows):
+        outlooks = list(map(self._outlook, running))
+        if not any(each.most_tokens for each in outlooks):
             return None
-        most, sureness, behind = np.array(rows, dtype=np.int64).T.copy()
+        rows = [(each.most_tokens, each.sureness, each.behind_tokens, each.later_tokens) for each in outlooks]
+        most, sureness, behind, later = np.array(rows, dtype=np.int64).T.copy()
         foretold: list[Foretold] = []
-        for sequence, (able, sure, _) in zip(running, rows, strict=True):
+        for sequence, (able, sure, _, _) in zip(running, rows, strict=True):
             if able:
                 self._compare(sequence, sure, foretold)
-        return DraftView(most, sureness, behind, bool(self._waiting), tuple(foretold))
+        return DraftView(most, sureness, behind, bool(self._waiting), tuple(foretold), later)
 
     def unlooked(self, running: int) -> int:
         """For how many steps, the one that is planned included, ``view`` is ``None`` if nobody comes, goes or is in prefill;
@@ -137,14 +138,18 @@ class Speculator:
         return make_batch(items), draft_s
 
     def draft(self, decodes: Iterable[Sequence], plan: StepPlan, assembler: Assembler) -> tuple[dict[int, Draft], float]:
-        """The plan's drafts for ``decodes`` by request, as far as there is room for them; and the seconds that took."""
-        asked: list[tuple[Sequence, int]] = []
+        """The plan's drafts for ``decodes`` by request, as far as there is room for them; and the seconds that took, with what
+        the plan has read on."""
+        asked: list[tuple[Sequence, int]] = []  # 0 tokens: only read on
+        reads = set(plan.draft_reads)
         for sequence in decodes:
             wanted = plan.draft_tokens.get(sequence.sequence_id, 0)
             if wanted > 0:
                 count = assembler.room_for_drafts(sequence, min(wanted, self._room(sequence)))
                 if count > 0:
                     asked.append((sequence, count))
+            elif sequence.sequence_id in reads:
+                asked.append((sequence, 0))
         if not asked:
             return {}, 0.0
         self._idle = 0
@@ -152,7 +157,11 @@ class Speculator:
         drafts = self.drafter.propose(asked)
         draft_s = self._clock() - start_s
         self.counters.draft_seconds += draft_s
-        drafted = {s.sequence_id: draft for (s, _), draft in zip(asked, drafts, strict=True) if draft is not None}
+        drafted = {
+            sequence.sequence_id: draft
+            for (sequence, count), draft in zip(asked, drafts, strict=True)
+            if draft is not None and count
+        }
         for sequence_id in drafted:
             self._waiting.pop(sequence_id, None)  # Verification will tell.
         return drafted, draft_s

@@ -8,9 +8,10 @@ from setpoint.hardware.accelerator import THIS_MACHINE, accelerator
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.drafting import draft_deployment, pass_timer
 from setpoint.hardware.model_facts import model_facts
-from setpoint.loop.speculation.asked import acceptance_of_shares
+from setpoint.loop.speculation.asked import acceptance_stated
 from setpoint.loop.speculation.candidates import LONGEST
 from setpoint.policy.configuration import ServingConfig, SpeculationMode
+from setpoint.policy.survival import constant_acceptance
 from setpoint.requirement import Requirement
 from setpoint.simulate.acceptance import AcceptedDrafts
 from setpoint.simulate.drafter import Drafting
@@ -24,10 +25,11 @@ def drafting_of(requirement: Requirement, config: ServingConfig) -> Drafting | N
     """
     if config.speculation is SpeculationMode.OFF:
         return None
-    allowed = requirement.speculation
-    shares = (0.0,) if allowed is None or allowed.acceptance is None else allowed.acceptance
-    acceptance = acceptance_of_shares(shares, LONGEST)
-    accepted = AcceptedDrafts(acceptance.profile, acceptance.drafted_share)
+    stated = acceptance_stated(requirement.speculation, LONGEST)
+    if stated is None:
+        accepted = AcceptedDrafts(constant_acceptance(0.0, LONGEST))
+    else:
+        accepted = AcceptedDrafts(stated.profile, stated.drafted_share)
     if config.draft_model is None:
         return Drafting(accepted)
     return Drafting(accepted, _passes(requirement.model.source, config.draft_model))

@@ -11,7 +11,7 @@ from setpoint.hardware.drafting import CostSource, draft_deployment, paired_kv_t
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import model_facts
 from setpoint.loop.errors import BadInput
-from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, acceptance_of_shares
+from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, acceptance_stated
 from setpoint.loop.speculation.outcome import Acceptance
 from setpoint.policy.configuration import SpeculationMode
 from setpoint.requirement import Requirement
@@ -54,13 +54,13 @@ def guessing_of(deployment: Deployment, requirement: Requirement, flags: SystemF
     mode = _mode(flags)
     if mode is SpeculationMode.OFF:
         return Guessing()
-    allowed = requirement.speculation
     most = flags.max_draft_tokens or DEFAULT_LONGEST
-    if flags.acceptance is not None:
-        acceptance = acceptance_of(flags.acceptance, flags.draft_tokens or most)
-    elif allowed is not None and allowed.acceptance is not None:
-        acceptance = acceptance_of_shares(allowed.acceptance, flags.draft_tokens or most)
+    longest = flags.draft_tokens or most
+    if flags.acceptance is None:
+        acceptance = acceptance_stated(requirement.speculation, longest)
     else:
+        acceptance = acceptance_of(flags.acceptance, longest)
+    if acceptance is None:
         raise BadInput(f"--speculation {mode}: acceptance cannot be simulated, give --acceptance: {ALLOWED}")
     fixed = _fixed_length(flags, acceptance)
     draft = _draft(deployment, requirement, flags) if mode is SpeculationMode.DRAFT else None

@@ -14,6 +14,7 @@ from typing import Any, Final
 from setpoint.loop.errors import BadInput
 from setpoint.loop.speculation.outcome import Acceptance
 from setpoint.policy.survival import SurvivalProfile, profile_of_shares
+from setpoint.requirement import Speculation
 from setpoint.requirement.speculation import MOST_POSITIONS
 from setpoint.requirement.units import UnitError, parse_fraction
 
@@ -35,10 +36,12 @@ def acceptance_of(text: str, most_tokens: int) -> Acceptance:
     return Acceptance(text, profile.survival[:MOST_POSITIONS], 1.0, 0)
 
 
-def acceptance_of_shares(shares: tuple[float, ...], most_tokens: int) -> Acceptance:
-    """What a requirement says."""
-    name = ",".join(f"{share:g}" for share in shares)
-    return Acceptance(name, profile_of_shares(shares, most_tokens).survival, 1.0, 0)
+def acceptance_stated(allowed: Speculation | None, most_tokens: int) -> Acceptance | None:
+    """What a requirement's speculation says, for drafts of at most ``most_tokens``; ``None`` where it says nothing."""
+    if allowed is None or allowed.acceptance is None:
+        return None
+    name = ",".join(f"{share:g}" for share in allowed.acceptance)
+    return Acceptance(name, profile_of_shares(allowed.acceptance, most_tokens).survival, allowed.drafted_share, 0)
 
 
 def _of_file(file: Path, work: str) -> Acceptance:

@@ -1,5 +1,5 @@
-"""``--speculation``, ``--draft-model`` and ``--acceptance`` of ``setpoint plan`` over what the requirement says; and which
-serving configurations a requirement's speculation allows."""
+"""What ``--acceptance`` of ``setpoint tune`` and ``--speculation``, ``--draft-model`` and ``--acceptance`` of ``setpoint plan``
+put over the requirement; and which serving configurations a requirement's speculation allows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class SpeculationOptions(Protocol):
     def acceptance(self) -> str | None: ...
 
 
-def speculation_wished(options: SpeculationOptions, allowed: Speculation | None) -> tuple[Speculation | None, float]:
-    """The section with the options put in, and the share of steps that find a guess. Raises ``BadInput`` naming the option."""
+def speculation_wished(options: SpeculationOptions, allowed: Speculation | None) -> Speculation | None:
+    """The section with the options put in. Raises ``BadInput`` naming the option."""
     drafters = tuple(dict.fromkeys(name.strip() for text in options.speculation for name in text.split(",") if name.strip()))
     unknown = [name for name in drafters if name not in (*DRAFTERS, OFF)]
     if unknown:
@@ -38,27 +38,44 @@ def speculation_wished(options: SpeculationOptions, allowed: Speculation | None)
     if OFF in drafters:
         if len(drafters) > 1:
             raise BadInput("--speculation: found off beside a drafter; give one or the other")
-        return None, 1.0
+        return None
     drafters = drafters or (allowed.drafters if allowed is not None else ())
     model = options.draft_model or (allowed.draft_model if allowed is not None and DRAFT in drafters else None)
-    shares, share = (allowed.acceptance if allowed is not None else None), 1.0
+    shares, share = (None, 1.0) if allowed is None else (allowed.acceptance, allowed.drafted_share)
     if options.acceptance is not None:
-        given = acceptance_of(options.acceptance, LONGEST)
-        shares, share = given.survival, given.drafted_share
-        if len(shares) == 1:
-            shares = (*shares, 0.0)  # One position is known, not the chance of every one.
+        shares, share = _given(options.acceptance)
     if not drafters:
         for name, value in (("draft-model", options.draft_model), ("acceptance", options.acceptance)):
             if value is not None:
                 raise BadInput(f"--{name}: only read with --speculation; give that too, such as --speculation prompt-lookup")
-        return None, 1.0
+        return None
     if DRAFT in drafters and model is None:
         raise BadInput("--speculation draft: needs a second, smaller model: give it with --draft-model")
     if DRAFT not in drafters and model is not None:
         raise BadInput("--draft-model: prompt-lookup has none; leave it out, or give --speculation draft")
     if options.speculation and shares is None:
         raise BadInput(f"--speculation {','.join(drafters)}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
-    return Speculation(drafters=drafters, draft_model=model, acceptance=shares), share
+    return Speculation(drafters=drafters, draft_model=model, acceptance=shares, drafted_share=share)
+
+
+def with_acceptance(requirement: Requirement, text: str | None) -> Requirement:
+    """``requirement`` with what ``--acceptance`` says, if it was typed. Raises ``BadInput`` that names the option."""
+    if text is None:
+        return requirement
+    if requirement.speculation is None:
+        raise BadInput("--acceptance: the requirement has no speculation section; add one, such as drafters: prompt-lookup")
+    shares, share = _given(text)
+    allowed = requirement.speculation.model_copy(update={"acceptance": shares, "drafted_share": share})
+    return requirement.model_copy(update={"speculation": allowed})
+
+
+def _given(text: str) -> tuple[tuple[float, ...], float]:
+    """``--acceptance`` as a requirement states it: survival by position, and the share of steps that find a guess."""
+    given = acceptance_of(text, LONGEST)
+    shares = given.survival
+    if len(shares) == 1:
+        shares = (*shares, 0.0)  # One position is known, not the chance of every one.
+    return shares, given.drafted_share
 
 
 def speculating_configs(requirement: Requirement, base: ServingConfig) -> list[ServingConfig]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from setpoint.loop.speculation.asked import acceptance_of_shares
+from setpoint.loop.speculation.asked import acceptance_stated
 from setpoint.loop.speculation.candidates import LONGEST, speculating_configs
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.requirement import Requirement
@@ -22,10 +22,10 @@ BUDGET_TOKENS: Final = 512
 
 def speculating_space(requirement: Requirement, space: Mapping[str, ServingConfig]) -> dict[str, ServingConfig]:
     """Those of ``space`` that are worth it, with each drafter; none without a stated acceptance: nothing could be foretold."""
-    allowed = requirement.speculation
-    if allowed is None or allowed.acceptance is None:
+    stated = acceptance_stated(requirement.speculation, LONGEST)
+    if stated is None:
         return {}
-    longest = len(acceptance_of_shares(allowed.acceptance, LONGEST).survival)
+    longest = len(stated.survival)
     deadlines = bool(requirement.slo.latency or requirement.slo.spread)
     mode = BatchingMode.SETPOINT if deadlines else BatchingMode.CONTINUOUS
     found = {}

@@ -146,7 +146,10 @@ class RequestSamples:
 
 @dataclass(frozen=True, slots=True)
 class StepSamples:
-    """One candidate's engine steps, a value a step; NaN where unknown. ``kv_fraction`` is used blocks / blocks."""
+    """One candidate's engine steps, a value a step; NaN where unknown. ``kv_fraction`` is used blocks / blocks.
+
+    drafts, drafted: requests with a draft, and draft tokens of all of them.
+    """
 
     start_s: Floats
     end_s: Floats
@@ -156,6 +159,8 @@ class StepSamples:
     waiting: Floats
     kv_fraction: Floats
     prefill_budget_tokens: Floats
+    drafts: Floats
+    drafted: Floats
 
     @classmethod
     def read(cls, steps: pa.Table | None, candidate: str) -> StepSamples | None:
@@ -174,6 +179,8 @@ class StepSamples:
             waiting=_floats(table, "waiting"),
             kv_fraction=_floats(table, "kv_used_blocks") / blocks,
             prefill_budget_tokens=_floats(table, "prefill_budget_tokens"),
+            drafts=_floats(table, "drafts"),
+            drafted=_floats(table, "drafted"),
         )
 
     def mean_running(self, span: Span | None) -> float | None:

@@ -8,7 +8,7 @@ from setpoint.report.charts.frame import BOTTOM
 from setpoint.report.charts.samples import Span
 from setpoint.report.charts.sheet import HEADROOM, Run, Sheet
 from setpoint.report.charts.svg import drawing, rect, text
-from setpoint.report.charts.timeline_panels import MOST_DOTS, arrivals, endings, engine, gaps, in_system, latencies
+from setpoint.report.charts.timeline_panels import MOST_DOTS, arrivals, drafts, endings, engine, gaps, in_system, latencies
 from setpoint.report.format import round_number
 
 __all__ = ["MOST_DOTS", "NARROW", "WIDE", "Run", "timeline"]
@@ -40,6 +40,7 @@ def timeline(run: Run, width: float) -> tuple[str, bool]:
     left_out = latencies(sheet, run, spans)
     gaps(sheet, run, run.gap_limits_s, spans)
     engine(sheet, run)
+    drafts(sheet, run)
     assert sheet.last is not None
     axis = sheet.last.x_axis(round_number, "seconds since the start of the run", 5 if width < WIDE else 10)
     classes, counts = np.unique(run.requests.request_class, return_counts=True)

@@ -166,6 +166,27 @@ def engine(sheet: Sheet, run: Run) -> None:
         _line_panel(sheet, run, times_s, tokens, "Prefill budget, tokens a step", "tokens")
 
 
+def drafts(sheet: Sheet, run: Run) -> None:
+    """Draft tokens of each step, of all requests and of each that had a draft; left out where no step had one."""
+    steps = run.steps
+    if steps is None or not (steps.drafted > 0).any():
+        return
+    each = steps.drafted / np.maximum(steps.drafts, 1.0)
+    of_all, of_each = (slots(steps.start_s, values, run.end_s, sheet.slots) for values in (steps.drafted, each))
+    bottom, top = sheet.room(LOW_PANEL)
+    y = linear_scale(of_all[1], bottom, top)
+    panel = sheet.add(
+        y,
+        "Draft tokens a step",
+        "tokens",
+        round_number,
+        3,
+        sheet.area(y, *of_all, "quiet", "in all"),
+        sheet.curve(y, *of_each, run.look.classes, "a request"),
+    )
+    _inline_key(sheet, panel, [("in all", "area quiet"), ("a request", f"line {run.look.classes}")])
+
+
 def _bounds_s(run: Run, spans: list[Span]) -> Floats:
     """Where phases begin and end: no window of time reaches over one."""
     return np.unique(np.array([0.0, *(span.start_s for span in spans), run.end_s]))
