@@ -62,6 +62,9 @@ async def test_every_token_has_a_delta_of_its_own() -> None:
     assert stats.output_tokens == 50
     assert totals.draft_tokens > totals.accepted_tokens > 10
     assert sum(totals.accepted_per_position) == totals.accepted_tokens
+    assert totals.guesses.tried[0] == totals.drafts, "this drafter foretells nothing"
+    assert sum(totals.guesses.stood) == totals.accepted_tokens
+    assert 0 < totals.guesses.found <= totals.guesses.looked
 
 
 @in_event_loop

@@ -12,7 +12,7 @@ from loop_world import requirement_file, setpoint
 from setpoint.loop.adapt.making import open_log
 from setpoint.loop.adapt.rails import Bounds
 from setpoint.loop.errors import BadInput
-from setpoint.loop.serve import objectives, read_chat_template, read_subject, request_limits
+from setpoint.loop.serve import check_held, objectives, read_chat_template, read_subject, request_limits
 from setpoint.loop.serve_flags import AdaptFlags, SafetyFlags
 from setpoint.loop.subject import is_requirement
 from setpoint.policy.configuration import BatchingMode
@@ -115,6 +115,18 @@ def test_adapting_needs_a_requirement_and_a_log_that_can_be_written(tmp_path: Pa
     assert done.stderr.splitlines()[-1].startswith("setpoint: --adapt: found the model smollm2-135m")
     with pytest.raises(BadInput, match=r"--adapt-log: .* cannot be written: Is a directory"):
         open_log(tmp_path)
+
+
+def test_adapting_needs_a_limit_that_a_request_can_miss() -> None:
+    for name in example_names():
+        requirement = parse_requirement(example_text(name), name)
+        if requirement.slo.latency:
+            check_held(name, requirement)
+    night = parse_requirement(example_text("night-batch"), "night-batch")
+    shed = Slos(goodput_fraction_min=0.9, shed_fraction_max=0.1)
+    for without in (night, night.model_copy(update={"slo": shed})):
+        with pytest.raises(BadInput, match="slo of night-batch limits none of .* add a limit, .* for max_throughput"):
+            check_held("night-batch.yaml", without)
 
 
 def test_clients_are_bounded_by_default_as_the_server_bounds_them_and_else_as_asked() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from setpoint.engine.service import EngineGauges, SpeculationTotals
+from setpoint.engine.service import EngineGauges, GuessTotals, SpeculationTotals
+from setpoint.engine.speculation.guesses import GuessCounters
 from setpoint.engine.speculation.speculator import SpeculationCounters
 from setpoint.engine.step_loop import StepLoop
 
@@ -30,11 +31,11 @@ def gauges_of(steps: StepLoop, now_s: float, restarts_total: int, stalls_total: 
         prediction_source="" if steps.step_time is None else steps.step_time.source,
         restarts_total=restarts_total,
         stalls_total=stalls_total,
-        speculation=None if steps.speculator is None else _totals(steps.speculator.counters),
+        speculation=None if steps.speculator is None else _totals(steps.speculator.counters, steps.speculator.guesses),
     )
 
 
-def _totals(counters: SpeculationCounters) -> SpeculationTotals:
+def _totals(counters: SpeculationCounters, guesses: GuessCounters) -> SpeculationTotals:
     return SpeculationTotals(
         drafts=counters.drafts,
         draft_tokens=counters.draft_tokens,
@@ -42,4 +43,5 @@ def _totals(counters: SpeculationCounters) -> SpeculationTotals:
         accepted_per_position=tuple(counters.accepted_per_position),
         draft_seconds=counters.draft_seconds,
         verify_seconds=counters.verify_seconds,
+        guesses=GuessTotals(guesses.looked, guesses.found, tuple(guesses.tried), tuple(guesses.stood)),
     )

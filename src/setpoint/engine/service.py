@@ -13,8 +13,19 @@ from setpoint.policy.step_time import PredictionError
 
 
 @dataclass(frozen=True, slots=True)
+class GuessTotals:
+    """How good guesses were, verified or not (``engine/speculation/guesses.py``, whose fields these are)."""
+
+    looked: int = 0
+    found: int = 0
+    tried: tuple[int, ...] = ()
+    stood: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SpeculationTotals:
-    """Drafts verified, their tokens, those accepted (by position in the draft, too), and seconds in either."""
+    """Drafts verified, their tokens, those accepted (by position in the draft, too), seconds in either; and how good guesses
+    were, those that were not verified included."""
 
     drafts: int
     draft_tokens: int
@@ -22,6 +33,7 @@ class SpeculationTotals:
     accepted_per_position: tuple[int, ...]
     draft_seconds: float
     verify_seconds: float
+    guesses: GuessTotals = field(default_factory=GuessTotals)
 
 
 @dataclass(frozen=True, slots=True)

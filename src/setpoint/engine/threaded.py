@@ -278,6 +278,7 @@ class ThreadedEngine:
             steps.steps, steps.counters, steps.decisions = old.steps, old.counters, old.decisions
             if steps.speculator is not None and old.speculator is not None:
                 steps.speculator.counters = old.speculator.counters
+                steps.speculator.guesses = old.speculator.guesses
             self._emissions = []
             self._steps = steps
             self._recovery.back()

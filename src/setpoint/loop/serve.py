@@ -50,6 +50,18 @@ def objectives(requirement: Requirement) -> Objectives:
     )
 
 
+def check_held(subject: str, requirement: Requirement | None) -> None:
+    """Raise ``BadInput`` where no request can miss a limit: adapting goes by the share of those that meet theirs."""
+    if requirement is None:
+        raise BadInput(f"--adapt: found the model {subject}, which says nothing of limits; give a requirement file")
+    if request_limits(requirement.slo) == RequestLimits():
+        raise BadInput(
+            f"--adapt: slo of {requirement.name} limits none of ttft, itl, tpot and e2e, so no request could be late; add a"
+            " limit, such as slo: {e2e: {p95: 60s}}, or leave --adapt out and let setpoint tune choose for"
+            f" {requirement.objective}"
+        )
+
+
 def read_subject(subject: str) -> tuple[ModelSource, Requirement | None]:
     """What ``serve`` was given: a requirement file, or a model. Raises ``RequirementError``."""
     if is_requirement(subject):
@@ -103,8 +115,8 @@ def serve(
         config = ServingConfig() if requirement is None else default_config(requirement)
     config = changed(config, changes or {})
     rails = adapting.rails()
-    if rails is not None and requirement is None:
-        raise BadInput(f"--adapt: found the model {subject}, which says nothing of limits; give a requirement file")
+    if rails is not None:
+        check_held(subject, requirement)
     template = None if chat_template is None else read_chat_template(chat_template)
     model = resolve_model(source.source, revision=source.revision, say=say)
     if max_model_len is not None and max_model_len > model.context_tokens:

@@ -18,9 +18,10 @@ from setpoint.engine.models import ResolvedModel
 from setpoint.engine.openvino.executor import ExecutorOptions
 from setpoint.loop.adapt.audit import Audit
 from setpoint.loop.adapt.driver import PATH, Adapter
+from setpoint.loop.adapt.planner import Planner
 from setpoint.loop.adapt.rails import Rails
 from setpoint.loop.adapt.replan import Answer, Forecast, Question
-from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.requirement import parse_requirement
 from setpoint.server.app import create_app
 from setpoint.server.background import BackgroundServer
@@ -35,6 +36,7 @@ REQUIREMENT = parse_requirement(
     "profile: {prompt_tokens: 8, output_tokens: 8, arrival: {rate: 1/s}}\nslo: {e2e: {p95: 60s}}\n",
     "a",
 )
+GUESSING = START.model_copy(update={"speculation": SpeculationMode.PROMPT_LOOKUP, "draft_tokens": 3})
 EXACT = ExecutorOptions(precision="f32", cache_precision="f32", kv_cache_tokens=4096)
 FAST = Rails(
     look_s=0.05,
@@ -65,10 +67,30 @@ class Known:
         """Nothing to close."""
 
 
+class TurnsDrafts:
+    """A planner that wants drafts the other way, as soon as enough is known of them."""
+
+    async def answer(self, question: Question) -> Answer:
+        if not question.unscreened:
+            return Answer(problem="nothing is known of guesses yet")
+        present = Forecast(question.present, 0.1, 0.0, 0.0, 5)
+        return Answer(present, (Forecast(question.unscreened[0], 0.9, 0.8, 0.1, 5),), 1, 0, 0.001)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 @contextmanager
-def adapting(model: ResolvedModel, log: Path, *, dry_run: bool = False) -> Iterator[BackgroundServer]:
-    engine = embedded_engine(model, START, options=EXACT)
-    adapter = Adapter(engine, REQUIREMENT, FAST, Known(), Audit(log), dry_run=dry_run)
+def adapting(
+    model: ResolvedModel,
+    log: Path,
+    *,
+    dry_run: bool = False,
+    start: ServingConfig = START,
+    planner: Planner | None = None,
+) -> Iterator[BackgroundServer]:
+    engine = embedded_engine(model, start, options=EXACT)
+    adapter = Adapter(engine, REQUIREMENT, FAST, planner or Known(), Audit(log), dry_run=dry_run)
     with BackgroundServer(create_app(engine, companion=adapter)) as server:
         yield server
 
@@ -132,3 +154,15 @@ def test_a_dry_run_tells_what_it_would_do_and_does_nothing(demo_model: ResolvedM
         assert state["changes"] == 0
         assert state["config"]["token_budget"] == START.token_budget
         assert "setpoint_adapt_dry_run 1.0" in ask(server.port, "GET", "/metrics").decode()
+
+
+def test_drafts_are_turned_off_and_on_and_answers_stay_the_same(demo_model: ResolvedModel, tmp_path: Path) -> None:
+    turned: set[str] = set()
+    with adapting(demo_model, tmp_path / "adapt.jsonl", start=GUESSING, planner=TurnsDrafts()) as server:
+        alone = text(server.port, 0)
+        deadline_s = time.monotonic() + WAIT_S
+        while turned != {"off", "prompt-lookup"}:
+            assert time.monotonic() < deadline_s, turned
+            assert text(server.port, 0) == alone
+            events = json.loads(ask(server.port, "GET", PATH))["events"]
+            turned |= {each["changes"]["speculation"][1] for each in events if "speculation" in each.get("changes", {})}

@@ -12,6 +12,7 @@ from setpoint.engine.assembly import Assembled, Assembler
 from setpoint.engine.batch import Batch, BatchItem, StepOutput, make_batch
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.draft import NOTHING, Draft, Drafter, Outlook
+from setpoint.engine.speculation.guesses import GuessCounters
 from setpoint.policy.decisions import UNLIMITED, StepPlan, StepResult
 from setpoint.policy.views import DraftView, Foretold
 
@@ -79,6 +80,7 @@ class Speculator:
         self._waiting: dict[int, Waiting] = {}
         self._idle = self._last_running = 0
         self.counters = SpeculationCounters()
+        self.guesses = GuessCounters()
 
     def bound(self, *, most_tokens: int, most_running: int) -> None:
         """Other bounds from the next step on; with ``most_running`` 0 nobody drafts. The drafter itself stays as it is."""
@@ -98,7 +100,9 @@ class Speculator:
         if self._idle > PATIENT_STEPS and self._idle % LOOK_EVERY:
             return None
         outlooks = list(map(self._outlook, running))
-        if not any(each.most_tokens for each in outlooks):
+        found = sum(each.most_tokens > 0 for each in outlooks)
+        self.guesses.looked_for(len(outlooks), found)
+        if not found:
             return None
         rows = [(each.most_tokens, each.sureness, each.behind_tokens, each.later_tokens) for each in outlooks]
         most, sureness, behind, later = np.array(rows, dtype=np.int64).T.copy()
@@ -183,6 +187,7 @@ class Speculator:
                 if sequence.sequence_id in new_tokens:
                     new_tokens[sequence.sequence_id] = len(sequence.tokens) - item.start - 1
                 self.counters.verified(len(item.draft.tokens), count)
+                self.guesses.verified(len(item.draft.tokens), count)
         self.counters.verify_seconds += result.end_s - result.start_s
         return replace(result, new_tokens=new_tokens, drafted=drafted, accepted=accepted, draft_s=assembled.draft_s)
 
@@ -200,6 +205,7 @@ class Speculator:
         waiting = self._waiting.get(sequence.sequence_id)
         while waiting is not None and waiting.length + waiting.told < sequence.length:
             stood = self._stood(sequence, waiting)
+            self.guesses.compared(waiting.told, stood)
             foretold.append(Foretold(sequence.sequence_id, waiting.sureness, waiting.told, stood))
             waiting.told += 1
             if not stood or waiting.told == len(waiting.guess):

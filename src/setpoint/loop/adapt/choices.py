@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from setpoint.loop.adapt.rails import Bounds
 from setpoint.policy.changing import LIVE_FIELDS
-from setpoint.policy.configuration import BatchingMode, ServingConfig
+from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 
 RUNNING = (1, 2, 4, 8, 16, 32, 64, 128)
 BUDGETS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -30,6 +30,12 @@ def choices(present: ServingConfig, bounds: Bounds) -> list[ServingConfig]:
     return sorted(allowed, key=lambda config: distance(present, config))[:MOST_CHOICES]
 
 
+def other_drafting(present: ServingConfig, drafter: SpeculationMode) -> ServingConfig:
+    """``present`` with drafts off where they are on, else with those of ``drafter``, which the server was started with."""
+    off = present.speculation is SpeculationMode.OFF
+    return present.model_copy(update={"speculation": drafter if off else SpeculationMode.OFF})
+
+
 def distance(first: ServingConfig, second: ServingConfig) -> float:
     """How far apart: a change of mode counts as much as a factor of 4 in one number."""
     apart = 2.0 * (first.mode is not second.mode)
@@ -46,7 +52,8 @@ def changes(before: ServingConfig, after: ServingConfig) -> dict[str, tuple[obje
 
 def named(config: ServingConfig) -> str:
     """What distinguishes a choice, in a word."""
-    return f"{config.mode.value}-{config.max_running}/{config.token_budget}"
+    drafts = "" if config.speculation is SpeculationMode.OFF else f"+{config.speculation.value}"
+    return f"{config.mode.value}-{config.max_running}/{config.token_budget}{drafts}"
 
 
 def live_key(config: ServingConfig) -> tuple[object, ...]:

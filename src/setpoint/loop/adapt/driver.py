@@ -10,9 +10,11 @@ from dataclasses import asdict
 
 from setpoint.engine.reconfiguring import CannotReconfigure, Reconfigurable
 from setpoint.engine.request import EngineFailed
+from setpoint.engine.service import GuessTotals
 from setpoint.loop.adapt.audit import Audit
-from setpoint.loop.adapt.choices import changes, choices, named
+from setpoint.loop.adapt.choices import changes, choices, named, other_drafting
 from setpoint.loop.adapt.controller import Cause, Controller, Decision, Effect, Seen
+from setpoint.loop.adapt.drafts import LiveDrafts
 from setpoint.loop.adapt.drift import Drift
 from setpoint.loop.adapt.metrics import AdaptMetrics
 from setpoint.loop.adapt.planner import Planner
@@ -20,10 +22,11 @@ from setpoint.loop.adapt.profile import Profile
 from setpoint.loop.adapt.rails import Rails
 from setpoint.loop.adapt.reading import Reader
 from setpoint.loop.adapt.replan import Answer, Forecast, Question
-from setpoint.policy.configuration import ServingConfig
+from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.requirement import Requirement
 from setpoint.server.context import ServerContext
 from setpoint.server.live.book import Ending
+from setpoint.simulate.drafter import Drafting
 
 PATH = "/setpoint/adapt"
 LARGER_CACHE = 2
@@ -55,6 +58,8 @@ class Adapter:
         self._controller = Controller(engine.config, rails, aim=requirement.slo.goodput_fraction_min)
         self._context: ServerContext | None = None
         self._reader: Reader | None = None
+        speculates = engine.config.speculation is not SpeculationMode.OFF
+        self._drafts = LiveDrafts(engine.config) if speculates else None
         self._looking: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
         self._plans = 0
@@ -113,12 +118,14 @@ class Adapter:
 
     async def look(self) -> None:
         """One turn of the loop. Raises ``EngineFailed``."""
-        now_s = self._engine.gauges().now_s
-        controller = self._controller
+        gauges = self._engine.gauges()
+        now_s, controller = gauges.now_s, self._controller
         if controller.wants_machine:
             controller.machine(await self._engine.step_samples())
         for drift in controller.see(now_s, self._seen(now_s)):
             self._drifted(drift)
+        if gauges.speculation is not None:
+            self._see_drafts(gauges.speculation.guesses)
         effect = controller.effect(now_s)
         if effect is not None:
             await self._ended(effect)
@@ -144,6 +151,13 @@ class Adapter:
         standing = [(each.arrived_s + ahead_s, each.standing(server_s)) for each in self._context.live.book.open]
         return Seen(asked, ended, steps, outcomes, [(at_s, good) for at_s, good in standing if good is not None])
 
+    def _see_drafts(self, guesses: GuessTotals) -> None:
+        """What became of guesses since the last look, and what they cost."""
+        assert self._reader is not None
+        if self._drafts is not None:
+            self._drafts.guessed(guesses)
+            self._drafts.took(self._reader.drafted())
+
     def _drifted(self, drift: Drift) -> None:
         self.metrics.counts.drifts[drift.quantity] += 1
         facts = {name: _round(value) for name, value in asdict(drift).items()}
@@ -156,7 +170,8 @@ class Adapter:
     async def _plan(self, cause: Cause, profile: Profile) -> None:
         self._plans += 1
         self.metrics.counts.plans[cause] += 1
-        self._audit.event("planning", cause=cause.value, profile=profile.described())
+        drafts: dict[str, object] = {} if self._drafts is None else {"drafts": self._drafts.described()}
+        self._audit.event("planning", cause=cause.value, profile=profile.described(), **drafts)
         try:
             answer = await self._planner.answer(await self._question(profile))
             now_s = self._engine.gauges().now_s
@@ -175,6 +190,7 @@ class Adapter:
         assert self._reader is not None
         gauges, config, rails = self._engine.gauges(), self._controller.config, self._rails
         larger = config.model_copy(update={"kv_cache_tokens": LARGER_CACHE * config.kv_cache_tokens})
+        drafting, other = self._drafting(config)
         return Question(
             requirement=self._requirement,
             profile=profile,
@@ -183,10 +199,19 @@ class Adapter:
             steps=self._reader.newest_steps(),
             samples=tuple(await self._engine.step_samples()),
             only_restart=(larger,) if gauges.preemptions_total else (),
+            drafting=drafting,
+            unscreened=other,
             cpu_s=rails.plan_cpu_s,
             wall_s=rails.plan_wall_s,
             seed=self._plans,
         )
+
+    def _drafting(self, config: ServingConfig) -> tuple[Drafting | None, tuple[ServingConfig, ...]]:
+        """What guesses in forecasts, and ``config`` with drafts the other way; nothing while too little is known of them."""
+        drafting = None if self._drafts is None else self._drafts.drafting()
+        if self._drafts is None or drafting is None:
+            return None, ()
+        return drafting, (other_drafting(config, self._drafts.drafter),)
 
     async def _decided(self, now_s: float, answer: Answer, decision: Decision) -> None:
         self._audit.event(

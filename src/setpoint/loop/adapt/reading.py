@@ -8,11 +8,12 @@ from typing import Protocol
 import numpy as np
 
 from setpoint.engine.request import RequestStats
+from setpoint.loop.adapt.drafts import DraftedStep
 from setpoint.loop.adapt.profile import Asked, asked_in
 from setpoint.policy.decisions import StepWork
 
 MOST_STEPS = 4096
-STEP_COLUMNS = (
+WORK_COLUMNS = (
     "start_s",
     "end_s",
     "prefill_tokens",
@@ -20,8 +21,9 @@ STEP_COLUMNS = (
     "sequences",
     "kv_tokens_read",
     "attention_products",
-    "running",
 )
+STEP_COLUMNS = (*WORK_COLUMNS, "running", "draft_s")
+DRAFT_COLUMNS = ("drafts", "drafted", "draft_s")
 
 
 class Records(Protocol):
@@ -42,6 +44,7 @@ class Reader:
         _, self._next_ended = records.ended_requests(0)
         _, self._next_step = records.step_columns(0)
         _, self._next_decision = records.decision_columns(0)
+        self._next_drafted = self._next_step
 
     def read(self) -> tuple[list[Asked], list[RequestStats], list[tuple[StepWork, float, float]]]:
         """Requests that asked, requests that ended, and steps with start and end, since the last call."""
@@ -50,6 +53,12 @@ class Reader:
         steps, self._next_step = self._records.step_columns(self._next_step)
         return asked_in(decisions), ended, _works(steps)
 
+    def drafted(self) -> list[DraftedStep]:
+        """Steps with drafts since the last call."""
+        columns, self._next_drafted = self._records.step_columns(self._next_drafted)
+        rows = zip(*_table(columns, DRAFT_COLUMNS), strict=True)
+        return [DraftedStep(int(requests), int(tokens), seconds) for requests, tokens, seconds in rows if requests]
+
     def newest_steps(self) -> dict[str, np.ndarray]:
         """Columns of the newest ``MOST_STEPS`` steps, as numbers."""
         columns, _ = self._records.step_columns(max(0, self._next_step - MOST_STEPS))
@@ -57,8 +66,11 @@ class Reader:
 
 
 def _works(columns: Mapping[str, Sequence[object]]) -> list[tuple[StepWork, float, float]]:
-    table = [np.array(columns[name], dtype=np.float64).tolist() for name in STEP_COLUMNS[:-1]]
     return [
         (StepWork(int(prefill + decode), int(sequences), int(read), int(products)), start_s, end_s)
-        for start_s, end_s, prefill, decode, sequences, read, products in zip(*table, strict=True)
+        for start_s, end_s, prefill, decode, sequences, read, products in zip(*_table(columns, WORK_COLUMNS), strict=True)
     ]
+
+
+def _table(columns: Mapping[str, Sequence[object]], names: Sequence[str]) -> list[list[float]]:
+    return [np.array(columns[name], dtype=np.float64).tolist() for name in names]

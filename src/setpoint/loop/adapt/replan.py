@@ -5,7 +5,9 @@ were seen, their rate and the speed of the machine off by as much as either is u
 gain of a configuration is the mean over loads of its share of good requests less that of the present one; its uncertainty the
 half width of the 90 % interval of that mean (Student's t). The first load is the middle of what may be: all configurations meet
 it, the best of them the others, and only the others count, for whoever is chosen by a load looks better on it than it is.
-Time is bounded, and what it does not suffice for is left out, the farthest choices first.
+Time is bounded, and what it does not suffice for is left out, the farthest choices first. Where the server drafts, the middle
+load is met without, for simulations with drafts take many times as long; the others are shorter, met by fewer configurations,
+and with guesses as good as the server's own were (``drafts.py``).
 Runs in a process of its own at the lowest priority. When it is wrong: as ``loop/forecast/machine.py`` and ``profile.py`` say.
 """
 
@@ -13,14 +15,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, sqrt
 
 import numpy as np
 import pyarrow as pa
 
 from setpoint.loop.adapt.profile import Profile
-from setpoint.loop.forecast.machine import KnownMachine, MeasuredTables, machine_of_runs
+from setpoint.loop.forecast.machine import KnownMachine, MeasuredTables, StretchedTimer, machine_of_runs
 from setpoint.loop.simulation.figures import gap_limits_s, phase_requests
 from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.policy.step_time import Sample
@@ -29,6 +31,7 @@ from setpoint.record import Phase, RequestClass
 from setpoint.report.figures import severity
 from setpoint.requirement import Requirement
 from setpoint.simulate.calibrated import TooFewSteps
+from setpoint.simulate.drafter import Drafting
 from setpoint.simulate.load import Load, PhaseOfLoad
 from setpoint.simulate.naming import SharedPrefixes
 from setpoint.simulate.offered import limits_of
@@ -37,9 +40,10 @@ from setpoint.simulate.sequences import Kind
 from setpoint.statistics.student import student_quantile
 
 LOADS = 7
-FINALISTS = 4
-SCREENING_SHARE = 0.6
+FINALISTS, SCREENING_SHARE = 4, 0.6
+DRAFTED_FINALISTS, DRAFTED_SCREENING_SHARE = 2, 0.3
 REQUESTS = 160
+LEAST_DRAFTED_REQUESTS, DRAFTED_TOKENS = 60, 6000
 MOST_REQUESTS = 4 * REQUESTS
 WARMUP_S, WARMUP_SHARE = 5.0, 0.25
 LEAST_LOAD_S, MOST_LOAD_S = 15.0, 240.0
@@ -56,7 +60,9 @@ NEAR = 0.01
 class Question:
     """All that a plan needs, as plain data. ``steps``: columns of the newest steps; ``samples``: steps of other shapes.
 
-    only_restart: choices that may be recommended but not taken. cpu_s, wall_s: what may be spent.
+    only_restart: choices that may be recommended but not taken. drafting: what guesses where a configuration speculates, and
+    how well; without it all are compared as if nothing guessed. unscreened: choices that only differ in whether they draft.
+    cpu_s, wall_s: what may be spent.
     """
 
     requirement: Requirement
@@ -66,6 +72,8 @@ class Question:
     steps: Mapping[str, np.ndarray]
     samples: tuple[Sample, ...]
     only_restart: tuple[ServingConfig, ...] = ()
+    drafting: Drafting | None = None
+    unscreened: tuple[ServingConfig, ...] = ()
     cpu_s: float = 10.0
     wall_s: float = 60.0
     seed: int = 0
@@ -125,24 +133,28 @@ def replan(question: Question, used: Callable[[], float] | None = None) -> Answe
         machine = machine_of(question.steps, question.samples)
     except TooFewSteps as error:
         return Answer(problem=str(error), cpu_s=allowance.spent_s)
+    most, share = FINALISTS, SCREENING_SHARE
+    if question.drafting is not None:
+        most, share = DRAFTED_FINALISTS, DRAFTED_SCREENING_SHARE
     worlds = [_World(question, machine, number) for number in range(LOADS)]
     first = {question.present: worlds[0].good(question.present)}
     for config in question.choices:
-        if used() > SCREENING_SHARE:
+        if used() > share:
             break
         first[config] = worlds[0].good(config)
     ranked = sorted(list(first)[1:], key=lambda config: -first[config])
-    finalists = [question.present, *ranked[:FINALISTS], *question.only_restart]
+    taken = [*ranked[:most], *question.unscreened]
+    finalists = [question.present, *taken, *question.only_restart]
     scores: dict[ServingConfig, list[float]] = {config: [] for config in finalists}
     for number, world in enumerate(worlds[1:]):
         if number > 1 and used() > 1.0:
             break
         for config in finalists:
-            scores[config].append(world.good(config))
+            scores[config].append(world.good(config, question.drafting))
     base = scores[question.present]
     found = {config: _forecast(config, values, base) for config, values in scores.items()}
-    order = {config: place for place, config in enumerate(question.choices)}
-    best = sorted((found[config] for config in ranked[:FINALISTS]), key=lambda each: (-each.gain, order[each.config]))
+    order = {config: place for place, config in enumerate((*question.choices, *question.unscreened))}
+    best = sorted((found[config] for config in taken), key=lambda each: (-each.gain, order[each.config]))
     return Answer(
         present=found[question.present],
         forecasts=tuple(_nearest_of_equals(best, order)),
@@ -179,32 +191,49 @@ class _World:
         self._deviation = float(dice.standard_normal()) if number else 0.0
         rate_error = min(MOST_RATE_ERROR, max(1.0, profile.gap_cv) / sqrt(profile.arrivals))
         rate_rps = profile.rate_rps * (exp(rate_error * dice.standard_normal()) if number else 1.0)
-        self._load = load_of(profile, question.requirement, rate_rps, dice)
+        requests = drafted_requests(profile) if number and question.drafting is not None else REQUESTS
+        self._load = load_of(profile, question.requirement, rate_rps, dice, requests=requests)
         assert self._load.kind is not None
         batch = np.array([kind.request_class == BATCH for kind in self._load.kinds])
         self._batch = batch[self._load.kind[self._load.phase == SUSTAINED]]
 
-    def good(self, config: ServingConfig) -> float:
+    def good(self, config: ServingConfig, drafting: Drafting | None = None) -> float:
         """Share of the requests offered that meet every limit; batch requests have none and are good if they are served.
 
-        Drafts are left as they are in every choice, so all are compared without.
+        drafting: what guesses if ``config`` speculates; ``None``: nothing does.
         """
         requirement, machine = self._question.requirement, self._machine
-        plain = config.model_copy(update={"speculation": SpeculationMode.OFF, "draft_model": None})
-        system = machine.system(plain, exp(machine.error_for(config.max_running) * self._deviation))
+        if drafting is None or config.speculation is SpeculationMode.OFF:
+            drafting = None
+            config = config.model_copy(update={"speculation": SpeculationMode.OFF, "draft_model": None})
+        stretch = exp(machine.error_for(config.max_running) * self._deviation)
+        system = machine.system(config, stretch, None if drafting is None else _stretched(drafting, stretch))
         done = simulate(self._load, system, seed=self._seed, gap_limits_s=gap_limits_s(requirement))
         requests = phase_requests(done, Phase.SUSTAINED)
         batch = self._batch & requests.is_class(RequestClass.OK)
         return float(((severity(requests, requirement.slo) <= 1.0) | batch).mean()) if len(requests) else 0.0
 
 
-def load_of(profile: Profile, requirement: Requirement, rate_rps: float, dice: np.random.Generator) -> Load:
-    """Requests drawn from those that were seen, with gamma gaps as uneven as theirs, for about ``REQUESTS`` of them.
+def _stretched(drafting: Drafting, stretch: float) -> Drafting:
+    """The same on a machine whose every step takes ``stretch`` times as long."""
+    return drafting if drafting.passes is None else replace(drafting, passes=StretchedTimer(drafting.passes, stretch))
+
+
+def drafted_requests(profile: Profile) -> int:
+    """How many requests a load has that is met with drafts: every step is carried out by itself, so their tokens decide."""
+    fitting = int(DRAFTED_TOKENS / max(1.0, float(profile.output_tokens.mean())))
+    return min(REQUESTS, max(LEAST_DRAFTED_REQUESTS, fitting))
+
+
+def load_of(
+    profile: Profile, requirement: Requirement, rate_rps: float, dice: np.random.Generator, *, requests: int = REQUESTS
+) -> Load:
+    """Requests drawn from those that were seen, with gamma gaps as uneven as theirs, for about ``requests`` of them.
 
     A short window at a high rate has more, at most about ``MOST_REQUESTS`` with those of the warm-up.
     """
     rate_rps = max(rate_rps, 1e-6)
-    length_s = min(MOST_LOAD_S, max(LEAST_LOAD_S, REQUESTS / rate_rps), (1 - WARMUP_SHARE) * MOST_REQUESTS / rate_rps)
+    length_s = min(MOST_LOAD_S, max(LEAST_LOAD_S, requests / rate_rps), (1 - WARMUP_SHARE) * MOST_REQUESTS / rate_rps)
     warmup_s = min(WARMUP_S, WARMUP_SHARE / (1 - WARMUP_SHARE) * length_s)
     end_s = warmup_s + length_s
     count = max(2, int(1.5 * rate_rps * end_s) + 16)
@@ -240,14 +269,17 @@ def machine_of(steps: Mapping[str, np.ndarray], samples: Sequence[Sample]) -> Kn
     """This machine from its newest steps, and from ``samples`` for shapes that are not among them. Raises ``TooFewSteps``.
 
     The engine's own clock is the only one there is: the way to the client and back is not in it.
+    Nor are the seconds that making drafts took before a step: a simulation adds its own.
     """
+    drafting_s = np.cumsum(steps["draft_s"])
+    first_s, last_s = steps["start_s"] - drafting_s, steps["end_s"] - drafting_s
     works = [work for work, _ in samples]
     seconds = np.array([each for _, each in samples])
     # Before the recorded steps, each alone: nothing follows from the time between them.
-    starts_s = np.arange(len(works)) * 10.0 - len(works) * 10.0 + (float(steps["start_s"][0]) if len(steps["start_s"]) else 0.0)
+    starts_s = np.arange(len(works)) * 10.0 - len(works) * 10.0 + (float(first_s[0]) if len(first_s) else 0.0)
     columns = {
-        "start_s": np.concatenate((starts_s, steps["start_s"])),
-        "end_s": np.concatenate((starts_s + seconds, steps["end_s"])),
+        "start_s": np.concatenate((starts_s, first_s)),
+        "end_s": np.concatenate((starts_s + seconds, last_s)),
         "prefill_tokens": np.concatenate(([max(0, w.tokens - w.sequences) for w in works], steps["prefill_tokens"])),
         "decode_tokens": np.concatenate(([min(w.tokens, w.sequences) for w in works], steps["decode_tokens"])),
         "sequences": np.concatenate(([w.sequences for w in works], steps["sequences"])),
