@@ -125,7 +125,7 @@ def test_adapting_needs_a_limit_that_a_request_can_miss() -> None:
     night = parse_requirement(example_text("night-batch"), "night-batch")
     shed = Slos(goodput_fraction_min=0.9, shed_fraction_max=0.1)
     for without in (night, night.model_copy(update={"slo": shed})):
-        with pytest.raises(BadInput, match="slo of night-batch limits none of .* add a limit, .* for max_throughput"):
+        with pytest.raises(BadInput, match=r"slo of night-batch limits none of .* add a limit, .* for max_throughput"):
             check_held("night-batch.yaml", without)
 
 

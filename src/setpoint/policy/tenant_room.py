@@ -15,12 +15,11 @@ out. While its strength is over ``BEHIND_FROM``, what it has waiting goes after 
 (``policy/tenants.py``) put a prompt of its before one of theirs. Tenants within their share, and a tenant alone, are judged
 as if there were nobody else.
 
-Defaults: from 0.6 of what steps as long as the limits allow would do (what is really done when full is about three quarters
-of that: queues are short and prompts come when they will), wholly at 0.9; half a life of 10 s; 1.35 times, which is about 1.5
-times at the P95 (prompts are judged by their mean, and a longer one takes more steps beside answers); twelve times what the
-others send, all of it from an excess of 0.25 on. What that buys and costs is in docs/contention.md. The newest 256 tenants
-are followed. When it is wrong: a tenant that sends in rare bursts is forgotten between them; the room kept for one that does
-not come is not sold.
+Defaults: from 0.4 of what steps as long as the limits allow would do, wholly at 0.6 (a machine is full at 0.4 to 0.8 of that:
+queues are short and prompts come when they will); half a life of 10 s; 1.35 times, which is about 1.5 times at the P95 (prompts
+are judged by their mean, and a longer one takes more steps beside answers); twelve times what the others send, all of it from
+an excess of 0.25 on. What that buys and costs is in docs/contention.md. The newest 256 tenants are followed. When it is wrong:
+a tenant that sends in rare bursts is forgotten between them; the room kept for one that does not come is not sold.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ RECENT_S = 10.0
 FACTOR = 12.0
 ISOLATION = 1.35
 FULL_EXCESS = 0.25
-LOADED_FROM, LOADED = 0.6, 0.9
+LOADED_FROM, LOADED = 0.4, 0.6
 BEHIND_FROM = 0.5
 LOOK_EVERY_S = 0.1
 MOST_TENANTS = 256

@@ -142,7 +142,7 @@ def test_a_few_looks_say_nothing() -> None:
     live = LiveDrafts(LOOKUP)
     live.guessed(GuessTotals(LEAST_LOOKED - 1, 40, (40,), (30,)))
     assert live.drafting() is None
-    live.guessed(GuessTotals(LEAST_LOOKED, 40, (40,), (30,)))
+    live.guessed(GuessTotals(LEAST_LOOKED + 1, 40, (40,), (30,)))
     assert live.drafting() is not None
 
 
