@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.plan.curve import LEAST_INTERPOLATED, STRETCHES, CurvePoint, Floats, LoadCurve
 from setpoint.plan.headroom import Uncertainty, headroom, met_probability
 
@@ -114,11 +113,17 @@ def test_a_point_inside_its_error_bar_is_said_to_be() -> None:
     assert near.if_measured > near.met_probability
 
 
-@given(rate=st.floats(0.01, 8.0), error=st.floats(UNSEEN_VENDOR_ERROR, 2.0), load=st.floats(0.0, 0.3))
+@given(rate=st.floats(0.01, 8.0), error=st.floats(0.0, 2.0), load=st.floats(0.0, 0.3))
 def test_an_error_that_is_a_guess_makes_nothing_sure(rate: float, error: float, load: float) -> None:
-    found = headroom(curve_of(2.0), rate, Uncertainty(error, load))
+    found = headroom(curve_of(2.0), rate, Uncertainty(error, load, guess=True))
     assert found.within_error
     assert not found.sure(0.0)
+
+
+def test_an_error_that_was_measured_is_no_guess_however_large() -> None:
+    found = headroom(curve_of(2.0), 0.6, Uncertainty(0.5, 0.02))
+    assert not found.within_error
+    assert found.sure(0.9)
 
 
 @given(limit_s=st.floats(0.15, 2.0), rate=st.floats(0.6, 13.0), sigma=st.floats(0.0, 0.5), error=st.floats(0.0, 1.0))

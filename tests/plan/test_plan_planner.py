@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from plan_world import CHAT, FormulaRunner, asks, planned, requirement
 from rich.console import Console
 
 from setpoint.hardware.accelerator import UnknownAccelerator, accelerator
-from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
-from setpoint.hardware.model_facts import UnknownModel
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR, save
+from setpoint.hardware.model_facts import UnknownModel, model_facts
 from setpoint.plan.answers import cheaper_but_unsure, if_doubled, limit_costs, measure_next, recommendation, why_this
 from setpoint.plan.economy import Goal
 from setpoint.plan.errors import PlanError
@@ -120,6 +121,26 @@ def test_a_guess_is_passed_over_at_any_price_for_what_is_sure() -> None:
     passed_over = cheaper_but_unsure(plan) or ""
     assert "mi300x" in passed_over
     assert "itself a guess" in passed_over
+
+
+def test_what_was_measured_there_is_no_guess_however_large_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: steps that a user had measured to 60 % were called a guess, and those of every other model then known to 30 %."""
+    monkeypatch.setenv("SETPOINT_DATA", str(tmp_path))
+    fit = {"step_s": 5e-3, "prompt_s": 0.0, "token_s": [2e-5] * 5, "sequence_s": 2e-5, "kv_token_s": 1e-8, "product_s": 0.0}
+    of_one_model = {"accelerator": "mi300x", "engine": "vllm", "model": model_facts("llama-3.1-8b").shape}
+    written = {"schema": 1, "kind": "steps", "name": "mine", "note": "", "weight_precision": "bf16", "fit": fit}
+    save("mine", {**written, **of_one_model, "relative_error": 0.6})
+    own, _ = planned(requirement(), hardware=("mi300x",), parallel=(1,))
+    assert own.chosen is not None
+    assert (own.chosen.option.source, own.chosen.option.step_error) == ("measured", 0.6)
+    assert own.standing is Standing.SURE
+    assert "itself a guess" not in recommendation(own)
+    other, _ = planned(requirement(CHAT, **{"llama-3.1-8b": "qwen3-8b"}), hardware=("mi300x",), parallel=(1,))
+    assert other.chosen is not None
+    assert other.chosen.option.step_error < UNSEEN_VENDOR_ERROR
+    assert other.standing is Standing.WITHIN_ERROR
+    assert "itself a guess" in recommendation(other)
+    assert [each["step_error_is_guess"] for each in plan_document(other)["ranked"]] == [True] * len(other.ranked)
 
 
 def test_latency_as_the_goal_takes_what_is_allowed() -> None:

@@ -73,7 +73,7 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
             f"{load.largest_context:,}; raise --tensor-parallel-size or --gpu-memory-utilization in the command"
         )
     timer = step_timer(shape.deployment)
-    doubt = Uncertainty(timer.relative_error, asked.load_error, ttft_error(shape.deployment, timer))
+    doubt = Uncertainty(timer.relative_error, asked.load_error, ttft_error(shape.deployment, timer), timer.guess)
     search = Search(runner, limits, load, asked.load_rps, asked.seed, progress, asked.goal, asked.bounds)
 
     def arm(serving: Serving) -> Arm:

@@ -21,7 +21,7 @@ from setpoint.plan.economy import (
     replicas_needed,
     usd_at_scale,
 )
-from setpoint.plan.headroom import Headroom, guessed, headroom
+from setpoint.plan.headroom import Headroom, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
 from setpoint.plan.scaled import scaled
@@ -141,13 +141,13 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
 
 def _surest(ranked: Ranked) -> tuple[bool, float]:
     """Most is best among those that are not sure: a probability that rests on a guess comes after all others."""
-    return not guessed(ranked.option.step_error), ranked.headroom.met_probability
+    return not ranked.option.guess, ranked.headroom.met_probability
 
 
 def option_of(arm: Arm, limits: tuple[Limit, ...]) -> Option:
     """The arm with its curve and its errors."""
     timer, late = arm.timer, ttft_error(arm.shape.deployment, arm.timer)
-    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late)
+    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late, timer.guess)
 
 
 def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
@@ -258,7 +258,7 @@ def _for_load(
     found = [
         each
         for option, arm in options
-        if not (sure and guessed(option.step_error))
+        if not (sure and option.guess)
         for replicas in _replica_counts(asked, option, load_rps)
         if (each := rank_of(asked, load, option, arm, replicas, load_rps)).holds and each.headroom.met_probability >= least
     ]
