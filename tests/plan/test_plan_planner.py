@@ -107,8 +107,27 @@ def test_what_nothing_like_it_was_measured_of_is_never_sure(goal: Goal) -> None:
     assert plan.chosen is not None
     assert (plan.chosen.option.source, plan.chosen.option.step_error) == ("transferred", UNSEEN_VENDOR_ERROR)
     assert all(each.headroom.within_error for each in plan.ranked if each.holds)
+    likely = [each for each in plan.ranked if each.holds and each.headroom.met_probability >= plan.asked.confidence]
+    assert plan.chosen is likely[0]
+    if goal is Goal.COST:
+        assert plan.chosen.topology.usd_per_h == min(each.topology.usd_per_h or math.inf for each in likely)
     assert "itself a guess" in recommendation(plan)
     assert "measure mi300x with vllm" in (measure_next(plan) or "")
+
+
+def test_of_guesses_alone_the_cheapest_that_is_likely_enough_is_taken() -> None:
+    """Seen: one that would hold with 99 % at eight times the price was recommended over one with 93 %."""
+    plan, _ = planned(requirement(), hardware=("mi300x", "mi325x"), prices={"mi300x": 1.0, "mi325x": 8.0})
+    assert plan.standing is Standing.WITHIN_ERROR
+    likely = [each for each in plan.ranked if each.holds and each.headroom.met_probability >= plan.asked.confidence]
+    assert {each.option.shape.hardware for each in likely} == {"mi300x", "mi325x"}
+    for found in (plan.chosen, plan.doubled):
+        assert found is not None
+        assert found.option.shape.hardware == "mi300x"
+        assert found.headroom.met_probability >= plan.asked.confidence
+    assert plan.chosen is likely[0]
+    assert likely[0].topology.usd_per_h == min(each.topology.usd_per_h or math.inf for each in likely)
+    assert likely[0].trial is not None, "what is recommended was looked at closely"
 
 
 def test_a_guess_is_passed_over_at_any_price_for_what_is_sure() -> None:

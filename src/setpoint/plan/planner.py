@@ -115,12 +115,10 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     options = [(option_of(arm, limits), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
     ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
-    chosen = next((each for each in ranked if each.headroom.sure(asked.confidence) and each.holds), None)
-    standing = Standing.SURE
-    if chosen is None:
-        holding = [each for each in ranked if each.holds]
-        chosen = max(holding, key=_surest, default=None)
-        standing = Standing.WITHIN_ERROR if chosen is not None else Standing.INFEASIBLE
+    chosen = _taken(ranked, asked.confidence)
+    standing = Standing.INFEASIBLE
+    if chosen is not None:
+        standing = Standing.SURE if chosen.headroom.sure(asked.confidence) else Standing.WITHIN_ERROR
     only = [option for option, _ in options]
     return Plan(
         asked=asked,
@@ -139,9 +137,19 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     )
 
 
-def _surest(ranked: Ranked) -> tuple[bool, float]:
-    """Most is best among those that are not sure: a probability that rests on a guess comes after all others."""
-    return not ranked.option.guess, ranked.headroom.met_probability
+def _taken(ranked: Sequence[Ranked], confidence: float) -> Ranked | None:
+    """Which of those that hold is recommended, ``ranked`` being best first: the first with the least doubt."""
+    return min((each for each in ranked if each.holds), key=lambda each: _doubt(each, confidence), default=None)
+
+
+def _doubt(ranked: Ranked, confidence: float) -> tuple[bool, bool, float]:
+    """Least for what is sure; then a known error comes before a guess, and what holds with ``confidence`` before what does not.
+
+    The rank decides among all that hold with ``confidence``; of the others the surest comes first.
+    """
+    probability = ranked.headroom.met_probability
+    lacking = 0.0 if probability >= confidence else 1.0 - probability
+    return not ranked.headroom.sure(confidence), ranked.option.guess, lacking
 
 
 def option_of(arm: Arm, limits: tuple[Limit, ...]) -> Option:
@@ -254,15 +262,15 @@ def _for_load(
     sure: with the confidence asked for, and on no error that is a guess.
     """
     load_rps = factor * asked.load_rps
-    least = asked.confidence if sure else 0.0
     found = [
-        each
+        rank_of(asked, load, option, arm, replicas, load_rps)
         for option, arm in options
         if not (sure and option.guess)
         for replicas in _replica_counts(asked, option, load_rps)
-        if (each := rank_of(asked, load, option, arm, replicas, load_rps)).holds and each.headroom.met_probability >= least
     ]
-    return min(found, key=lambda each: _order(asked.goal, each), default=None)
+    taken = _taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
+    likely = taken is not None and taken.headroom.met_probability >= asked.confidence
+    return taken if likely or not sure else None
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:
@@ -292,9 +300,11 @@ def worst_excess(ranked: Ranked, load_rps: float) -> float:
 
 
 def _look_closely(search: Search, ranked: list[Ranked], asked: Asked, arms: dict[int, Arm]) -> list[Ranked]:
-    """Sure ones before others, in the order of the ranking, simulated once more, with all figures and checks."""
-    sure = [each for each in ranked if each.holds and each.headroom.sure(asked.confidence)]
-    first = [*sure, *(each for each in ranked if each not in sure)][:LOOKED_AT]
+    """Those that may be taken before others, in the order of the ranking, simulated once more, with all figures and checks."""
+    holding = [each for each in ranked if each.holds]
+    sure = [each for each in holding if each.headroom.sure(asked.confidence)]
+    before = sure or sorted(holding, key=lambda each: _doubt(each, asked.confidence))
+    first = [*before, *(each for each in ranked if each not in before)][:LOOKED_AT]
     jobs = [
         search.job(arms[id(each.option)], search.load_rps / each.topology.pool.replicas, requests_for(search.limits), full=True)
         for each in first
