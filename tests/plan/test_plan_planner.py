@@ -140,6 +140,11 @@ def test_a_guess_is_passed_over_at_any_price_for_what_is_sure() -> None:
     passed_over = cheaper_but_unsure(plan) or ""
     assert "mi300x" in passed_over
     assert "itself a guess" in passed_over
+    assert plan.shadow
+    for price in plan.shadow:
+        assert price.usd_per_h is not None
+        assert price.usd_per_h >= 50.0, "compared with what is recommended, not with a guess"
+        assert "mi300x" not in (price.moved_name or "")
 
 
 def test_what_was_measured_there_is_no_guess_however_large_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +270,11 @@ def test_hardware_without_a_price_needs_one_for_cost(monkeypatch: pytest.MonkeyP
 
 
 def test_unnamed_hardware_is_the_cheapest_few_and_the_rest_is_told() -> None:
+    """Seen: three AMD cards, which look cheap and are never sure, were among the six."""
     plan, runner = planned(requirement(), parallel=(1, 2))
     seen = {job.shape.hardware for job in runner.jobs}
-    assert len(seen) == 6
+    guesses = {name for name in seen if accelerator(name).vendor == "amd"}
+    assert (len(seen - guesses), len(guesses)) == (6, 3)
     told = {each.shape.hardware for each in plan.pruned if each.bound == "cost"}
     assert "--hardware to have it looked at" in " ".join(why_this(plan))
     assert len(seen | told) > 10

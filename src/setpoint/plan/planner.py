@@ -119,7 +119,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     standing = Standing.INFEASIBLE
     if chosen is not None:
         standing = Standing.SURE if chosen.headroom.sure(asked.confidence) else Standing.WITHIN_ERROR
-    only = [option for option, _ in options]
+    priced = [option for option, _ in options if not (standing is Standing.SURE and option.guess)]
     return Plan(
         asked=asked,
         load=load,
@@ -128,7 +128,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         ranked=tuple(ranked[:MOST_RANKED]),
         chosen=chosen,
         pruned=tuple(pruned),
-        shadow=tuple(shadow_prices(only, limits, asked.load_rps, asked.bounds)) if chosen else (),
+        shadow=tuple(shadow_prices(priced, limits, asked.load_rps, asked.bounds)) if chosen else (),
         doubled=_for_load(asked, load, options, 2.0, sure=standing is Standing.SURE) if chosen else None,
         nearest=_nearest(asked, load, options) if chosen is None else None,
         contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
