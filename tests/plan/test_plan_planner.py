@@ -11,6 +11,7 @@ import pytest
 from plan_world import CHAT, FormulaRunner, asks, planned, requirement
 from rich.console import Console
 
+from setpoint.commands.plan import PLAN_EXAMPLES
 from setpoint.hardware.accelerator import UnknownAccelerator, accelerator
 from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR, save
 from setpoint.hardware.model_facts import UnknownModel, model_facts
@@ -96,6 +97,19 @@ def test_a_plan_inside_its_error_bar_says_so() -> None:
     assert plan.chosen is not None
     assert plan.chosen.headroom.met_probability < 0.9
     assert measure_next(plan) is not None
+
+
+def test_why_a_plan_is_not_sure_is_said_at_its_head() -> None:
+    near = CHAT.replace("itl: {p95: 50ms}", "itl: {p95: 9.5ms}")
+    within, _ = planned(requirement(near), hardware=("h100-sxm",), max_gpus=4, parallel=(1,))
+    guess, _ = planned(requirement(), hardware=("mi300x",), parallel=(1,))
+    for plan, said in ((within, "inside its error bar"), (guess, "on an error that is a guess")):
+        assert plan.standing is Standing.WITHIN_ERROR
+        console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: SIM115
+        render_plan(plan, console)
+        assert f"({said})" in console.export_text()
+        assert f"Met as predicted, but {said}" in render_page(plan, plan_document(plan))
+    assert "inside its error bar or on hardware whose error is a guess" in PLAN_EXAMPLES
 
 
 @pytest.mark.parametrize("goal", list(Goal))

@@ -10,12 +10,11 @@ from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
 from setpoint.plan.topology import Scheduler
-from setpoint.plan.words import SOURCES, devices, percent_change, probability, spare, usd_per_hour
+from setpoint.plan.words import GUESS, SOURCES, devices, percent_change, probability, spare, usd_per_hour
 from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
 MOST_OTHERS = 12
-GUESS = "too little was measured of hardware like it under this engine, so the error of its steps is itself a guess"
 RELAXED, RELAXED_BOUND = 1.05, 1.2
 """By how much a limit is relaxed over what came nearest: as simulated, and for a bound, which is optimistic."""
 
@@ -50,7 +49,7 @@ def _unsure(plan: Plan, chosen: Ranked) -> str:
 
 
 def cheaper_but_unsure(plan: Plan) -> str | None:
-    """The best candidate that holds as predicted and was passed over for its error bar."""
+    """The best candidate that holds as predicted and was passed over for its error bar, or for an error that is a guess."""
     first = next((each for each in plan.ranked if each.holds), None)
     if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
         return None
