@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.hardware.accelerator import accelerator
+from setpoint.hardware.accelerator import CPU, accelerator
 from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR, effects_calibration, save
 from setpoint.hardware.coefficients import ON_GPU
 from setpoint.hardware.deployment import Deployment, kv_capacity_tokens, sequence_bytes
@@ -120,23 +120,27 @@ def test_more_memory_or_devices_never_means_less_room(deployment: Deployment) ->
     assert kv_capacity_tokens(larger) >= kv_capacity_tokens(deployment)
 
 
-def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_folder: Path) -> None:
-    deployment = llama("h100-sxm", engine="setpoint")
-    before = physical_timer(deployment)
+def steps_document(deployment: Deployment, error: float = 0.07) -> dict[str, object]:
+    """A calibration of steps of half a second each, twice what physics says."""
     fit = {"step_s": 0.5, "prompt_s": 0.0, "sequence_s": 0.0, "kv_token_s": 0.0, "product_s": 0.0, "token_s": [0.0] * 5}
-    document = {
+    return {
         "schema": 1,
         "kind": "steps",
         "name": "mine",
         "note": "",
-        "accelerator": "h100-sxm",
-        "engine": "setpoint",
+        "accelerator": deployment.accelerator.name,
+        "engine": deployment.engine,
         "model": deployment.model.shape,
         "weight_precision": "bf16",
         "fit": {**fit, "over_physics": 2.0},
-        "relative_error": 0.07,
+        "relative_error": error,
     }
-    assert save("mine", document).is_relative_to(own_folder)
+
+
+def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_folder: Path) -> None:
+    deployment = llama("h100-sxm", engine="setpoint")
+    before = physical_timer(deployment)
+    assert save("mine", steps_document(deployment)).is_relative_to(own_folder)
     timer = step_timer(deployment)
     assert (timer.source, timer.relative_error) == ("measured", 0.07)
     assert ttft_error(deployment, timer) == 0.07, "of observed steps no table says more"
@@ -152,8 +156,29 @@ def test_observed_steps_are_used_for_their_model_and_carried_over_to_others(own_
     assert step_s(physical_timer(deployment), work_of(8, 0, 100)) == step_s(before, work_of(8, 0, 100))
 
 
-def test_a_timer_goes_to_another_process() -> None:
-    timer = step_timer(llama("h100-sxm"))
+def test_observed_steps_are_no_guess_however_large_their_error() -> None:
+    """Seen: a user whose own steps vary by half was told that no hardware like it was measured."""
+    deployment = llama("mi300x", engine="setpoint")
+    assert step_timer(deployment).guess
+    save("mine", steps_document(deployment, error=0.6))
+    timer = step_timer(deployment)
+    assert (timer.source, timer.relative_error, timer.guess) == ("measured", 0.6, False)
+
+
+@pytest.mark.parametrize(("device", "guess"), [("mi300x", True), ("h100-sxm", False)])
+def test_steps_of_one_model_make_no_other_known_where_nothing_of_the_vendor_was_measured(device: str, guess: bool) -> None:
+    """Seen: one small calibration on an AMD card, and the error of every model there was 30 % and known."""
+    deployment = llama(device, engine="setpoint")
+    save("mine", steps_document(deployment))
+    other = step_timer(replace(deployment, model=model_facts("llama-3.1-70b")))
+    assert (other.source, other.guess) == ("transferred", guess)
+    shared = step_timer(replace(deployment, tensor_parallel=2))
+    assert (shared.source, shared.guess) == ("transferred", guess)
+
+
+@pytest.mark.parametrize("device", ["h100-sxm", "mi300x"])
+def test_a_timer_goes_to_another_process(device: str) -> None:
+    timer = step_timer(llama(device))
     timer.affine(8, 8)
     assert pickle.loads(pickle.dumps(timer)) == timer
 
@@ -211,8 +236,12 @@ def test_what_no_accelerator_of_its_vendor_was_measured_for_carries_the_error_of
         assert (timer.source, timer.relative_error >= UNSEEN_VENDOR_ERROR) == ("transferred", True)
     elif timer.source == "transferred":
         assert timer.relative_error < UNSEEN_VENDOR_ERROR
+    assert timer.guess == (deployment.accelerator.vendor == "amd")
     unsaid = replace(deployment, accelerator=replace(deployment.accelerator, name="my-gpu", vendor=""))
     assert physical_timer(unsaid).relative_error >= UNSEEN_VENDOR_ERROR
+    assert physical_timer(unsaid).guess
+    by_physics = physical_timer(replace(deployment, accelerator=replace(deployment.accelerator, kind=CPU)))
+    assert (by_physics.source, by_physics.guess) == ("physics", True)
 
 
 @given(deployments)

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.plan.curve import LEAST_INTERPOLATED, STRETCHES, CurvePoint, Floats, LoadCurve
-from setpoint.plan.headroom import Uncertainty, headroom, met_probability
+from setpoint.plan.headroom import CELLS, Uncertainty, headroom, met_probability
 
 CAPACITY_RPS, SERVICE_S = 10.0, 0.1
 
@@ -114,11 +113,17 @@ def test_a_point_inside_its_error_bar_is_said_to_be() -> None:
     assert near.if_measured > near.met_probability
 
 
-@given(rate=st.floats(0.01, 8.0), error=st.floats(UNSEEN_VENDOR_ERROR, 2.0), load=st.floats(0.0, 0.3))
+@given(rate=st.floats(0.01, 8.0), error=st.floats(0.0, 2.0), load=st.floats(0.0, 0.3))
 def test_an_error_that_is_a_guess_makes_nothing_sure(rate: float, error: float, load: float) -> None:
-    found = headroom(curve_of(2.0), rate, Uncertainty(error, load))
+    found = headroom(curve_of(2.0), rate, Uncertainty(error, load, guess=True))
     assert found.within_error
     assert not found.sure(0.0)
+
+
+def test_an_error_that_was_measured_is_no_guess_however_large() -> None:
+    found = headroom(curve_of(2.0), 0.6, Uncertainty(0.5, 0.02))
+    assert not found.within_error
+    assert found.sure(0.9)
 
 
 @given(limit_s=st.floats(0.15, 2.0), rate=st.floats(0.6, 13.0), sigma=st.floats(0.0, 0.5), error=st.floats(0.0, 1.0))
@@ -129,9 +134,14 @@ def test_an_error_of_ttft_touches_limits_on_ttft_alone_and_them_by_what_it_has_b
     more = replace(doubt, ttft_error=error)
     steps_alone = met_probability(curve_of(limit_s), rate, doubt)
     assert met_probability(curve_of(limit_s), rate, more) == steps_alone
-    assert 0.0 <= met_probability(curve_of(limit_s, ttft=(0,)), rate, more) <= 1.0
+    limited = curve_of(limit_s, ttft=(0,))
+    found = met_probability(limited, rate, more)
     if error <= sigma:
-        assert met_probability(curve_of(limit_s, ttft=(0,)), rate, more) == steps_alone
+        assert found == steps_alone
+    else:
+        assert found >= steps_alone / 2, "a TTFT within its limit is at least as likely shorter than predicted as longer"
+        if limited.met(rate):
+            assert found <= steps_alone + 3 / CELLS, "what is predicted to hold is no surer for knowing it less well"
 
 
 def test_probability_of_ttft_agrees_with_the_normal_distribution() -> None:

@@ -85,3 +85,15 @@ def test_what_is_not_simulated_is_named() -> None:
     said = sentences(improved("""vllm serve llama-3.1-8b --port 8001 --speculative-config '{"method": "ngram"}'"""), 40.0)
     assert said[-2] == "Left as they are: --port, --speculative-config."
     assert said[-1].startswith("Not simulated, though it changes what a server does: --speculative-config;")
+
+
+def test_a_command_on_hardware_whose_error_is_a_guess_is_told_so() -> None:
+    found = improved("vllm serve llama-3.1-8b", ("mi300x",))
+    assert found.guess
+    assert improvement_document(found, 40.0)["step_error_is_guess"] is True
+    said = sentences(found, 40.0)
+    assert said[1].startswith("None of this is sure on mi300x: ")
+    assert "itself a guess" in said[1]
+    known = improved("vllm serve llama-3.1-8b")
+    assert not known.guess
+    assert not any("a guess" in sentence for sentence in sentences(known, 40.0))

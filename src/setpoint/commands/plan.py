@@ -26,7 +26,7 @@ PLAN_EXAMPLES = """Examples:
 - `setpoint plan my.yaml --hardware h100-sxm --improve 'vllm serve MODEL --max-num-seqs 64'`
 
 Exit codes: 0 a plan holds outside its error bar, 1 nothing meets the requirement, 2 bad input, 3 it holds as predicted, but
-inside its error bar.
+inside its error bar or on hardware whose error is a guess.
 """
 
 

@@ -64,7 +64,7 @@ def pass_timer(draft: Deployment) -> StepTimer:
     """How long a pass of the draft model takes: its step without the host's share, where that is known apart."""
     timer = step_timer(draft)
     if isinstance(timer, PhysicalTimer):
-        return PhysicalTimer(timer.terms, replace(timer.coefficients, step_s=0.0), timer.source, timer.relative_error)
+        return replace(timer, coefficients=replace(timer.coefficients, step_s=0.0))
     return timer
 
 

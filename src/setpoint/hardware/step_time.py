@@ -23,6 +23,7 @@ from setpoint.hardware.calibrations import (
     relative_error,
     relative_ttft_error,
     source_of,
+    vendor_measured,
 )
 from setpoint.hardware.coefficients import (
     OVERLAP,
@@ -51,7 +52,8 @@ BANDWIDTH, COMPUTE, LINK, OVERHEAD = "bandwidth", "compute", "link", "overhead"
 class StepTimer(Protocol):
     """How long a step takes, and how sure that is.
 
-    source: ``measured``, ``transferred`` or ``physics``. relative_error: one standard deviation of ln(predicted / true).
+    source: ``measured``, ``transferred`` or ``physics``. relative_error: one standard deviation of ln(predicted / true). guess:
+    whether that is no more than a guess, steps being known by physics alone or from accelerators of other vendors.
     """
 
     @property
@@ -59,6 +61,9 @@ class StepTimer(Protocol):
 
     @property
     def relative_error(self) -> float: ...
+
+    @property
+    def guess(self) -> bool: ...
 
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """``(base_s, per_kv_token_s, per_product_s)`` of a step of ``tokens`` new tokens over ``sequences`` sequences.
@@ -76,6 +81,7 @@ class PhysicalTimer:
     coefficients: Coefficients
     source: str = "physics"
     relative_error: float = PHYSICS_ERROR
+    guess: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_base_s", lru_cache(maxsize=1 << 16)(self._uncached_base_s))
@@ -86,9 +92,9 @@ class PhysicalTimer:
         """See ``StepTimer.affine``."""
         return self._base_s(tokens, sequences), self._kv_s, self._product_s  # type: ignore[attr-defined]
 
-    def __reduce__(self) -> tuple[type[PhysicalTimer], tuple[Terms, Coefficients, str, float]]:
+    def __reduce__(self) -> tuple[type[PhysicalTimer], tuple[Terms, Coefficients, str, float, bool]]:
         """For another process: without what was remembered."""
-        return PhysicalTimer, (self.terms, self.coefficients, self.source, self.relative_error)
+        return PhysicalTimer, (self.terms, self.coefficients, self.source, self.relative_error, self.guess)
 
     def _uncached_base_s(self, tokens: int, sequences: int) -> float:
         return float(base_s(self.terms, self.coefficients, float(tokens), float(sequences)))
@@ -114,6 +120,11 @@ class ObservedTimer:
     def __reduce__(self) -> tuple[type[ObservedTimer], tuple[StepFit, float, str]]:
         """For another process: without what was remembered."""
         return ObservedTimer, (self.fit, self.relative_error, self.source)
+
+    @property
+    def guess(self) -> bool:
+        """See ``StepTimer``: never, as steps of the very deployment were observed."""
+        return False
 
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """See ``StepTimer.affine``."""
@@ -168,9 +179,10 @@ def physical_timer(deployment: Deployment) -> PhysicalTimer:
         return prior
     levels = levels_of(deployment)
     source = source_of(calibration.effects, levels)
-    error = relative_error(calibration, deployment, levels) or PHYSICS_ERROR
+    error = relative_error(calibration, deployment, levels)
     coefficients = prior.coefficients if source == PHYSICS else deployment_coefficients(calibration.effects, deployment)
-    return PhysicalTimer(prior.terms, coefficients, source, error)
+    guess = not error or source == PHYSICS or not vendor_measured(calibration.effects, deployment)
+    return PhysicalTimer(prior.terms, coefficients, source, error or PHYSICS_ERROR, guess)
 
 
 def ttft_error(deployment: Deployment, timer: StepTimer) -> float:
@@ -186,10 +198,13 @@ def ttft_error(deployment: Deployment, timer: StepTimer) -> float:
 
 
 def carried_over(calibration: StepsCalibration, physical: PhysicalTimer) -> PhysicalTimer:
-    """``physical`` times how far observed steps of another model are from physics there."""
+    """``physical`` times how far observed steps of another model are from physics there.
+
+    Its error is a guess where that of ``physical`` is: one deployment says nothing of how far others are off.
+    """
     factor = max(float(calibration.fit.get("over_physics", 1.0)), 1e-3)
     coefficients = physical.coefficients.scaled(dict.fromkeys(TIMES, factor))
-    return PhysicalTimer(physical.terms, coefficients, TRANSFERRED, TRANSFERRED_STEPS_ERROR)
+    return PhysicalTimer(physical.terms, coefficients, TRANSFERRED, TRANSFERRED_STEPS_ERROR, physical.guess)
 
 
 def breakdown(deployment: Deployment, work: StepWork, timer: PhysicalTimer | None = None) -> dict[str, float]:

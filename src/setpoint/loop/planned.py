@@ -76,7 +76,7 @@ class Done:
 
     @property
     def exit_code(self) -> int:
-        """0 sure, 1 infeasible, 3 inside its error bar."""
+        """0 sure, 1 infeasible, 3 inside its error bar or on an error that is a guess."""
         return EXIT_CODES[self.plan.standing]
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
-from setpoint.plan.headroom import Uncertainty, guessed
+from setpoint.plan.headroom import Uncertainty
 from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number, ttft_places
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
 from setpoint.plan.topology import Scheduler
-from setpoint.plan.words import SOURCES, devices, percent_change, probability, spare, usd_per_hour
+from setpoint.plan.words import GUESS, SOURCES, devices, percent_change, probability, spare, usd_per_hour
 from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
 MOST_OTHERS = 12
-GUESS = "no hardware like it was measured under this engine, so the error of its steps is itself a guess"
 RELAXED, RELAXED_BOUND = 1.05, 1.2
 """By how much a limit is relaxed over what came nearest: as simulated, and for a bound, which is optimistic."""
 
@@ -41,7 +40,7 @@ def recommendation(plan: Plan) -> str:
 
 def _unsure(plan: Plan, chosen: Ranked) -> str:
     """Why what is recommended all the same is not sure."""
-    if guessed(chosen.option.step_error):
+    if chosen.option.guess:
         return f" This is not sure: it holds as predicted, but {GUESS}. Measure it before relying on it."
     return (
         " This is inside its own error bar: it holds as predicted, but with less than "
@@ -50,12 +49,12 @@ def _unsure(plan: Plan, chosen: Ranked) -> str:
 
 
 def cheaper_but_unsure(plan: Plan) -> str | None:
-    """The best candidate that holds as predicted and was passed over for its error bar."""
+    """The best candidate that holds as predicted and was passed over for its error bar, or for an error that is a guess."""
     first = next((each for each in plan.ranked if each.holds), None)
     if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
         return None
     held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
-    if guessed(first.option.step_error):
+    if first.option.guess:
         return f"{held} {GUESS}."
     return f"{held} only with probability {probability(first.headroom.met_probability)}: it lies inside its own error bar."
 

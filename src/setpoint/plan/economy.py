@@ -26,7 +26,10 @@ class Goal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A replica (shape and serving configuration) whose load curve is known, and how far steps and TTFT may be off there."""
+    """A replica (shape and serving configuration) whose load curve is known, and how far steps and TTFT may be off there.
+
+    guess: whether that of steps is itself a guess (``StepTimer``).
+    """
 
     shape: Shape
     serving: Serving
@@ -34,6 +37,7 @@ class Option:
     step_error: float
     source: str
     ttft_error: float = 0.0
+    guess: bool = False
 
     @property
     def name(self) -> str:
@@ -46,7 +50,7 @@ class Option:
 
     def uncertainty(self, load_error: float) -> Uncertainty:
         """What may differ from what was simulated of it, the load being known to ``load_error``."""
-        return Uncertainty(self.step_error, load_error, self.ttft_error)
+        return Uncertainty(self.step_error, load_error, self.ttft_error, self.guess)
 
 
 def most_replicas(shape: Shape, max_gpus: int | None, max_usd_per_h: float | None = None) -> int:

@@ -63,7 +63,7 @@ def pareto_figure(plan: Plan) -> Figure | None:
     metric = "TTFT" if plan.asked.requirement.profile.streaming else "E2E"
     heading = f"Price against {metric} P95"
     svg = drawing("plan-pareto", HALF_WIDTH, HALF_HEIGHT, heading, said, panel.wrap(*parts), class_="half")
-    note = "Hollow: inside its error bar, or a limit does not hold. Line: the Pareto frontier of those that hold."
+    note = "Hollow: inside its error bar or on a guess, or a limit does not hold. Line: the Pareto frontier of those that hold."
     return Figure(heading=heading, svg=svg, note=note)
 
 

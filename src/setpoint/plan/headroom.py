@@ -19,7 +19,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
 from setpoint.plan.curve import Floats, LoadCurve
 
 CELLS = 61
@@ -32,11 +31,16 @@ DEFAULT_CONFIDENCE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Standard deviations of ln(true / predicted) of a step's time and of TTFT, and of ln(true / stated) of the load."""
+    """Standard deviations of ln(true / predicted) of a step's time and of TTFT, and of ln(true / stated) of the load.
+
+    guess: whether that of steps is itself a guess. It then makes nothing sure: more replicas are no answer to not knowing how
+    much slower steps may be.
+    """
 
     step_error: float
     load_error: float
     ttft_error: float = 0.0
+    guess: bool = False
 
     @property
     def ttft_beyond_steps(self) -> float:
@@ -67,15 +71,6 @@ class Headroom:
         return self.met_probability >= confidence and not self.within_error
 
 
-def guessed(step_error: float) -> bool:
-    """Whether nothing like the hardware was measured, so that the error of its steps is itself a guess and makes nothing sure.
-
-    Such an error is what ``UNSEEN_VENDOR_ERROR`` or physics alone leave; more replicas are no answer to not knowing how much
-    slower steps may be.
-    """
-    return step_error >= UNSEEN_VENDOR_ERROR
-
-
 def met_probability(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> float:
     """The probability that every limit holds for a replica that gets ``rate_rps``."""
     stretch = _cells(uncertainty.step_error)[:, None]
@@ -98,7 +93,7 @@ def headroom(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> Hea
         met_probability=met_probability(curve, rate_rps, uncertainty),
         knee_rps=knee_rps,
         knee_distance=knee_rps / rate_rps - 1.0,
-        within_error=curve.met(rate_rps) and (guessed(step) or not (slower and more and later)),
+        within_error=curve.met(rate_rps) and (uncertainty.guess or not (slower and more and later)),
         if_measured=met_probability(curve, rate_rps, Uncertainty(min(step, SURE_ERROR), load)),
         if_load_known=met_probability(curve, rate_rps, replace(uncertainty, load_error=min(load, SURE_LOAD))),
     )

@@ -24,6 +24,7 @@ from setpoint.plan.space import UNBOUNDED_WAITING, servings_for
 from setpoint.plan.topology import Scheduler, Serving, Shape
 from setpoint.plan.trial import Runner
 from setpoint.plan.vllm_command import VllmCommand, changes_behaviour, default_max_running, default_token_budget
+from setpoint.plan.words import GUESS
 from setpoint.policy.configuration import BatchingMode, ServingConfig
 from setpoint.report.format import seconds
 
@@ -45,7 +46,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """``now`` is the command as it is, ``best`` with every change of ``alone``, each of which was also tried by itself."""
+    """``now`` is the command as it is, ``best`` with every change of ``alone``, each of which was also tried by itself.
+
+    guess: whether the error of the steps is one, so that none of it is sure.
+    """
 
     command: VllmCommand
     shape: Shape
@@ -54,6 +58,7 @@ class Improvement:
     alone: tuple[tuple[str, Outcome], ...]
     replicas_needed_now: int | None
     replicas_needed_best: int | None
+    guess: bool
 
 
 def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progress: Progress) -> Improvement:
@@ -73,7 +78,7 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
             f"{load.largest_context:,}; raise --tensor-parallel-size or --gpu-memory-utilization in the command"
         )
     timer = step_timer(shape.deployment)
-    doubt = Uncertainty(timer.relative_error, asked.load_error, ttft_error(shape.deployment, timer))
+    doubt = Uncertainty(timer.relative_error, asked.load_error, ttft_error(shape.deployment, timer), timer.guess)
     search = Search(runner, limits, load, asked.load_rps, asked.seed, progress, asked.goal, asked.bounds)
 
     def arm(serving: Serving) -> Arm:
@@ -110,6 +115,7 @@ def make_improvement(asked: Asked, command: VllmCommand, runner: Runner, progres
         alone=tuple((FLAG_NAMES[name], outcome(each)) for name, each in alone),
         replicas_needed_now=replicas_needed(now.curve(limits), asked.load_rps, most=MOST_RUNNING),
         replicas_needed_best=replicas_needed(best.curve(limits), asked.load_rps, most=MOST_RUNNING),
+        guess=timer.guess,
     )
 
 
@@ -169,10 +175,12 @@ def _flags(config: ServingConfig) -> dict[str, int]:
 def sentences(found: Improvement, load_rps: float) -> list[str]:
     """What the command does now, what to change, and what each change buys."""
     now, best = found.now, found.best
-    held = "every limit holds" if now.holds else "not every limit holds"
+    held = "every limit holds as predicted" if now.holds else "not every limit holds"
     now_s, best_s = seconds(now.latency_s, " "), seconds(best.latency_s, " ")
     load = f"at {load_rps:.3g}/s"
     said = [f"As it runs now, {now.name} carries {now.knee_rps:.3g}/s within the limits; {load} its P95 is {now_s} and {held}."]
+    if found.guess:
+        said.append(f"None of this is sure on {found.shape.hardware}: {GUESS}. Measure it before relying on it.")
     changes = {flag: (now.flags[flag], best.flags[flag]) for flag in best.flags if best.flags[flag] != now.flags[flag]}
     if not changes:
         said.append("No other number of requests or tokens in a step carries more on this replica.")
@@ -218,6 +226,7 @@ def improvement_document(found: Improvement, load_rps: float) -> dict[str, Any]:
         "alone": [{"flag": flag, **document(each)} for flag, each in found.alone],
         "replicas_needed_now": found.replicas_needed_now,
         "replicas_needed_best": found.replicas_needed_best,
+        "step_error_is_guess": found.guess,
         "sentences": sentences(found, load_rps),
     }
 

@@ -10,21 +10,15 @@ from jinja2 import Template
 
 from setpoint.plan.figures import colours_of, context_figure, load_figure, pareto_figure
 from setpoint.plan.planner import Plan, Ranked, Standing
-from setpoint.plan.words import probability, spare, usd_per_hour, usd_per_million
+from setpoint.plan.words import probability, spare, unsure, usd_per_hour, usd_per_million
 from setpoint.report.format import number, percent, seconds
 from setpoint.report.page_environment import page_environment
 from setpoint.report.words import requirement_facts
 
-BANNERS = {
-    Standing.SURE: ("met", "A plan meets the requirement"),
-    Standing.WITHIN_ERROR: ("inconclusive", "Met as predicted, but inside the error bar"),
-    Standing.INFEASIBLE: ("missed", "Nothing meets the requirement"),
-}
-
 
 def render_page(plan: Plan, document: dict[str, Any]) -> str:
     """The whole page as text. Nothing on it is fetched from anywhere."""
-    verdict, headline = BANNERS[plan.standing]
+    verdict, headline = _banner(plan)
     figures = [
         figure for figure in (pareto_figure(plan), load_figure(plan), context_figure(plan, plan.contexts)) if figure is not None
     ]
@@ -47,6 +41,16 @@ def render_page(plan: Plan, document: dict[str, Any]) -> str:
         memory=[_memory(each) for each in document["ranked"][:12]],
         simulations=plan.simulations,
     )
+
+
+def _banner(plan: Plan) -> tuple[str, str]:
+    """The verdict by whose colours it is shown, and the headline."""
+    guess = plan.chosen is not None and plan.chosen.option.guess
+    return {
+        Standing.SURE: ("met", "A plan meets the requirement"),
+        Standing.WITHIN_ERROR: ("inconclusive", f"Met as predicted, but {unsure(guess)}"),
+        Standing.INFEASIBLE: ("missed", "Nothing meets the requirement"),
+    }[plan.standing]
 
 
 @cache

@@ -21,7 +21,7 @@ from setpoint.plan.economy import (
     replicas_needed,
     usd_at_scale,
 )
-from setpoint.plan.headroom import Headroom, guessed, headroom
+from setpoint.plan.headroom import Headroom, headroom
 from setpoint.plan.limits import Limit, limits_of
 from setpoint.plan.pruning import Pruned, dearer, dearest, no_room, too_many, too_slow
 from setpoint.plan.scaled import scaled
@@ -115,13 +115,11 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     options = [(option_of(arm, limits), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
     ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
-    chosen = next((each for each in ranked if each.headroom.sure(asked.confidence) and each.holds), None)
-    standing = Standing.SURE
-    if chosen is None:
-        holding = [each for each in ranked if each.holds]
-        chosen = max(holding, key=_surest, default=None)
-        standing = Standing.WITHIN_ERROR if chosen is not None else Standing.INFEASIBLE
-    only = [option for option, _ in options]
+    chosen = _taken(ranked, asked.confidence)
+    standing = Standing.INFEASIBLE
+    if chosen is not None:
+        standing = Standing.SURE if chosen.headroom.sure(asked.confidence) else Standing.WITHIN_ERROR
+    priced = [option for option, _ in options if not (standing is Standing.SURE and option.guess)]
     return Plan(
         asked=asked,
         load=load,
@@ -130,7 +128,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         ranked=tuple(ranked[:MOST_RANKED]),
         chosen=chosen,
         pruned=tuple(pruned),
-        shadow=tuple(shadow_prices(only, limits, asked.load_rps, asked.bounds)) if chosen else (),
+        shadow=tuple(shadow_prices(priced, limits, asked.load_rps, asked.bounds)) if chosen else (),
         doubled=_for_load(asked, load, options, 2.0, sure=standing is Standing.SURE) if chosen else None,
         nearest=_nearest(asked, load, options) if chosen is None else None,
         contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
@@ -139,15 +137,25 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     )
 
 
-def _surest(ranked: Ranked) -> tuple[bool, float]:
-    """Most is best among those that are not sure: a probability that rests on a guess comes after all others."""
-    return not guessed(ranked.option.step_error), ranked.headroom.met_probability
+def _taken(ranked: Sequence[Ranked], confidence: float) -> Ranked | None:
+    """Which of those that hold is recommended, ``ranked`` being best first: the first with the least doubt."""
+    return min((each for each in ranked if each.holds), key=lambda each: _doubt(each, confidence), default=None)
+
+
+def _doubt(ranked: Ranked, confidence: float) -> tuple[bool, bool, float]:
+    """Least for what is sure; then a known error comes before a guess, and what holds with ``confidence`` before what does not.
+
+    The rank decides among all that hold with ``confidence``; of the others the surest comes first.
+    """
+    probability = ranked.headroom.met_probability
+    lacking = 0.0 if probability >= confidence else 1.0 - probability
+    return not ranked.headroom.sure(confidence), ranked.option.guess, lacking
 
 
 def option_of(arm: Arm, limits: tuple[Limit, ...]) -> Option:
     """The arm with its curve and its errors."""
     timer, late = arm.timer, ttft_error(arm.shape.deployment, arm.timer)
-    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late)
+    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late, timer.guess)
 
 
 def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
@@ -254,15 +262,15 @@ def _for_load(
     sure: with the confidence asked for, and on no error that is a guess.
     """
     load_rps = factor * asked.load_rps
-    least = asked.confidence if sure else 0.0
     found = [
-        each
+        rank_of(asked, load, option, arm, replicas, load_rps)
         for option, arm in options
-        if not (sure and guessed(option.step_error))
+        if not (sure and option.guess)
         for replicas in _replica_counts(asked, option, load_rps)
-        if (each := rank_of(asked, load, option, arm, replicas, load_rps)).holds and each.headroom.met_probability >= least
     ]
-    return min(found, key=lambda each: _order(asked.goal, each), default=None)
+    taken = _taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
+    likely = taken is not None and taken.headroom.met_probability >= asked.confidence
+    return taken if likely or not sure else None
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:
@@ -292,9 +300,11 @@ def worst_excess(ranked: Ranked, load_rps: float) -> float:
 
 
 def _look_closely(search: Search, ranked: list[Ranked], asked: Asked, arms: dict[int, Arm]) -> list[Ranked]:
-    """Sure ones before others, in the order of the ranking, simulated once more, with all figures and checks."""
-    sure = [each for each in ranked if each.holds and each.headroom.sure(asked.confidence)]
-    first = [*sure, *(each for each in ranked if each not in sure)][:LOOKED_AT]
+    """Those that may be taken before others, in the order of the ranking, simulated once more, with all figures and checks."""
+    holding = [each for each in ranked if each.holds]
+    sure = [each for each in holding if each.headroom.sure(asked.confidence)]
+    before = sure or sorted(holding, key=lambda each: _doubt(each, asked.confidence))
+    first = [*before, *(each for each in ranked if each not in before)][:LOOKED_AT]
     jobs = [
         search.job(arms[id(each.option)], search.load_rps / each.topology.pool.replicas, requests_for(search.limits), full=True)
         for each in first

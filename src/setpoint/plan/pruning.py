@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from setpoint.hardware.step_time import StepTimer
 from setpoint.plan.economy import most_replicas
 from setpoint.plan.fluid import Timer, balance, capacity, step_s
 from setpoint.plan.limits import Limit, limit_name, limit_number
@@ -133,15 +134,27 @@ def dearer(shapes: Sequence[tuple[Shape, Timer]], load: LoadSketch, limits: tupl
 
 
 def dearest(
-    shapes: Sequence[tuple[Shape, Timer]], load: LoadSketch, limits: tuple[Limit, ...], left_out: Set[str]
+    shapes: Sequence[tuple[Shape, StepTimer]], load: LoadSketch, limits: tuple[Limit, ...], left_out: Set[str]
 ) -> list[Pruned]:
-    """All but the ``MOST_HARDWARE`` kinds of hardware on which a request costs least in balance, ``left_out`` apart."""
+    """All but the ``MOST_HARDWARE`` kinds of hardware on which a request costs least in balance, ``left_out`` apart.
+
+    Kinds whose errors are all guesses are counted by themselves: they may look cheap, but no plan on them is sure.
+    """
+    left = [(shape, timer) for shape, timer in shapes if shape.name not in left_out]
+    known = {shape.hardware for shape, timer in left if not timer.guess}
+    return [
+        *_beyond_the_cheapest([(shape, timer) for shape, timer in left if shape.hardware in known], load, limits),
+        *_beyond_the_cheapest([(shape, timer) for shape, timer in left if shape.hardware not in known], load, limits),
+    ]
+
+
+def _beyond_the_cheapest(shapes: Sequence[tuple[Shape, Timer]], load: LoadSketch, limits: tuple[Limit, ...]) -> list[Pruned]:
+    """The shapes of all kinds but the ``MOST_HARDWARE`` cheapest, compared with the cheapest."""
     costs: dict[str, tuple[float, Shape]] = {}
     for shape, timer in shapes:
-        if shape.name not in left_out:
-            usd = _device_s(shape, timer, load, limits) * (1.0 if shape.usd_per_gpu_h is None else shape.usd_per_gpu_h)
-            if shape.hardware not in costs or usd < costs[shape.hardware][0]:
-                costs[shape.hardware] = (usd, shape)
+        usd = _device_s(shape, timer, load, limits) * (1.0 if shape.usd_per_gpu_h is None else shape.usd_per_gpu_h)
+        if shape.hardware not in costs or usd < costs[shape.hardware][0]:
+            costs[shape.hardware] = (usd, shape)
     ranked = sorted(costs.values(), key=lambda each: each[0])
     dropped = {shape.hardware: usd for usd, shape in ranked[MOST_HARDWARE:]}
     if not dropped:
@@ -156,7 +169,7 @@ def dearest(
             min(MOST_DEARER, dropped[shape.hardware] / max(least, 1e-12)),
         )
         for shape, _ in shapes
-        if shape.hardware in dropped and shape.name not in left_out
+        if shape.hardware in dropped
     ]
 
 

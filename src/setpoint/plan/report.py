@@ -119,6 +119,7 @@ def ranked_document(plan: Plan, ranked: Ranked) -> dict[str, Any]:
         "knee_distance": headroom.knee_distance,
         "step_error": ranked.option.step_error,
         "ttft_error": ranked.option.ttft_error,
+        "step_error_is_guess": ranked.option.guess,
         "source": ranked.option.source,
         "binding": _binding(ranked.binding),
         "excess": {

@@ -8,20 +8,15 @@ from rich.text import Text
 
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.report import spoken
-from setpoint.plan.words import probability, spare, usd_per_hour
+from setpoint.plan.words import probability, spare, unsure, usd_per_hour
 from setpoint.report.format import printable, seconds
 
 MOST_ROWS = 16
-HEADLINES = {
-    Standing.SURE: ("met", "green"),
-    Standing.WITHIN_ERROR: ("inside its error bar", "yellow"),
-    Standing.INFEASIBLE: ("nothing meets it", "red"),
-}
 
 
 def render_plan(plan: Plan, console: Console) -> None:
     """Print all of it."""
-    words, style = HEADLINES[plan.standing]
+    words, style = _headline(plan)
     said = spoken(plan)
     console.print(Text(printable(plan.asked.requirement.name), style="bold"), Text(f"({words})", style=style))
     console.print(printable(said["recommendation"]), markup=False)
@@ -35,6 +30,16 @@ def render_plan(plan: Plan, console: Console) -> None:
     _section(console, "Speculation", said["speculation"])
     _section(console, "If the load doubles", [said["if_load_doubles"]])
     _section(console, "What to measure next", [said["measure_next"]])
+
+
+def _headline(plan: Plan) -> tuple[str, str]:
+    """How the plan stands in a few words, and their style."""
+    guess = plan.chosen is not None and plan.chosen.option.guess
+    return {
+        Standing.SURE: ("met", "green"),
+        Standing.WITHIN_ERROR: (unsure(guess), "yellow"),
+        Standing.INFEASIBLE: ("nothing meets it", "red"),
+    }[plan.standing]
 
 
 def _section(console: Console, title: str, sentences: list[str | None]) -> None:

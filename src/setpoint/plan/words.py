@@ -10,6 +10,7 @@ SOURCES = {
     "transferred": "transferred from other hardware",
     "physics": "physics alone",
 }
+GUESS = "too little was measured of hardware like it under this engine, so the error of its steps is itself a guess"
 
 
 def usd_per_hour(value: float | None) -> str:
@@ -40,6 +41,11 @@ def spare(distance: float) -> str:
 def probability(value: float) -> str:
     """``96 %``; never 100 % or 0 %, which no calculation of this kind can say."""
     return "over 99 %" if value > 0.99 else "under 1 %" if value < 0.01 else f"{value * 100:.0f} %"
+
+
+def unsure(guess: bool) -> str:
+    """How a plan that holds as predicted and is not sure stands; ``guess``: its error of steps is one."""
+    return "on an error that is a guess" if guess else "inside its error bar"
 
 
 def batch(value: float) -> str:
