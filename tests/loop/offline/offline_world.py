@@ -16,6 +16,7 @@ from setpoint.loop.offline.request_line import digest_of, result_id
 from setpoint.loop.offline.result_line import Result
 
 MODEL = "scripted"
+HELD_MAX_S = 60.0
 
 
 def entry(name: str, **body: object) -> dict[str, object]:
@@ -46,12 +47,16 @@ def results(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Say:
-    """One scripted answer: a status with headers and body; or the connection is cut after ``raw`` was sent."""
+    """One scripted answer: a status with headers and body; or the connection is cut after ``raw`` was sent.
+
+    held: it is said only when this is set.
+    """
 
     status: int = 200
     body: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
     raw: bytes | None = None
+    held: threading.Event | None = None
 
 
 def refuse(status: int, **headers: str) -> Say:
@@ -120,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.fake.enter(-1)
 
     def _reply(self, say: Say) -> None:
+        if say.held is not None:
+            say.held.wait(HELD_MAX_S)
         if say.raw is not None:
             self.wfile.write(say.raw)
             self.close_connection = True

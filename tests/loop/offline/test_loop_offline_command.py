@@ -95,6 +95,27 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(fake: FakeServer, tmp_p
     assert fake.asked == {"a": 1, "b": 1, "c": 2}
 
 
+def test_ctrl_c_puts_back_what_was_asked_again_for_nothing(fake: FakeServer, tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", "abc")
+    failure = result_for(lines[1], failed=True, status=500)
+    (tmp_path / "out").write_bytes(result_for(lines[0]) + failure)
+    fake.scripts = {"b": [refuse(503, retry_after="60")]}
+    arguments = ["batch", "in", "out", "--server", fake.url, "--errors", "errors"]
+    with running(*arguments, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        wait_for_words(process.stderr, "2/3 | 0 failed")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert out.startswith("3 requests: 2 done, 1 failed, 0 left; 1 in this run, ")
+    assert "; asked again: 1 that had failed\n" in out
+    assert "interrupted; what is done is kept, run the same command again to go on" in out
+    assert [entry["custom_id"] for entry in results(tmp_path / "out")] == ["a", "c", "b"]
+    assert (tmp_path / "errors").read_bytes() == failure
+    assert setpoint(*arguments, cwd=tmp_path).returncode == EXIT_MET
+    assert fake.asked == {"b": 2, "c": 1}
+
+
 def test_giving_up_leaves_the_rest(fake: FakeServer, tmp_path: Path) -> None:
     write_input(tmp_path / "in", "a")
     fake.scripts = {"a": [refuse(503)] * 99}

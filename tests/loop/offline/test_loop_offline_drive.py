@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from offline_world import (
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.offline.concurrency import Fixed
-from setpoint.loop.offline.drive import TRIES_MAX, WAIT_MAX_S, Drive, GaveUp, Models, Work
+from setpoint.loop.offline.drive import ROUNDS_MAX, TRIES_MAX, WAIT_MAX_S, Drive, GaveUp, Models
 from setpoint.loop.offline.input_index import read_input
 from setpoint.loop.offline.output_file import OutputFile, resume
 from setpoint.loop.offline.sender import Sender
 from setpoint.loop.offline.tally import Tally
+from setpoint.loop.offline.work import Work
 from setpoint.measure.event_loop import run
 from setpoint.measure.target import Target
 
@@ -64,12 +66,12 @@ def drive(
     with OutputFile(folder / "out") as output:
         found = resume(folder / "out", index)
         output.keep(found)
-        tally = Tally(len(index), found.answered - found.failed, found.failed, 0.0, again=output.begin())
+        work = Work(index, output, Tally(len(index), found.answered - found.failed, found.failed, 0.0))
 
         async def main() -> None:
             sender = Sender(Target(fake.url, api_key="k"), connections=concurrency, timeout_s=20.0)
             one = Drive(
-                Work(index, output, tally),
+                work,
                 sender,
                 Fixed(concurrency),
                 models or Models(),
@@ -78,12 +80,16 @@ def drive(
                 sleep=time.sleep,
             )
             try:
+                work.begin()
                 await one.run()
             finally:
                 await sender.close()
 
-        run(main())
-    return tally
+        try:
+            run(main())
+        finally:
+            work.end()
+    return work.tally
 
 
 TRANSIENT: list[Sequence[Say]] = [
@@ -184,23 +190,22 @@ def test_errors_for_good_are_written_once(tmp_path: Path) -> None:
 
 
 def test_what_fails_alone_among_good_ones_is_written_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
-    names = [f"{number}" for number in range(40)]
+    names = [f"{number}" for number in range(100)]
     write_input(tmp_path / "in", ["x", "y", *names])
     with fake_server() as fake:
         fake.scripts = {"x": [refuse(500)] * 999, "y": [HALF] * 999}
-        first = drive(fake, tmp_path)
-        assert (first.done, first.failed, first.left) == (40, 2, 0)
+        first = drive(fake, tmp_path, concurrency=2)
+        assert (first.done, first.failed, first.left) == (100, 2, 0)
         found = {entry["custom_id"]: entry for entry in results(tmp_path / "out")}
-        assert len(results(tmp_path / "out")) == 42
+        assert len(results(tmp_path / "out")) == 102
         assert found["x"]["response"]["status_code"] == 500
         assert found["y"]["response"] is None
         assert found["y"]["error"]["code"] == "connection_cut"
-        # Twice as often if none of the others was answered in the meantime.
         asked = dict(fake.asked)
-        assert {asked["x"], asked["y"]} <= {TRIES_MAX, 2 * TRIES_MAX}
+        assert asked["x"] == asked["y"] == 2 * TRIES_MAX
         fake.scripts.clear()
         again = drive(fake, tmp_path)
-    assert (again.again, again.done, again.failed) == (2, 42, 0)
+    assert (again.again, again.done, again.failed) == (2, 102, 0)
     assert dict(fake.asked) == asked | {"x": asked["x"] + 1, "y": asked["y"] + 1}
     assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == sorted(["x", "y", *names])
     assert all(entry["error"] is None for entry in results(tmp_path / "out"))
@@ -259,16 +264,19 @@ def test_only_failures_that_may_pass_are_asked_again(tmp_path: Path) -> None:
     assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == list("abcd")
 
 
-def test_a_run_that_asks_again_and_gives_up_leaves_these_for_the_next(tmp_path: Path) -> None:
-    lines = write_input(tmp_path / "in", "ab")
-    (tmp_path / "out").write_bytes(result_for(lines[0]) + result_for(lines[1], failed=True, status=500))
+def test_what_was_asked_again_for_nothing_is_put_back_when_it_gives_up(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", "abc")
+    kept = [result_for(lines[0]), *(result_for(line, failed=True, status=500) for line in lines[1:])]
+    (tmp_path / "out").write_bytes(b"".join(kept))
     with fake_server() as fake:
-        fake.scripts = {"b": [refuse(500)] * 9999}
+        fake.scripts = {"b": [refuse(500)] * 999}
         with pytest.raises(GaveUp):
             drive(fake, tmp_path, give_up_s=60.0)
-        assert (tmp_path / "out").read_bytes() == result_for(lines[0])
+        assert [entry["custom_id"] for entry in results(tmp_path / "out")] == ["a", "c", "b"]
+        assert (tmp_path / "out").read_bytes().endswith(kept[1])
         fake.scripts.clear()
-        assert drive(fake, tmp_path).done == 2
+        tally = drive(fake, tmp_path)
+    assert (tally.again, tally.done, tally.left) == (1, 3, 0)
 
 
 def test_a_wrong_key_ends_the_run_and_fails_no_request(tmp_path: Path) -> None:
@@ -328,10 +336,58 @@ def test_a_server_that_goes_away_and_comes_back_loses_nothing(tmp_path: Path) ->
 
 
 def test_one_that_fails_when_no_other_is_left_is_written_after_some_minutes(tmp_path: Path) -> None:
-    write_input(tmp_path / "in", "ab")
+    write_input(tmp_path / "in", "b")
     with fake_server() as fake:
         fake.scripts = {"b": OUTAGE * 999}
         time = VirtualTime()
         found = drive(fake, tmp_path, time)
-        assert found.failed == 1
-        assert 60 < time.now_s < 3600
+    assert (found.failed, found.left) == (1, 0)
+    assert 60 < time.now_s < 3600
+
+
+LASTING = "uvwxyz"
+
+
+@pytest.mark.parametrize(("names", "rounds"), [(f"{LASTING}abc", 2), (f"abc{LASTING}", ROUNDS_MAX + 2)])
+def test_one_at_a_time_many_that_last_are_written_whether_others_come_after_them_or_not(
+    names: str, rounds: int, tmp_path: Path
+) -> None:
+    write_input(tmp_path / "in", names)
+    with fake_server() as fake:
+        fake.scripts = dict.fromkeys(LASTING, [refuse(500)] * 999)
+        tally = drive(fake, tmp_path, concurrency=1)
+    assert (tally.done, tally.failed, tally.left) == (3, 6, 0)
+    assert fake.asked == dict.fromkeys(LASTING, rounds * TRIES_MAX) | dict.fromkeys("abc", 1)
+
+
+def test_many_that_last_are_written_by_a_run_that_asks_only_them(tmp_path: Path) -> None:
+    lines = write_input(tmp_path / "in", f"abc{LASTING}")
+    kept = [result_for(line, failed=place >= 3, status=500) for place, line in enumerate(lines)]
+    (tmp_path / "out").write_bytes(b"".join(kept))
+    with fake_server() as fake:
+        fake.scripts = dict.fromkeys(LASTING, [refuse(500)] * 999)
+        tally = drive(fake, tmp_path)
+    assert (tally.again, tally.done, tally.failed, tally.left) == (6, 3, 6, 0)
+    assert fake.asked == dict.fromkeys(LASTING, (ROUNDS_MAX + 1) * TRIES_MAX)
+    assert sorted(entry["custom_id"] for entry in results(tmp_path / "out")) == sorted(f"abc{LASTING}")
+
+
+def test_an_outage_in_which_what_was_under_way_is_still_answered_writes_no_failure(tmp_path: Path) -> None:
+    write_input(tmp_path / "in", "sxy")
+    answered = threading.Event()
+
+    class OneStraggles(VirtualTime):
+        """The server ends what it had in the midst of the others' tries."""
+
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            if len(self.waits_s) >= TRIES_MAX and not answered.is_set():
+                answered.set()
+                while not (tmp_path / "out").stat().st_size:
+                    await asyncio.sleep(0.001)
+
+    with fake_server() as fake:
+        fake.scripts = {"s": [Say(body=b"{}", held=answered)], **dict.fromkeys("xy", [refuse(502)] * 2 * TRIES_MAX)}
+        tally = drive(fake, tmp_path, OneStraggles())
+    assert (tally.done, tally.failed, tally.left) == (3, 0, 0)
+    assert fake.asked == {"s": 1, "x": 2 * TRIES_MAX + 1, "y": 2 * TRIES_MAX + 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ from offline_world import result_for, results, write_input
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.offline.input_index import InputIndex, read_input
-from setpoint.loop.offline.output_file import OutputFile, resume, write_errors
+from setpoint.loop.offline.output_file import CannotReplace, OutputFile, resume, write_errors
 from setpoint.loop.offline.request_line import digest_of, result_id
 from setpoint.loop.offline.result_line import Result, read_result
+from setpoint.loop.offline.tally import Tally
+from setpoint.loop.offline.work import Work
 
 NAMES = [f"request-{number}" for number in range(8)]
 # By position: the status of what failed; the first is the request's own fault.
@@ -141,8 +145,9 @@ def test_what_is_asked_again_goes_in_one_step_and_the_lock_stays(tmp_path: Path)
     (tmp_path / "real").chmod(0o640)
     (tmp_path / "out").symlink_to("real")
     (tmp_path / ".real.anew").write_bytes(b"what a kill left")
+    index = read_input(tmp_path / "in")
     with OutputFile(tmp_path / "out") as file:
-        file.keep(resume(tmp_path / "out", read_input(tmp_path / "in")))
+        file.keep(resume(tmp_path / "out", index))
         assert (tmp_path / "out").read_bytes() == before
         assert file.begin() == 2
         staying = b"".join(made(lines, position) for position in (0, 1, 2, 4))
@@ -150,28 +155,108 @@ def test_what_is_asked_again_goes_in_one_step_and_the_lock_stays(tmp_path: Path)
         with pytest.raises(BadInput, match="another run is writing it"):
             OutputFile(tmp_path / "out")
         file.append(result_for(lines[3]))
-        file.sync()
-    assert (tmp_path / "real").read_bytes() == staying + result_for(lines[3])
+        index.mark_answered(3)
+        assert (file.put_back(index), file.put_back(index)) == (1, 0)
+    assert (tmp_path / "real").read_bytes() == staying + result_for(lines[3]) + made(lines, 5)
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "out").is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "real"]
 
 
-def test_an_output_that_cannot_be_copied_stays_as_it_was(tmp_path: Path) -> None:
-    lines = write_input(tmp_path / "in", NAMES)
+def opened_with_a_failure(folder: Path) -> tuple[Work, bytes]:
+    """A batch of which an earlier run left an answer and a failure that may have passed, and these two lines."""
+    lines = write_input(folder / "in", NAMES)
     before = result_for(lines[0]) + made(lines, 3)
-    (tmp_path / "out").write_bytes(before)
+    (folder / "out").write_bytes(before)
+    index = read_input(folder / "in")
+    output = OutputFile(folder / "out")
+    found = resume(folder / "out", index)
+    output.keep(found)
+    return Work(index, output, Tally(len(index), found.answered - found.failed, found.failed, 0.0)), before
+
+
+def test_an_output_that_there_is_no_room_to_copy_stays_as_it_was(tmp_path: Path) -> None:
+    work, before = opened_with_a_failure(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with OutputFile(tmp_path / "out") as file:
-        file.keep(resume(tmp_path / "out", read_input(tmp_path / "in")))
+    with work.output as file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
         try:
-            with pytest.raises(BadInput, match=r"out: cannot be written anew without what failed: .*; make room for a copy"):
+            with pytest.raises(CannotReplace, match=r"cannot be replaced \(.*\); make room for a copy beside it"):
                 file.begin()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "out").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def raising(error: BaseException) -> Callable[[Path, Path], Path]:
+    """Instead of ``Path.replace``."""
+
+    def replace(self: Path, target: Path) -> Path:
+        raise error
+
+    return replace
+
+
+FIXES = [
+    (errno.EBUSY, "mount its folder instead of the file alone"),
+    (errno.EACCES, "let this user write in its folder"),
+    (errno.ENOSPC, "make room for a copy beside it"),
+    (errno.EIO, "go on with a copy of it in another folder"),
+]
+
+
+@pytest.mark.parametrize(("number", "fix"), FIXES)
+def test_where_it_can_only_be_appended_to_failures_stay_as_settled(
+    number: int, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, before = opened_with_a_failure(tmp_path)
+    monkeypatch.setattr(Path, "replace", raising(OSError(number, "why")))
+    with work.output as file:
+        work.begin()
+        work.begin()
+        said = capsys.readouterr().err
+        assert said == f"{tmp_path / 'out'}: not asking again 1 that failed before: the file cannot be replaced (why); {fix}\n"
+        assert (work.tally.done, work.tally.failed, work.tally.already, work.tally.again) == (1, 1, 2, 0)
+        assert work.index.left == work.tally.left == len(NAMES) - 2
+        file.append(b"a result\n")
+        work.end()
+    assert (tmp_path / "out").read_bytes() == before + b"a result\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_what_ends_the_copying_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, before = opened_with_a_failure(tmp_path)
+    monkeypatch.setattr(Path, "replace", raising(KeyboardInterrupt()))
+    with work.output as file:
+        with pytest.raises(KeyboardInterrupt):
+            file.begin()
+        with pytest.raises(KeyboardInterrupt):
+            write_errors(tmp_path / "out", tmp_path / "errors")
+    assert (tmp_path / "out").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_links_in_the_way_of_a_copy_are_not_followed(tmp_path: Path) -> None:
+    work, before = opened_with_a_failure(tmp_path)
+    (tmp_path / "mine").write_bytes(b"mine")
+    for name in (".out.anew", f".errors.{os.getpid()}"):
+        (tmp_path / name).symlink_to("mine")
+    with work.output as file:
+        assert write_errors(tmp_path / "out", tmp_path / "errors") == 1
+        assert file.begin() == 1
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+    assert (tmp_path / "out").read_bytes() + (tmp_path / "errors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors", "in", "mine", "out"]
+
+
+def test_what_is_copied_is_what_was_opened_whatever_has_its_name_by_now(tmp_path: Path) -> None:
+    work, before = opened_with_a_failure(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    with work.output as file:
+        assert file.begin() == 1
+        assert file.put_back(work.index) == 1
+    assert (tmp_path / "out").read_bytes() == before
 
 
 def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:

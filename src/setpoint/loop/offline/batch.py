@@ -14,7 +14,7 @@ from setpoint.loop.console import console, say
 from setpoint.loop.errors import BadInput, ServerDied
 from setpoint.loop.interrupts import terminate_as_interrupt
 from setpoint.loop.offline.concurrency import Adaptive, Concurrency, Fixed
-from setpoint.loop.offline.drive import Drive, GaveUp, Models, Work
+from setpoint.loop.offline.drive import Drive, GaveUp, Models
 from setpoint.loop.offline.input_index import read_input
 from setpoint.loop.offline.output_file import Found, OutputFile, resume, write_errors
 from setpoint.loop.offline.progress import show_progress
@@ -22,6 +22,7 @@ from setpoint.loop.offline.sender import Sender
 from setpoint.loop.offline.summary import Summary
 from setpoint.loop.offline.tally import Tally
 from setpoint.loop.offline.whom import models_at, models_of_own
+from setpoint.loop.offline.work import Work
 from setpoint.measure.event_loop import run
 from setpoint.measure.target import Target
 
@@ -104,10 +105,7 @@ async def _through(target: Target, models: Models, work: Work, options: BatchOpt
     sender = Sender(target, connections=concurrency.most, timeout_s=options.timeout_s)
     showing = asyncio.create_task(show_progress(work.tally, console))
     try:
-        dropped = work.output.begin()
-        if dropped:
-            work.tally.again = dropped
-            say(f"{options.output}: asking again {dropped} that failed before: what stood in the way may have passed")
+        work.begin()
         await Drive(work, sender, concurrency, models, give_up_s=options.give_up_s).run()
     finally:
         await sender.close()
@@ -125,7 +123,10 @@ def _batch(main: Callable[[Work], Coroutine[Any, Any, None]], options: BatchOpti
         try:
             with terminate_as_interrupt():
                 if work.tally.left:
-                    run(main(work))
+                    try:
+                        run(main(work))
+                    finally:
+                        work.end()
         except GaveUp as error:
             stopped = str(error)
         except KeyboardInterrupt:

@@ -1,35 +1,33 @@
 """The requests of a batch through one server: as many at once as it is good for, each until it has ended for good.
 
 A request that the server did not take (429, 503, 529, no connection) is sent again for as long as it takes, at
-``Retry-After`` or after a growing wait; one that was taken and came to nothing ``TRIES_MAX`` times. If the server answered
-others meanwhile the fault is its own and its failure is written; if not, the server may be what fails, and the request is put
-off until the others have had their turn. Whatever ends the run leaves what is not written for the next.
+``Retry-After`` or after a growing wait. One that was taken and came to nothing ``TRIES_MAX`` times is put off to the next
+round, when the others have had their turn. Its failure is written if it fails then too, although the server has answered what
+was sent since; where nothing is answered any more, after many rounds. What is not written is left for the next run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
 from setpoint.loop.errors import BadInput
 from setpoint.loop.offline.concurrency import Concurrency
-from setpoint.loop.offline.input_index import InputIndex
 from setpoint.loop.offline.judging import Judged, Meaning, judge
-from setpoint.loop.offline.output_file import OutputFile
 from setpoint.loop.offline.places import Places
 from setpoint.loop.offline.request_line import BatchRequest, result_id
 from setpoint.loop.offline.result_line import Result
 from setpoint.loop.offline.sender import Sender
-from setpoint.loop.offline.tally import Tally
+from setpoint.loop.offline.work import Work
 from setpoint.measure.outcome import SHED_STATUSES
 from setpoint.measure.retrying import wait_s
 
 TRIES_MAX = 8
-ROUNDS_MAX = 8
-FEW = 4
+ROUNDS_MAX = 12
 WAIT_MAX_S = 600.0
 SYNC_EVERY_S = 1.0
 
@@ -49,15 +47,6 @@ class Models:
         """The body to send."""
         name = self.instead or request.model or self.default
         return request.body if name is None else request.body | {"model": name}
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a batch is, whichever server does it: the input, the output, and what it has come to."""
-
-    index: InputIndex
-    output: OutputFile
-    tally: Tally
 
 
 class Drive:
@@ -86,18 +75,20 @@ class Drive:
         self._sleep = sleep
         self._places = Places(concurrency)
         self._trouble_since_s: float | None = None
-        self._answers = 0
-        self._answers_when_resent: dict[int, int] = {}
-        """By position: how many were answered when a request that came to nothing was first sent again."""
-        self._put_off: dict[int, int] = {}
+        self._answered_sent_s = -math.inf
+        """When the latest sent of all that was answered had been sent."""
+        self._put_off_s: dict[int, float] = {}
+        """By position: when a request that was put off had failed last."""
+        self._fruitless_rounds = 0
 
     async def run(self) -> None:
         """Until every request has ended. Raises ``GaveUp``, or ``BadInput`` for what no retry mends."""
         self._work.tally.started_s = self._clock()
         syncing = asyncio.create_task(self._sync_now_and_then())
         try:
-            while self._work.index.left:
+            while left := self._work.index.left:
                 await self._round()
+                self._fruitless_rounds = self._fruitless_rounds + 1 if self._work.index.left == left else 0
         finally:
             syncing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -120,33 +111,47 @@ class Drive:
         name = result_id(self._work.index.digest(position))
         body = self._models.named(request)
         tries = waits = 0
-        began_s = self._clock()
-        tally.retried += position in self._answers_when_resent
+        to_blame = self._is_to_blame(position)
+        tally.retried += position in self._put_off_s
         tally.under_way, tally.limit = self._places.taken, self._concurrency.limit
         try:
             while True:
+                sent_s = self._clock()
                 exchange = await self._sender.post(request.url, body, name)
                 judged = judge(exchange)
                 if judged.meaning in (Meaning.ANSWERED, Meaning.ERROR):
+                    self._answered_sent_s = max(self._answered_sent_s, sent_s)
                     break
                 if judged.meaning is Meaning.LOCKED_OUT:
                     raise BadInput(f"--api-key: the server does not take it ({judged.words}); what is done is kept")
                 self._note_trouble(judged, refused=exchange.status in SHED_STATUSES)
                 tries += judged.meaning is Meaning.BROKEN
-                if tries == TRIES_MAX and self._fails_alone(position, began_s):
-                    break
+                if tries == TRIES_MAX:
+                    if to_blame:
+                        break
+                    self._put_off_s[position] = self._clock()
                 waits += 1
                 await self._sleep(min(wait_s(exchange, waits, seed=0, index=position), WAIT_MAX_S))
                 if tries == TRIES_MAX:
-                    self._put_off[position] = self._put_off.get(position, 0) + 1
                     return
-                if tries:
-                    self._answers_when_resent.setdefault(position, self._answers)
                 tally.retried += 1
             self._end(position, request, name, exchange.status, judged)
         finally:
             self._places.give_back()
             tally.under_way, tally.limit = self._places.taken, self._concurrency.limit
+
+    def _is_to_blame(self, position: int) -> bool:
+        """Whether a request that fails in the round that begins is at fault itself, and not the server.
+
+        It is if it failed in an earlier round, and what was sent after that has been answered. Answers to what was sent before
+        say nothing: a server that goes down may still end what it has.
+
+        If nothing is answered there may be nobody left to tell it by. Then every request that is left is taken for such after
+        ``ROUNDS_MAX`` rounds in a row in which none ended. A round of tries and waits takes some 35 s where all that is left is
+        under way at once, so this comes after some 8 minutes; in an outage with ten times as many left, an hour of
+        ``give_up_s`` comes first.
+        """
+        return self._fruitless_rounds >= ROUNDS_MAX or self._answered_sent_s > self._put_off_s.get(position, math.inf)
 
     def _end(self, position: int, request: BatchRequest, name: str, status: int | None, judged: Judged) -> None:
         """Write the line first, count it afterwards."""
@@ -158,26 +163,12 @@ class Drive:
         now_s = self._clock()
         prompt_tokens, output_tokens = judged.tokens
         self._work.tally.end(now_s, failed=failed, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
-        self._answers_when_resent.pop(position, None)
-        self._put_off.pop(position, None)
+        self._put_off_s.pop(position, None)
         if judged.meaning is not Meaning.BROKEN:
             self._note_answer(now_s, prompt_tokens + output_tokens)
 
-    def _fails_alone(self, position: int, began_s: float) -> bool:
-        """Whether the fault is the request's own, not the server's.
-
-        It is if others were answered since the request was first sent again, and what trouble there is now is no older than
-        this round's tries of it, which began at ``began_s``. Where at most ``FEW`` are left there may be nobody to tell it by:
-        one that was put off ``ROUNDS_MAX`` times is taken for such, and is asked again when the run is taken up.
-        """
-        if self._work.index.left <= FEW and self._put_off.get(position, 0) >= ROUNDS_MAX:
-            return True
-        answered = self._answers > self._answers_when_resent[position]
-        return answered and self._trouble_since_s is not None and self._trouble_since_s >= began_s
-
     def _note_answer(self, now_s: float, tokens: int) -> None:
-        """The server answered, be it that the request is wrong: it is well."""
-        self._answers += 1
+        """The server answered, be it that the request is wrong."""
         self._trouble_since_s = None
         self._work.tally.last_trouble = ""
         self._concurrency.answered(now_s, tokens)

@@ -36,7 +36,7 @@ class Summary:
         tally = self.tally
         lines = [f"{tally.total} requests: {tally.done} done, {tally.failed} failed, {tally.left} left; {self._this_run()}"]
         lines.append(f"answers: {self.output}" + (f"; errors: {self.errors}" if self.errors else ""))
-        if tally.left:
+        if tally.left or self.stopped:
             lines.append(f"{self.stopped or 'stopped'}; what is done is kept, run the same command again to go on")
         return "\n".join(lines)
 

@@ -53,6 +53,11 @@ class Tally:
         """Requests that have none yet."""
         return self.total - self.ended
 
+    def keep_failed(self, count: int) -> None:
+        """So many failures of earlier runs stay as they are: they had ended when this run began."""
+        self.failed += count
+        self.already += count
+
     def end(self, now_s: float, *, failed: bool, prompt_tokens: int, output_tokens: int) -> None:
         """A request has ended."""
         self.failed += failed
