@@ -80,6 +80,15 @@ def test_a_prediction_takes_the_draft_model_the_context_and_the_acceptance(
     assert [each["survival"][0] for each in typed["acceptances"]] == [0.5]
 
 
+def test_a_draft_model_has_a_guess_in_every_step(capsys: pytest.CaptureFixture[str], requirement: Path) -> None:
+    """Seen: the share of steps in which a text holds a guess was taken for a draft model's too."""
+    stated = PAIRED.replace("acceptance: 70%", "acceptance: 70%, drafted_share: 38%")
+    alone = stated.replace("[prompt-lookup, draft], draft_model: llama-3.1-8b", "prompt-lookup")
+    for text, share in ((stated, 1.0), (alone, 0.38)):
+        requirement.write_text(text)
+        assert [each["drafted_share"] for each in predicted(capsys, str(requirement))["acceptances"]] == [share]
+
+
 def test_without_acceptance_nothing_is_predicted(requirement: Path) -> None:
     requirement.write_text(PAIRED.replace(", acceptance: 70%", ""))
     with pytest.raises(BadInput, match="acceptance cannot be predicted, give --acceptance"):

@@ -226,3 +226,17 @@ def test_who_has_long_left_what_it_followed_is_not_led_back() -> None:
     (draft,) = drafter.propose([(sequence, 3)])
     assert draft is not None
     assert draft.tokens == (7, *OPENS)
+
+
+def test_a_single_token_in_step_gives_way_to_a_longer_match() -> None:
+    """By hand: where the form had 1 and 9 now stand 60 and 9. The 9 agrees with the form, both with what stood elsewhere."""
+    form = [50, 51, 52, 53]
+    drafter, sequence = drafter_and([*form, 1, 9, 30, 60, 9, 70, 71, *form])
+    drafter.outlook(sequence)
+    for token in (60, 9):
+        sequence.tokens.append(token)
+        outlook = drafter.outlook(sequence)
+    assert outlook.sureness == 1
+    (draft,) = drafter.propose([(sequence, 2)])
+    assert draft is not None
+    assert draft.tokens == (70, 71)

@@ -15,7 +15,7 @@ from setpoint.engine.openvino.executor import OpenVinoExecutor
 from setpoint.engine.request import GenerationRequest, SamplingParams
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.simulated import SimulatedExecutor, VirtualClock, counting_tokens
-from setpoint.engine.speculation.draft import DRAFT_MODEL_SURENESS, READ_TOKENS, Draft, Outlook
+from setpoint.engine.speculation.draft import DRAFT_MODEL_SURENESS, NOTHING, READ_TOKENS, Draft, Outlook
 from setpoint.engine.speculation.draft_model import DraftModel
 from setpoint.engine.speculation.simulated import PartlyRight
 from setpoint.engine.speculation.speculator import Speculator
@@ -85,9 +85,9 @@ class Reader(PartlyRight):
         return tokens
 
 
-def text(tokens: int) -> Sequence:
+def text(tokens: int, number: int = 1) -> Sequence:
     request = GenerationRequest(tuple(range(tokens)), SamplingParams(max_tokens=50, temperature=0.0))
-    return Sequence(1, request, arrived_s=0.0, max_tokens=50)
+    return Sequence(number, request, arrived_s=0.0, max_tokens=50)
 
 
 def test_a_draft_model_says_how_much_it_has_to_read_and_reads_a_part_of_it() -> None:
@@ -105,6 +105,31 @@ def test_a_draft_model_says_how_much_it_has_to_read_and_reads_a_part_of_it() -> 
     assert executor.tokens == [129, 129, 42, 1]
     assert drafter.propose([(sequence, 0)]) == [None], "nothing is guessed unasked"
     drafter.check_integrity()
+
+
+def small_drafter(blocks: int, most_tokens: int) -> DraftModel:
+    executor = Sevens()
+    executor.blocks = blocks
+    return DraftModel(cast(OpenVinoExecutor, executor), vocabulary=10, most_tokens=most_tokens)
+
+
+def test_who_found_no_room_is_not_offered_until_there_is_some() -> None:
+    """Seen: the same text was read on in every step, in no time. Each takes 13 of 20 blocks."""
+    for room_again in ("forgotten", "not asked for"):
+        drafter = small_drafter(20, 4)
+        first, second, short = text(200, 1), text(200, 2), text(10, 3)
+        assert drafter.outlook(second) != NOTHING
+        drafter.propose([(first, 1), (second, 0)])
+        assert drafter.outlook(first) != NOTHING
+        assert drafter.outlook(second) == NOTHING
+        if room_again == "forgotten":
+            drafter.forget(first)
+        else:
+            drafter.propose([(short, 1)])
+        assert drafter.outlook(second) == Outlook(4, DRAFT_MODEL_SURENESS, READ_TOKENS, 199 - READ_TOKENS)
+        drafter.propose([(second, 0)])
+        assert drafter.outlook(second).later_tokens == 0
+        drafter.check_integrity()
 
 
 def test_the_controller_hears_of_reading_and_its_steps_expect_no_token() -> None:
@@ -138,4 +163,14 @@ def test_the_warm_up_lets_a_drafter_read() -> None:
     warm_up_drafter(drafter, CONFIG, lambda rounds, drafted, read, _: heard.append((rounds, drafted, read)))
     assert heard[:3] == [(1, count, (CONTEXT_TOKENS - 1) * count) for count in (1, 2, 4)]
     assert heard[3] == (LONGEST, LONGEST, 2)
+    drafter.check_integrity()
+
+
+def test_the_warm_up_learns_of_no_reading_for_which_there_was_no_room() -> None:
+    """A text takes 7 of 14 blocks."""
+    heard: list[tuple[int, int, int]] = []
+    drafter = small_drafter(14, LONGEST)
+    warm_up_drafter(drafter, CONFIG, lambda rounds, drafted, read, _: heard.append((rounds, drafted, read)))
+    assert heard[:2] == [(1, count, (CONTEXT_TOKENS - 1) * count) for count in (1, 2)]
+    assert heard[2] == (LONGEST, LONGEST, 2)
     drafter.check_integrity()

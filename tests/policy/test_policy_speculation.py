@@ -196,7 +196,9 @@ def test_a_long_text_is_read_on_and_no_token_is_expected_of_it() -> None:
     (read_s,) = chooser.drafting.predict_s(np.array([1]), np.array([0]), np.array([128]))
     assert read_s == pytest.approx(128 * READ_S, rel=0.05)
     assert chooser.decide(step).reads == (0,), "a tenth of a second, for three times as many tokens a second"
-    assert not chooser.decide(view(1, behind=128, later=10**6)).reads, "a minute"
+    endless = view(1, behind=128, later=10**6)
+    endless = replace(endless, running=replace(endless.running, cap_tokens=np.array([10**5])))
+    assert not chooser.decide(endless).reads, "a minute"
 
 
 def test_one_text_is_read_beside_the_drafts_of_others() -> None:
@@ -217,6 +219,57 @@ def test_reading_on_counts_against_the_deadline() -> None:
     for left_s, reads in ((22e-3, ()), (24e-3, (0,))):
         chosen = reader().decide(view(1, behind=128, later=400, left_s=left_s, gap_s=1.0))
         assert (dict(chosen.tokens), chosen.reads) == ({}, reads)
+
+
+def uneven(later: int) -> StepView:
+    """Both answers are long. The text of the first is too long to be read; of the second's, ``later`` tokens come after this
+    step; with 0 all is known."""
+    step = view(2)
+    assert step.drafts is not None
+    behind, unread = np.array([128, 128 if later else 0]), np.array([10**6, later])
+    columns = replace(step.running, cap_tokens=step.running.cap_tokens + 10**5)
+    return replace(step, running=columns, drafts=replace(step.drafts, behind_tokens=behind, later_tokens=unread))
+
+
+def test_a_long_text_keeps_nobody_else_from_being_read_or_probed() -> None:
+    assert reader().decide(uneven(400)).reads == (1,)
+    chooser = controller()
+    play(chooser, view(2), 0.0, 60)
+    for _ in range(9):
+        chooser.learn_drafting(1, 0, 128, 128 * READ_S)
+    chooser._credit_s = 0.1
+    chosen = chooser.decide(uneven(0))
+    assert (dict(chosen.tokens), chosen.code) == ({1: 3}, "probe")
+    chooser._credit_s = 0.1
+    assert chooser.decide(uneven(128)).reads == (1,)
+
+
+def test_in_a_crowd_as_many_are_judged_as_it_takes() -> None:
+    chooser = controller(base_s=20e-3, token_s=1e-4)
+    assert len(chooser.decide(view(32, behind=128, later=400)).reads) == 1, "one alone gains 7%"
+
+
+def test_no_text_is_read_for_an_answer_that_ends_before() -> None:
+    """1,928 tokens take 16 steps, and 256 tokens 2; a token of each answer is there already."""
+    tired = controller()
+    play(tired, view(1), 0.0, 60)
+    for chooser, later, cap_tokens in ((controller(), 1800, 17), (tired, 128, 3)):
+        for more, reads in ((0, ()), (1, (0,))):
+            step = view(1, behind=128, later=later)
+            columns = replace(step.running, cap_tokens=np.array([cap_tokens + more]))
+            chooser._credit_s = 0.1
+            assert chooser.decide(replace(step, running=columns)).reads == reads
+
+
+def test_a_change_of_shape_counts_in_a_step_that_reads() -> None:
+    """11 ms, 6.4 ms for a part of the text and 4 ms for the new shape, where 19.5 ms are allowed."""
+    expected: dict[int, tuple[int, ...]] = {1: (0,), 5: ()}
+    for last_tokens, reads in expected.items():
+        chooser = reader()
+        model = chooser.verify._model
+        model._coefficients = (*model.coefficients, 4e-3)
+        chooser.verify._last_tokens = last_tokens
+        assert chooser.decide(view(1, behind=128, later=400, left_s=26e-3, gap_s=1.0)).reads == reads
 
 
 def test_a_probe_of_an_unread_text_is_paid_for_as_a_whole() -> None:
@@ -326,6 +379,10 @@ def test_who_waits_and_cannot_join_keeps_nobody_from_drafting() -> None:
     assert not each.plan(joining(view(2))).draft_tokens
     assert each.plan(joining(view(2))).draft_tokens, "it was foreseen to join, and waits still"
     assert not each.plan(joining(view(2), number=101)).draft_tokens
+    ran = view(2)
+    ran = replace(ran, running=replace(ran.running, ids=np.array([0, 101])))
+    assert each.plan(ran).draft_tokens
+    assert not each.plan(joining(view(2), number=101)).draft_tokens, "it has run, and waits anew"
 
 
 def test_a_probe_that_did_not_come_about_is_not_paid_for() -> None:

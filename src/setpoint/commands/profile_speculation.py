@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,12 +168,15 @@ def _predicted(
     acceptances = [acceptance_of(text, most_tokens) for text in acceptance or ()] or _stated(requirement, most_tokens)
     if not acceptances:
         raise BadInput(f"--hardware {there.hardware}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
+    draft_model = draft_model or _draft_model_of(requirement)
+    if draft_model is not None:
+        acceptances = [replace(each, drafted_share=1.0) for each in acceptances]  # It always has a guess.
     model, context = subject, CONTEXT_TOKENS
     if requirement is not None:
         model, context = requirement.model.source, round(sketch_of(requirement.profile).mean_context)
     return predicted_profile(
         model,
-        draft_model or _draft_model_of(requirement),
+        draft_model,
         acceptances,
         there,
         batches=sizes or BATCHES,

@@ -78,23 +78,29 @@ def warm_up_drafter(drafter: Drafter, config: ServingConfig, learn: Callable[[in
     """Let ``drafter`` guess for the usual numbers of requests; ``learn`` hears rounds, drafted and read tokens, and seconds."""
     length = min(4, config.longest_draft_tokens)
     for count in drafting_counts(config)[:READING]:
-        learn(1, count, (CONTEXT_TOKENS - 1) * count, time_reading(drafter, count))
+        read_s = time_reading(drafter, count)
+        if read_s is not None:
+            learn(1, count, (CONTEXT_TOKENS - 1) * count, read_s)
     for count in drafting_counts(config):
         # Of the text behind the first guess that did not come true, three tokens are read anew.
         for seconds in time_drafting(drafter, count, length, DRAFT_REPEATS)[1:]:
             learn(length, length * count, 2 * count, seconds)
 
 
-def time_reading(drafter: Drafter, requests: int) -> float:
-    """Seconds of reading the texts of ``requests`` and guessing a token behind each; not the first time, which compiles."""
-    seconds = 0.0
+def time_reading(drafter: Drafter, requests: int) -> float | None:
+    """Seconds of reading the texts of ``requests`` and guessing a token behind each; not the first time, which compiles.
+
+    ``None`` if there is not a guess for each, as where the drafter's cache cannot hold them.
+    """
+    seconds: float | None = None
     for _ in range(2):
         sequences = [_text(-1000 - index) for index in range(requests)]
         for sequence in sequences:
             drafter.outlook(sequence)
         began_s = time.perf_counter()
-        drafter.propose([(sequence, 1) for sequence in sequences])
-        seconds = time.perf_counter() - began_s
+        drafts = drafter.propose([(sequence, 1) for sequence in sequences])
+        passed_s = time.perf_counter() - began_s
+        seconds = None if None in drafts else passed_s
         for sequence in sequences:
             drafter.forget(sequence)
     return seconds

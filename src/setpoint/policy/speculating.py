@@ -107,7 +107,9 @@ class SpeculatingPolicy:
         self.inner.observe(result)
 
     def _foresees_join(self, plan: StepPlan, step: StepView) -> bool:
-        """Whether somebody joins in this step; who was foreseen to and still waits is not foreseen again."""
+        """Whether somebody joins in this step; who was foreseen to and still waits is not foreseen again, until it has run."""
+        if self._foreseen is not None and (step.running.ids == self._foreseen).any():
+            self._foreseen = None
         first = _first_to_join(plan, step)
         if first is None or first == self._foreseen:
             return False

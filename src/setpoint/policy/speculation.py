@@ -15,7 +15,8 @@ Acceptance alone never decides: with the same survivals the best m falls to 0 as
 - Where they are not, probes: while off, if drafts that were all accepted would pay, ``PROBE_SHARE`` of the time may be spent on
   drafts for the request that was tried least, so that a change of the text is found out.
 - A draft model has no guess before it has read the text. A long one is read a part a step, for one request at a time, where
-  guesses would pay with all that has to be read; how long reading takes is learned, and no token is expected of it.
+  guesses would pay with all that has to be read and the answer lasts until they come; how long reading takes is learned, and
+  no token is expected of it.
 - Deadlines: no step longer than the slack of those who are read (``policy/slack.py``), its margin kept back.
 
 Defaults are for steps of some milliseconds and answers of some dozens of tokens. When it is wrong: survivals are those of the
@@ -65,9 +66,11 @@ class Drafts:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """``plain_s``: how long the step takes without drafts; ``longest_s``: how long it may take."""
+    """``plain_s``: what the step takes without drafts, its new shape as often as drafts change it; ``lasts_s``: how long it
+    then lasts, its new shape included. ``longest_s``: how long it may last."""
 
     plain_s: float
+    lasts_s: float
     longest_s: float
 
 
@@ -212,10 +215,12 @@ class SpeculationController:
         """What the step takes without drafts, and what those who are read leave it."""
         sequences = np.array([len(step.running)])
         context = int(step.running.context_tokens.sum())
-        plain_s = float((self.verify.predict_s(len(step.running), context, np.array([0])) + self._change_s(sequences))[0])
+        step_s = self.verify.predict_s(len(step.running), context, np.array([0]))
+        plain_s = float((step_s + self._change_s(sequences))[0])
+        lasts_s = float((step_s + self.verify.change_s(sequences))[0])
         single_s = float(self.verify.predict_s(1, 0, np.array([0]))[0])
         slack_s = step_slack_s(step, plain_s, least_s=SURELY * single_s)
-        return Bounds(plain_s, slack_s if isinf(slack_s) else slack_s * (1 - MARGIN))
+        return Bounds(plain_s, lasts_s, slack_s if isinf(slack_s) else slack_s * (1 - MARGIN))
 
     def _change_s(self, tokens: IntColumn) -> FloatColumn:
         return min(1.0, self.changes.each) * self.verify.change_s(tokens)
@@ -223,23 +228,38 @@ class SpeculationController:
     def _worth_reading(
         self, step: StepView, drafts: DraftView, worth: FloatColumn, bounds: Bounds, least_gain: float, drafting_s: float | None
     ) -> tuple[int, ...]:
-        """Whose text is read on: of those for whom guesses would pay with all that has to be read first, the one with the
-        least of it. One a step, within the step's bound: others are being read meanwhile, and reading brings no token.
+        """Whose text is read on, one a step, within the step's bound: others are being read meanwhile, and reading brings no
+        token.
 
         worth: survivals, as if all were read. drafting_s: how long the step lasts with its drafts, ``None`` if it has none.
         """
-        if drafts.ready.all():
+        share = self.hindsight.share(len(step.running))
+        row = self._next_to_read(step, drafts, worth, bounds, least_gain, share)
+        if row is None:
             return ()
-        hoped = self._choices(step, drafts, worth)
-        count, gain = _best(hoped, len(step.running), bounds, self.hindsight.share(len(step.running)))
-        wanted = np.unique(hoped.rows[:count])
-        wanted = wanted[~drafts.ready[wanted]]
-        if not len(wanted) or gain < least_gain:
-            return ()
-        row = int(wanted[np.argmin(drafts.unread_tokens[wanted])])
-        rounds, lasts_s = (1, bounds.plain_s) if drafting_s is None else (0, drafting_s)
+        rounds, lasts_s = (1, bounds.lasts_s) if drafting_s is None else (0, drafting_s)
         lasts_s += self._read_s(drafts, row, rounds)
         return (int(step.running.ids[row]),) if lasts_s <= bounds.longest_s else ()
+
+    def _next_to_read(
+        self, step: StepView, drafts: DraftView, worth: FloatColumn, bounds: Bounds, least_gain: float, share: float
+    ) -> int | None:
+        """Of those for whom guesses would pay with all that has to be read first, the row with the least of it.
+
+        Judged is the one with the least to read, then twice as many, and so on: a long text makes nobody else's dear, and in a
+        crowd one alone may gain too little.
+        """
+        rows = _to_read(step, drafts)
+        for power in range((len(rows) - 1).bit_length() + 1 if len(rows) else 0):
+            read = drafts.ready.copy()
+            read[rows[: 1 << power]] = True
+            hoped = self._choices(step, drafts, worth * read[:, None])
+            count, gain = _best(hoped, len(step.running), bounds, share)
+            wanted = np.unique(hoped.rows[:count])
+            wanted = wanted[~drafts.ready[wanted]]
+            if len(wanted) and gain >= least_gain:
+                return int(wanted[np.argmin(drafts.unread_tokens[wanted])])
+        return None
 
     def _read_s(self, drafts: DraftView, row: int, rounds: int) -> float:
         """Seconds of reading what is read of one request's text in a step, with so many ``rounds`` for it alone."""
@@ -252,11 +272,9 @@ class SpeculationController:
         Where nobody's text is read, the one with the least to read comes first, and only if reading all of it can be afforded.
         """
         nothing = Drafts(NO_DRAFTS, 1.0, "no_gain")
-        hopeful = self._choices(step, drafts, within * (1.0 - 1e-3 * np.arange(within.shape[1])))
-        count, gain = _best(hopeful, len(step.running), bounds)
-        if not count or gain < ON_GAIN:
+        row, gain = self._to_probe(step, drafts, within * (1.0 - 1e-3 * np.arange(within.shape[1])), bounds)
+        if row is None:
             return nothing
-        row = self._least_tried(step, drafts)
         request_id, ready = int(step.running.ids[row]), bool(drafts.ready[row])
         length = int(min(PROBE_TOKENS, drafts.most_tokens[row]))
         extra = np.array([length])
@@ -268,7 +286,7 @@ class SpeculationController:
         spent_s, lasts_s = cost_s, float((probe_s + self.verify.change_s(len(step.running) + extra))[0])
         if not ready:
             spent_s = self._read_s(drafts, row, 1)
-            lasts_s = bounds.plain_s + spent_s
+            lasts_s = bounds.lasts_s + spent_s
         if cost_s > self._credit_s or lasts_s > bounds.longest_s:
             return nothing
         self._probe_s = max(0.0, spent_s)
@@ -278,13 +296,27 @@ class SpeculationController:
         self._reads = (request_id,)
         return Drafts(NO_DRAFTS, 1.0, "reads", self._reads)
 
-    def _least_tried(self, step: StepView, drafts: DraftView) -> int:
-        """The row to be probed next."""
-        able = np.flatnonzero(drafts.most_tokens > 0)
-        ready = able[drafts.ready[able]]
-        if len(ready):
-            return int(ready[np.argmin(self.survivals.tries(step.running.ids[ready]))])
-        return int(able[np.argmin(drafts.unread_tokens[able])])
+    def _to_probe(self, step: StepView, drafts: DraftView, hope: FloatColumn, bounds: Bounds) -> tuple[int | None, float]:
+        """The row to be probed next, ``None`` if no probe could change anything, and the gain if all that is ready were right.
+
+        hope: survivals, as if all guesses were right.
+        """
+        ready = np.flatnonzero(drafts.ready & (drafts.most_tokens > 0))
+        if not len(ready):
+            return self._next_to_read(step, drafts, hope, bounds, ON_GAIN, 1.0), 1.0
+        count, gain = _best(self._choices(step, drafts, hope * drafts.ready[:, None]), len(step.running), bounds)
+        if not count or gain < ON_GAIN:
+            return None, gain
+        return int(ready[np.argmin(self.survivals.tries(step.running.ids[ready]))]), gain
+
+
+def _to_read(step: StepView, drafts: DraftView) -> IntColumn:
+    """Rows whose text is not read and whose answers last until it could be, those with the least to read first."""
+    unread = drafts.unread_tokens
+    steps = -(-unread // np.maximum(1, drafts.behind_tokens))
+    left = step.running.cap_tokens - step.running.emitted_tokens
+    rows = np.flatnonzero(~drafts.ready & (drafts.most_tokens > 0) & (steps < left)).astype(np.int64)
+    return np.asarray(rows[np.argsort(unread[rows], kind="stable")], dtype=np.int64)
 
 
 def _best(choices: Choices, sequences: int, bounds: Bounds, share: float = 1.0) -> tuple[int, float]:

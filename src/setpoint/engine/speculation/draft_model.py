@@ -3,7 +3,7 @@
 It has a KV cache of its own. After a verification its KV is right as far as its guesses were, so only what differs is read
 again. A text it has not read yet (a new prompt, or what was written while nobody drafted) is read ``READ_TOKENS`` a step,
 before there is a guess: a long prompt must not hold up those who are being read. If its cache is full, whoever drafted least
-recently is forgotten.
+recently is forgotten; who finds no room beside those of a step is not offered again until there is some.
 
 Greedy requests, and sampled ones with a seed, get its arg-max; the others a token drawn from its own distribution, under the
 request's temperature and filters, and the distribution with it (``rejection.py``).
@@ -89,10 +89,13 @@ class DraftModel:
         self._most_tokens = most_tokens
         self._pool = BlockPool(executor.blocks, executor.block_tokens)
         self._shadows: OrderedDict[int, Shadow] = OrderedDict()
+        self._kept: set[int] = set()  # whom the last step guessed or read for
+        self._refused: set[int] = set()  # who found no room when last asked for
 
     def outlook(self, sequence: Sequence) -> Outlook:
-        """Always as much as wanted, after what has to be read."""
-        if len(sequence.tokens) + self._most_tokens > self._pool.blocks * self._pool.block_tokens:
+        """As much as wanted, after what has to be read; nothing for whom there is no room."""
+        longest = len(sequence.tokens) + self._most_tokens
+        if longest > self._pool.blocks * self._pool.block_tokens or self._is_crowded_out(sequence):
             return NOTHING
         shadow = self._shadows.get(sequence.sequence_id)
         computed = 0 if shadow is None else shadow.own.computed
@@ -104,6 +107,8 @@ class DraftModel:
         """Rounds of one token for everybody who wants another; the first reads the text as well."""
         kept = {sequence.sequence_id for sequence, _ in asked}
         guesses = [self._begin(sequence, count, kept) for sequence, count in asked]
+        self._kept = {guess.shadow.own.sequence_id for guess in guesses if guess is not None}
+        self._refused = (self._refused | kept) - self._kept
         going = [guess for guess in guesses if guess is not None]
         while going:
             items = [self._item(guess) for guess in going]
@@ -119,6 +124,7 @@ class DraftModel:
 
     def forget(self, sequence: Sequence) -> None:
         """Give its blocks back."""
+        self._refused.discard(sequence.sequence_id)
         shadow = self._shadows.pop(sequence.sequence_id, None)
         if shadow is not None:
             self._pool.release(shadow.own.blocks)
@@ -142,8 +148,7 @@ class DraftModel:
         self._shadows.move_to_end(sequence.sequence_id)
         shadow.catch_up(sequence.tokens)
         own = shadow.own
-        size = self._pool.block_tokens
-        needed = -(-(len(own.tokens) + count) // size) - len(own.blocks)
+        needed = self._needed(sequence, count)
         if needed > 0:
             self._make_room(needed, kept)
             if self._pool.available < needed:
@@ -151,6 +156,20 @@ class DraftModel:
             own.blocks += self._pool.allocate(needed)
         drawn = shadow.drawn
         return Guess(shadow, sequence.request.sampling, generator_of(sequence) if drawn else None, count)
+
+    def _needed(self, sequence: Sequence, count: int) -> int:
+        """Blocks that a text and ``count`` tokens behind it take besides those it has."""
+        shadow = self._shadows.get(sequence.sequence_id)
+        held = 0 if shadow is None else len(shadow.own.blocks)
+        return -(-(len(sequence.tokens) + count) // self._pool.block_tokens) - held
+
+    def _is_crowded_out(self, sequence: Sequence) -> bool:
+        """Whether there was no room for it, and still is none beside those of the last step."""
+        if sequence.sequence_id not in self._refused:
+            return False
+        staying = {*self._kept, sequence.sequence_id}
+        idle = sum(len(shadow.own.blocks) for each, shadow in self._shadows.items() if each not in staying)
+        return self._needed(sequence, self._most_tokens) > self._pool.available + idle
 
     def _make_room(self, needed: int, kept: set[int]) -> None:
         for sequence_id in list(self._shadows):

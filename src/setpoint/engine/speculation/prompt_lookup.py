@@ -12,7 +12,8 @@ A value may be longer or shorter than the example's. So the last place at which 
 for ``MOST_LOST`` tokens (``Anchor``), and where the text leaves it, its last token is looked for ``AHEAD`` of there, and a
 little ``BEHIND``: what ends a field leads on to the next one, not to the one that followed its latest place. A token that stood
 in what agreed before is taken for such an end at once; any other if the one before it agrees too, or once the guesses that a
-value is as long as the example's are used up. A place found so counts for ``ADVANTAGE`` tokens more than that of an n-gram.
+value is as long as the example's are used up. A place found so counts for ``ADVANTAGE`` tokens more than that of an n-gram,
+unless one token alone agrees there and more do at the n-gram.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class LookupIndex:
         self._length = len(tokens)
         length, place = self._latest(tokens)
         ahead, goes_on = self._goes_on(tokens, kept)
-        if ahead and length < min(LONGEST_MATCH, ahead + ADVANTAGE):
+        if ahead and (ahead > 1 or length <= 1) and length < min(LONGEST_MATCH, ahead + ADVANTAGE):
             return self._follow(goes_on, last, ahead, aligned=True)
         own = _agreement(tokens, kept, last) if kept >= 0 else 0
         if own and (own, kept) > (length, place):

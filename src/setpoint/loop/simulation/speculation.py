@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from setpoint.engine.speculation.draft import READ_TOKENS
@@ -64,6 +64,8 @@ def guessing_of(deployment: Deployment, requirement: Requirement, flags: SystemF
         raise BadInput(f"--speculation {mode}: acceptance cannot be simulated, give --acceptance: {ALLOWED}")
     fixed = _fixed_length(flags, acceptance)
     draft = _draft(deployment, requirement, flags) if mode is SpeculationMode.DRAFT else None
+    if draft is not None:
+        acceptance = replace(acceptance, drafted_share=1.0)  # A draft model always has a guess.
     read = WHOLE_TEXT if flags.engine == Flavour.VLLM else READ_TOKENS
     accepted = AcceptedDrafts(acceptance.profile, acceptance.drafted_share)
     drafting = Drafting(accepted, None if draft is None else pass_timer(draft), read)
