@@ -100,7 +100,15 @@ class PhysicalTimer:
         return float(base_s(self.terms, self.coefficients, float(tokens), float(sequences)))
 
 
-def step_s(timer: StepTimer, work: StepWork) -> float:
+class StepLine(Protocol):
+    """What is asked of a timer by those who want seconds alone."""
+
+    def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
+        """See ``StepTimer``."""
+        ...
+
+
+def step_s(timer: StepLine, work: StepWork) -> float:
     """Seconds that a step of ``work`` takes."""
     base, per_kv, per_product = timer.affine(work.tokens, work.sequences)
     return base + per_kv * work.kv_tokens_read + per_product * work.attention_products
