@@ -37,12 +37,13 @@ from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 from setpoint.policy.forecast import Decoding, Machine, Prompt, play
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import Serving, aged_free, most_urgent, urgency_keys
+from setpoint.policy.order import Serving, most_urgent, urgency_keys
 from setpoint.policy.slack import MARGIN, least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import Others
 from setpoint.policy.tenants import TenantCounters
-from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns
+from setpoint.policy.unbound import beyond_room, without_limits
+from setpoint.policy.views import INTERACTIVE, Columns, RequestLimits, RequestView, SystemView, joined_columns, taken
 
 RESERVE_QUANTILE = 0.9
 RESERVE_SAMPLES = 128
@@ -114,10 +115,12 @@ class Outlooks:
         *,
         coming: int = 0,
         others: Others | None = None,
+        aged: bool = False,
     ) -> Outlook:
-        """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token.
+        """Play the queue ahead of ``request`` and the ``promised`` prompts forward to its first token, that of its last answer.
 
-        coming: answers that were let in and no column shows yet. others: tenants to whom its own leaves room.
+        coming: answers that were let in and no column shows yet. others: tenants to whom its own leaves room. aged: as in
+        ``Serving``.
         """
         running, waiting = system.running_columns, system.waiting_columns
         own = own_row(request)
@@ -129,12 +132,12 @@ class Outlooks:
         margin = self._step_margin.share
         machine = machine_of(self._model, self._limits, running, every, allowed_s=allowed_s, margin=margin)
         decoding = decoding_of(running, self._lengths, system.kv, max_running=self._limits.max_running)
-        ahead = self._ahead(every, system, machine)
-        kv_tokens = request.uncached_tokens + max(1, request.answers) * output
-        need = Prompt(request.uncached_tokens, output, kv_tokens)
-        played = play(machine, decoding, [*ahead, *promised, need])
+        ahead = self._ahead(every, system, machine, Serving(0, aged), answers=max(1, request.answers))
+        need = Prompt(request.uncached_tokens, output, request.uncached_tokens + output)
+        with_it = [Prompt(1, output, output)] * max(0, request.answers - 1)  # Their prompt is cached by then.
+        played = play(machine, decoding, [*ahead, *promised, need, *with_it])
         first_s = played.first_s[-1]
-        decodes = played.decodes + coming + max(0, request.answers - 1)
+        decodes = played.decodes + coming
         beside = max(1.0, (decodes + min(float(decodes), self._mean_decodes)) / 2)
         step_s = machine.step_s(beside, self._background(machine, beside))
         if request.limits != RequestLimits():  # what has no limits says nothing about the size of those that do
@@ -161,8 +164,8 @@ class Outlooks:
             others_wait=None if others is None else _others_wait(others, machine, decoding, decodes, gap_s),
         )
 
-    def _ahead(self, every: Columns, system: SystemView, machine: Machine) -> list[Prompt]:
-        """The prompts before the last of ``every``: those that wait, and itself."""
+    def _ahead(self, every: Columns, system: SystemView, machine: Machine, serving: Serving, *, answers: int) -> list[Prompt]:
+        """The prompts before the last of ``every``: those that wait, and itself, with so many ``answers``."""
         running, waiting = system.running_columns, system.waiting_columns
         if not len(running) and not len(waiting):
             tokens = system.waiting_uncached_tokens + system.running_prefill_tokens
@@ -174,10 +177,13 @@ class Outlooks:
                 now_s=system.now_s,
                 token_s=machine.token_s,
                 tenants=self._tenants,
-                serving=Serving(0, aged_free(running, now_s=system.now_s)),
+                serving=serving,
             )
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]
+            limited = ~without_limits(waiting) & (waiting.request_class == INTERACTIVE)
+            beside = len(running) + int(limited.sum()) + answers
+            before = before[~beyond_room(taken(every, before), machine, beside=beside)]
             ahead += prompts_of(every, before[:MOST_AHEAD], self._lengths, joined=False)
             rest = int(every.prefill_tokens[before[MOST_AHEAD:]].sum())
             if rest:

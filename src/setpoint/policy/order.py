@@ -31,7 +31,7 @@ BATCH_PATIENCE_S = 120.0
 
 class Serving(NamedTuple):
     """What is served already: the first ``prompts`` of the columns are prompts under way; ``aged``: an answer is under way to
-    one that had waited too long without a deadline (``aged_free``), so that no other goes first."""
+    one that went first because it had waited too long without a deadline (``next_aged``), so that no other goes first."""
 
     prompts: int = 0
     aged: bool = False
@@ -54,8 +54,7 @@ def urgency_keys(
     else:
         due_s = np.where(free, now_s + PATIENCE_S, columns.deadline_s)
         due_s[aged] = -inf
-        if not serving.aged:
-            due_s[_next_aged(columns, free & (columns.request_class == INTERACTIVE), serving.prompts, now_s=now_s)] = -inf
+        due_s[next_aged(columns, serving, now_s=now_s)] = -inf
         tie = np.where(free, 0.0, columns.prefill_tokens)
     if tenants is None or len(columns) < 2 or (columns.tenant == columns.tenant[0]).all():
         start = np.zeros(len(columns))
@@ -67,9 +66,11 @@ def urgency_keys(
     return np.vstack((columns.arrived_s, tie, due_s, start, kind))
 
 
-def _next_aged(columns: Columns, free: npt.NDArray[np.bool_], prompts: int, *, now_s: float) -> IntColumn:
-    """The one of ``free`` that has waited too long and goes first: a prompt under way before those that wait."""
-    under_way = free & (np.arange(len(columns)) < prompts)
+def next_aged(columns: Columns, serving: Serving, *, now_s: float) -> IntColumn:
+    """Index of the interactive one without a deadline that has waited too long and goes first: a prompt under way before those
+    that wait; empty for none."""
+    free = np.isinf(columns.deadline_s) & (columns.request_class == INTERACTIVE) & (not serving.aged)
+    under_way = free & (np.arange(len(columns)) < serving.prompts)
     found = _overdue(columns, under_way, now_s=now_s)
     return found if len(found) else _overdue(columns, free, now_s=now_s)
 
@@ -80,12 +81,6 @@ def _overdue(columns: Columns, among: npt.NDArray[np.bool_], *, now_s: float) ->
     index = np.flatnonzero(among)
     oldest = index[np.argsort(columns.arrived_s[index], kind="stable")[:1]]
     return np.asarray(oldest[columns.arrived_s[oldest] + PATIENCE_S <= now_s], dtype=np.int64)
-
-
-def aged_free(columns: Columns, *, now_s: float) -> bool:
-    """Whether an interactive request without a deadline among them has waited ``PATIENCE_S`` since it came."""
-    free = np.isinf(columns.deadline_s) & (columns.request_class == INTERACTIVE)
-    return bool((columns.arrived_s[free] + PATIENCE_S <= now_s).any())
 
 
 def order_rule(columns: Columns, *, now_s: float) -> str:

@@ -60,6 +60,11 @@ class Outcomes:
             self._lengths.ended(request.request_class, cap_tokens=request.max_output_tokens, emitted_tokens=known.emitted)
             _teach(self.end_margin, request.limits.e2e_s, request.sent_s, known.end_s, result.end_s)
 
+    def came_with_first(self, request_id: int) -> bool:
+        """Whether it is one of several answers that was let in with the first: late at worst, for the first may have begun."""
+        known = self._known.get(request_id)
+        return known is not None and known.request.answers == 0
+
     def shed(self, request_id: int, now_s: float) -> RequestView | None:
         """An admitted request was found doomed: its forecast was wrong by all that its limit allows. Gives the request."""
         known = self._known.pop(request_id, None)

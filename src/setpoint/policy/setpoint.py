@@ -28,7 +28,7 @@ from setpoint.policy.kv_peak import joins_that_stay
 from setpoint.policy.length_share import LengthShare
 from setpoint.policy.lengths import LONG, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import Serving, aged_batch, aged_free, most_urgent, order_rule, urgency_keys
+from setpoint.policy.order import Serving, aged_batch, most_urgent, next_aged, order_rule, urgency_keys
 from setpoint.policy.outcomes import Outcomes
 from setpoint.policy.promises import EARLY_S, MOST_WAIT_S, Promise, Promises
 from setpoint.policy.queue_bound import LEAST_RETRY_S, queue_is_full
@@ -42,7 +42,7 @@ from setpoint.policy.slack import (
     step_slack_s,
 )
 from setpoint.policy.step_time import StepTimeModel
-from setpoint.policy.tenant_room import TenantRoom
+from setpoint.policy.tenant_room import Others, TenantRoom
 from setpoint.policy.tenants import TenantCounters
 from setpoint.policy.unbound import held_back
 from setpoint.policy.views import (
@@ -105,6 +105,7 @@ class SetpointPolicy:
         self._outlooks = Outlooks(self._limits, model, self.lengths, self.tenants, self.step_margin)
         self._left_over = LeftOver()
         self._refused_s = self._deadline_seen_s = -inf
+        self._aged: int | None = None  # Who went first for having waited too long without a deadline.
 
     def resize(self, *, max_running: int, token_budget: int, prefill_floor_tokens: int, max_waiting: int) -> None:
         """Other bounds from the next call on; all that was learned stays."""
@@ -122,7 +123,10 @@ class SetpointPolicy:
             self._deadline_seen_s = now_s
         self.tenants.put_behind(self.tenant_room.far_over(now_s))
         others = self.tenant_room.of(request.tenant, now_s)
-        outlook = self._outlooks.of(request, system, [], coming=self.companions.count, others=others)
+        idle = system.waiting == 0 and system.running == 0
+        if idle:
+            self.companions.keep_only(())
+        outlook = self._outlook(request, system, [], others=others)
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
         self._left_over.asked(request, now_s, output_tokens=long, least_s=least_step_s(self.model))
         interactive = request.request_class == INTERACTIVE
@@ -130,7 +134,7 @@ class SetpointPolicy:
             self.companions.came(request.fingerprint)
             return self._admit(request, outlook, now_s, "with_first", None)
         promise = self.promises.returned(request.fingerprint, now_s, answers=request.answers) if interactive else None
-        if system.waiting == 0 and system.running == 0:
+        if idle:
             return self._admit(request, outlook, now_s, "idle", promise)
         if promise is not None and now_s < promise.due_s - EARLY_S:
             return self._early(request, system, outlook, promise)
@@ -157,7 +161,9 @@ class SetpointPolicy:
         """
         beside_due = system.now_s - self._deadline_seen_s < DEADLINE_SEEN_S
         half = request.request_class == BATCH or (beside_due and not has_deadline(request))
-        return queue_is_full(self._max_waiting, system, coming=self.companions.count + request.answers - 1, half=half)
+        # Answers that come with it fill the queue for others, and not for the one who finds it empty.
+        coming = self.companions.count + request.answers - 1 if system.waiting + self.companions.count else 0
+        return queue_is_full(self._max_waiting, system, coming=coming, half=half)
 
     def _early(self, request: RequestView, system: SystemView, outlook: Outlook, promise: Promise) -> Admit | Reject:
         """One that comes before its time, or another with the same prompt: let in where a fresh one would be, else told to wait
@@ -181,8 +187,14 @@ class SetpointPolicy:
         due = [each for each in promised if each is not own]
         if not due:
             return verdict
-        behind = self._outlooks.of(request, system, [_as_prompt(each) for each in due], coming=self.companions.count)
+        behind = self._outlook(request, system, [_as_prompt(each) for each in due])
         return self._judge(request, behind, now_s, careful=True)
+
+    def _outlook(
+        self, request: RequestView, system: SystemView, promised: list[Prompt], *, others: Others | None = None
+    ) -> Outlook:
+        aged = bool((system.running_columns.ids == self._aged).any())
+        return self._outlooks.of(request, system, promised, coming=self.companions.count, others=others, aged=aged)
 
     def _judge(self, request: RequestView, outlook: Outlook, now_s: float, *, careful: bool) -> Verdict:
         """Against each limit, and what other tenants would come to wait; ``careful``: with the learned margin and room for long
@@ -287,11 +299,14 @@ class SetpointPolicy:
         machine = machine_of(self.model, self._limits, step.running, step.waiting, allowed_s=allowed_s, margin=margin)
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
         every = joined_columns(taken(step.running, prefilling), step.waiting)
-        serving = Serving(len(prefilling), aged_free(reading, now_s=step.now_s))
+        serving = Serving(len(prefilling), bool((reading.ids == self._aged).any()))
+        for index in next_aged(every, serving, now_s=step.now_s).tolist():
+            self._aged = int(every.ids[index])
         keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants, serving=serving)
         order = most_urgent(keys)
         waiting = order[order >= len(prefilling)] - len(prefilling)
         lost = doomed(step, waiting, machine, self.lengths, max_running=self._limits.max_running)
+        lost = lost[[not self.outcomes.came_with_first(each) for each in step.waiting.ids[lost].tolist()]]
         joining = self._joining(step, _without(waiting, lost), machine)
         chosen = np.arange(len(every)) < len(prefilling)
         chosen[joining + len(prefilling)] = True
@@ -333,7 +348,7 @@ class SetpointPolicy:
     def _joining(self, step: StepView, waiting: IntColumn, machine: Machine) -> IntColumn:
         """Indices of waiting requests that may join, in order: places for all, left-overs for the batch class."""
         room = max(0, self._limits.max_running - len(step.running))
-        held = held_back(step, waiting, machine)
+        held = held_back(step, waiting, machine, aged=self._aged)
         waiting = waiting[~held]
         batch = step.waiting.request_class[waiting] == BATCH
         if batch.any():

@@ -279,6 +279,28 @@ def test_what_was_asked_again_for_nothing_is_put_back_when_it_gives_up(tmp_path:
     assert (tally.again, tally.done, tally.left) == (1, 3, 0)
 
 
+def test_an_interrupt_while_a_line_is_written_leaves_no_second_answer_to_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by reading: the older failure was put back beside the answer, and no later run would take the output."""
+    lines = write_input(tmp_path / "in", "ab")
+    (tmp_path / "out").write_bytes(b"".join(result_for(line, failed=True, status=500) for line in lines))
+    append = OutputFile.append
+
+    def interrupted(self: OutputFile, line: bytes) -> None:
+        append(self, line)
+        raise KeyboardInterrupt
+
+    with fake_server() as fake:
+        with monkeypatch.context() as patched:
+            patched.setattr(OutputFile, "append", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                drive(fake, tmp_path, concurrency=1)
+        assert len({entry["custom_id"] for entry in results(tmp_path / "out")}) == len(results(tmp_path / "out"))
+        tally = drive(fake, tmp_path)
+    assert (tally.done, tally.failed, tally.left) == (2, 0, 0)
+
+
 def test_a_wrong_key_ends_the_run_and_fails_no_request(tmp_path: Path) -> None:
     write_input(tmp_path / "in", "abcdef")
     with fake_server() as fake:

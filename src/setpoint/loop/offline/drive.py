@@ -154,12 +154,16 @@ class Drive:
         return self._fruitless_rounds >= ROUNDS_MAX or self._answered_sent_s > self._put_off_s.get(position, math.inf)
 
     def _end(self, position: int, request: BatchRequest, name: str, status: int | None, judged: Judged) -> None:
-        """Write the line first, count it afterwards."""
+        """Write the line, count it afterwards.
+
+        It is marked first: what is marked without a line is asked again by the next run, while a line without a mark would have
+        its older failure put back beside it.
+        """
         failed = judged.meaning is not Meaning.ANSWERED
         error = {"code": judged.code, "message": judged.words} if failed else None
         answered = status if judged.body is not None else None
-        self._work.output.append(Result(name, request.custom_id, answered, judged.body, error).line())
         self._work.index.mark_answered(position)
+        self._work.output.append(Result(name, request.custom_id, answered, judged.body, error).line())
         now_s = self._clock()
         prompt_tokens, output_tokens = judged.tokens
         self._work.tally.end(now_s, failed=failed, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
