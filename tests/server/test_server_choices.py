@@ -101,6 +101,19 @@ def test_one_answer_refused_refuses_the_request(stream: bool) -> None:
         served.engine.wait_until(lambda: not served.engine.streams)
 
 
+def test_of_several_prompts_that_are_refused_the_longest_wait_is_told() -> None:
+    """Seen by reading: the first one's was, and who came back then was refused for the sake of another."""
+
+    class Refusing(ScriptedEngine):
+        async def submit(self, request: Any) -> Any:
+            self.refuse = Rejected("queue_full", {"a": 1.0, "b": 7.5, "c": 2.0}[chr(request.prompt_ids[-1])])
+            return await super().submit(request)
+
+    with serving(Refusing()) as served:
+        reply = served.ask("POST", "/v1/completions", {"prompt": ["a", "b", "c"]})
+        assert (reply.status, reply.headers["retry-after-ms"]) == (503, "7500")
+
+
 def test_one_answer_that_fails_fails_the_stream() -> None:
     with serving() as served:
         served.engine.break_after = 3

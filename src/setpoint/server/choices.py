@@ -7,6 +7,7 @@ and found in the prefix cache.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -128,9 +129,9 @@ class Choices:
         new = [self._answers[index] for index, _ in requests if index in self._answers]
         if self._gone:
             self.cancel()
-        for failure in entered:
-            if failure is not None:
-                raise failure
+        failures = [failure for failure in entered if failure is not None]
+        if failures:
+            raise max(failures, key=_gravity)
         if prime and new:
             await asyncio.gather(*(answer.prime() for answer in new))
             self.raise_error()
@@ -194,6 +195,12 @@ class Choices:
             task.cancel()
         for answer in self._answers.values():
             answer.close()
+
+
+def _gravity(failure: BaseException) -> float:
+    """What makes a request fail for good before what passes, and of that what passes last: who comes back sooner is refused."""
+    waits_ms = failure.headers.get("retry-after-ms") if isinstance(failure, errors.ApiError) else None
+    return math.inf if waits_ms is None else float(waits_ms)
 
 
 def _from_now(request: GenerationRequest, now_s: float) -> GenerationRequest:
