@@ -89,6 +89,14 @@ def test_a_draft_model_has_a_guess_in_every_step(capsys: pytest.CaptureFixture[s
         assert [each["drafted_share"] for each in predicted(capsys, str(requirement))["acceptances"]] == [share]
 
 
+def test_a_profile_of_another_drafter_is_refused(requirement: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    row = {"name": "code", "survival": [0.8, 0.6], "drafted_share": 0.4, "drafts": 40}
+    profile.write_text(json.dumps({"drafter": "prompt-lookup", "acceptances": [row]}))
+    with pytest.raises(BadInput, match="was measured with prompt-lookup, which says nothing of draft"):
+        app(["profile-speculation", str(requirement), *H100, "--acceptance", str(profile)], standalone_mode=False)
+
+
 def test_without_acceptance_nothing_is_predicted(requirement: Path) -> None:
     requirement.write_text(PAIRED.replace(", acceptance: 70%", ""))
     with pytest.raises(BadInput, match="acceptance cannot be predicted, give --acceptance"):
