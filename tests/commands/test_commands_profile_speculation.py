@@ -87,6 +87,8 @@ def test_a_draft_model_has_a_guess_in_every_step(capsys: pytest.CaptureFixture[s
     for text, share in ((stated, 1.0), (alone, 0.38)):
         requirement.write_text(text)
         assert [each["drafted_share"] for each in predicted(capsys, str(requirement))["acceptances"]] == [share]
+        typed = predicted(capsys, str(requirement), "--acceptance", "50%")
+        assert [each["drafted_share"] for each in typed["acceptances"]] == [share], "a typed chance says nothing of it"
 
 
 def test_a_profile_of_another_drafter_is_refused(requirement: Path, tmp_path: Path) -> None:

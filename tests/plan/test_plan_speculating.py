@@ -217,6 +217,8 @@ def test_the_share_of_steps_that_find_a_guess_reaches_the_plan(tmp_path: Path) -
     assert wished == PAIRED.model_copy(update={"acceptance": (0.8, 0.6), "drafted_share": 0.38})
     kept = wishes_of(PlanOptions(speculation=("draft",)), wished).speculation
     assert kept == wished
+    typed = wishes_of(PlanOptions(acceptance="0.9,0.6"), wished).speculation
+    assert typed == PAIRED.model_copy(update={"acceptance": (0.9, 0.6), "drafted_share": 0.38})
     allowed = asked_of(asked(wished), Wishes(hardware=("h100-sxm",))).allowed
     assert allowed is not None
     assert allowed.share == 0.38

@@ -165,7 +165,8 @@ def _predicted(
     from setpoint.requirement import load_requirement
 
     requirement = load_requirement(Path(subject)) if is_requirement(subject) else None
-    typed = [(acceptance_of(text, most_tokens), text) for text in acceptance or ()]
+    allowed = None if requirement is None else requirement.speculation
+    typed = [(acceptance_of(text, most_tokens, allowed), text) for text in acceptance or ()]
     acceptances = [each for each, _ in typed] or _stated(requirement, most_tokens)
     if not acceptances:
         raise BadInput(f"--hardware {there.hardware}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")

@@ -65,6 +65,8 @@ def test_a_measured_profile_and_a_requirement_say_how_many_come_true(
     assert report.candidates[0].config["draft_tokens"] == 3
     assert (report.load or {})["speculation"]["accepted_per_position"][2:] != []
     assert (report.load or {})["speculation"]["drafted_share"] == 1.0, "a draft model always has a guess"
+    report, _ = simulated(capsys, str(file), *LOOKUP, "--acceptance", "70%")
+    assert (report.load or {})["speculation"]["drafted_share"] == 0.38, "a typed chance says nothing of it"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def guessing_of(deployment: Deployment, requirement: Requirement, flags: SystemF
     if flags.acceptance is None:
         acceptance = acceptance_stated(requirement.speculation, longest)
     else:
-        acceptance = acceptance_of(flags.acceptance, longest)
+        acceptance = acceptance_of(flags.acceptance, longest, requirement.speculation)
         drafters_of(acceptance, flags.acceptance, (mode.value,))
     if acceptance is None:
         raise BadInput(f"--speculation {mode}: acceptance cannot be simulated, give --acceptance: {ALLOWED}")

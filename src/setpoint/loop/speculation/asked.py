@@ -23,8 +23,11 @@ ALLOWED: Final = "a chance such as 75%, shares by position such as 0.9,0.7,0.5, 
 MOST_FILE_BYTES: Final = 8 << 20
 
 
-def acceptance_of(text: str, most_tokens: int) -> Acceptance:
-    """What ``text`` says, for drafts of at most ``most_tokens``. Raises ``BadInput`` that names ``--acceptance``."""
+def acceptance_of(text: str, most_tokens: int, allowed: Speculation | None = None) -> Acceptance:
+    """What ``text`` says, for drafts of at most ``most_tokens``. Raises ``BadInput`` that names ``--acceptance``.
+
+    Typed chances say nothing of how many steps find a guess: that is as a requirement's speculation, ``allowed``, has it.
+    """
     name, _, work = text.partition("#")
     if name.endswith(".json"):
         return _of_file(Path(name), work)
@@ -34,7 +37,8 @@ def acceptance_of(text: str, most_tokens: int) -> Acceptance:
     except (UnitError, ValueError) as error:
         found = f"; {error}" if "survival" in str(error) else ""
         raise BadInput(f"--acceptance {text}: allowed: {ALLOWED}{found}") from None
-    return Acceptance(text, profile.survival[:MOST_POSITIONS], 1.0, 0)
+    share = 1.0 if allowed is None else allowed.drafted_share
+    return Acceptance(text, profile.survival[:MOST_POSITIONS], share, 0)
 
 
 def drafters_of(acceptance: Acceptance, text: str, drafters: Sequence[str]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def speculation_wished(options: SpeculationOptions, allowed: Speculation | None)
     drafters = drafters or (allowed.drafters if allowed is not None else ())
     shares, share = (None, 1.0) if allowed is None else (allowed.acceptance, allowed.drafted_share)
     if options.acceptance is not None and drafters:
-        given = acceptance_of(options.acceptance, LONGEST)
+        given = acceptance_of(options.acceptance, LONGEST, allowed)
         wished, drafters = drafters, drafters_of(given, options.acceptance, drafters)
         if options.speculation and drafters != wished:
             known = drafters[0]
@@ -74,7 +74,7 @@ def with_acceptance(requirement: Requirement, text: str | None) -> Requirement:
     allowed = requirement.speculation
     if allowed is None:
         raise BadInput("--acceptance: the requirement has no speculation section; add one, such as drafters: prompt-lookup")
-    given = acceptance_of(text, LONGEST)
+    given = acceptance_of(text, LONGEST, allowed)
     drafters = drafters_of(given, text, allowed.drafters)
     changes = {
         "drafters": drafters,
