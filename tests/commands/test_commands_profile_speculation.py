@@ -87,6 +87,16 @@ def test_a_draft_model_has_a_guess_in_every_step(capsys: pytest.CaptureFixture[s
     for text, share in ((stated, 1.0), (alone, 0.38)):
         requirement.write_text(text)
         assert [each["drafted_share"] for each in predicted(capsys, str(requirement))["acceptances"]] == [share]
+        typed = predicted(capsys, str(requirement), "--acceptance", "50%")
+        assert [each["drafted_share"] for each in typed["acceptances"]] == [share], "a typed chance says nothing of it"
+
+
+def test_a_profile_of_another_drafter_is_refused(requirement: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    row = {"name": "code", "survival": [0.8, 0.6], "drafted_share": 0.4, "drafts": 40}
+    profile.write_text(json.dumps({"drafter": "prompt-lookup", "acceptances": [row]}))
+    with pytest.raises(BadInput, match="was measured with prompt-lookup, which says nothing of draft"):
+        app(["profile-speculation", str(requirement), *H100, "--acceptance", str(profile)], standalone_mode=False)
 
 
 def test_without_acceptance_nothing_is_predicted(requirement: Path) -> None:

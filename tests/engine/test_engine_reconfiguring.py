@@ -130,6 +130,7 @@ async def test_it_changes_at_once_and_keeps_the_change_when_it_is_built_again() 
         budgets = rig.loops[-1].steps.columns(0)[0]["prefill_budget_tokens"]
         assert budgets[-3] == 7, "the prompt of the last request"
         assert await rig.engine.step_samples(), "a model that has seen steps has samples"
+        assert await rig.engine.drafting_s() is None, "nothing drafts"
     finally:
         await rig.engine.stop()
 

@@ -132,6 +132,25 @@ def test_who_found_no_room_is_not_offered_until_there_is_some() -> None:
         drafter.check_integrity()
 
 
+def test_who_holds_the_room_gives_way_once_nobody_drafts() -> None:
+    """Seen: drafts for one request were given up, and no other was read for until it ended."""
+    drafter = small_drafter(20, 4)
+    first, second = text(200, 1), text(200, 2)
+    drafter.outlook(second)
+    drafter.propose([(first, 1), (second, 0)])
+    for _ in range(3):
+        assert drafter.outlook(second) == NOTHING, "while the first is drafted for"
+        drafter.propose([(first, 1)])
+    assert drafter.outlook(second) == NOTHING
+    assert drafter.outlook(second) == Outlook(4, DRAFT_MODEL_SURENESS, READ_TOKENS, 199 - READ_TOKENS), "a step went by without"
+    drafter.propose([(second, 0)])
+    assert drafter.outlook(second).later_tokens == 0
+    assert drafter.outlook(first) == Outlook(4, DRAFT_MODEL_SURENESS, READ_TOKENS, 199 - READ_TOKENS), "it was forgotten"
+    drafter.propose([(second, 1), (first, 0)])
+    assert drafter.outlook(first) == NOTHING
+    drafter.check_integrity()
+
+
 def test_the_controller_hears_of_reading_and_its_steps_expect_no_token() -> None:
     """Seen: rounds that only read were no part of what a step was told to have taken."""
     clock = VirtualClock()

@@ -133,7 +133,14 @@ def test_acceptance_is_a_chance_a_survival_or_a_measured_profile(tmp_path: Path)
     rows = [{"name": name, "survival": [0.8, 0.6], "drafted_share": 0.5, "drafts": 40} for name in ("code", "story")]
     file.write_text(json.dumps({"acceptances": rows}))
     found = acceptance_of(f"{file}#story", 15)
-    assert (found.name, found.survival, found.drafted_share) == ("story", (0.8, 0.6), 0.5)
+    assert (found.name, found.survival, found.drafted_share, found.drafter) == ("story", (0.8, 0.6), 0.5, None)
+
+
+def test_a_profile_that_was_written_is_read_with_its_drafter(known: SpeculationProfile, tmp_path: Path) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text(known.to_json())
+    found = acceptance_of(f"{file}#{known.acceptances[0].name}", 15)
+    assert (found.survival, found.drafter) == (known.acceptances[0].survival, "draft")
 
 
 @pytest.mark.parametrize("text", ["", "x", "120%", "-1", "0.5,0.9", "1.2,0.3", "nan"])

@@ -217,11 +217,29 @@ def test_the_share_of_steps_that_find_a_guess_reaches_the_plan(tmp_path: Path) -
     assert wished == PAIRED.model_copy(update={"acceptance": (0.8, 0.6), "drafted_share": 0.38})
     kept = wishes_of(PlanOptions(speculation=("draft",)), wished).speculation
     assert kept == wished
+    typed = wishes_of(PlanOptions(acceptance="0.9,0.6"), wished).speculation
+    assert typed == PAIRED.model_copy(update={"acceptance": (0.9, 0.6), "drafted_share": 0.38})
     allowed = asked_of(asked(wished), Wishes(hardware=("h100-sxm",))).allowed
     assert allowed is not None
     assert allowed.share == 0.38
     assert allowed.share_of(SpeculationMode.PROMPT_LOOKUP) == 0.38
     assert allowed.share_of(SpeculationMode.DRAFT) == 1.0
+
+
+def test_a_profile_is_for_the_drafter_that_it_was_measured_with(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    row = {"name": "questions", "survival": [0.8, 0.6], "drafted_share": 0.38, "drafts": 40}
+    profile.write_text(json.dumps({"drafter": "prompt-lookup", "acceptances": [row]}))
+    given = str(profile)
+    both = PAIRED.model_copy(update={"drafters": ("prompt-lookup", "draft")})
+    wished = wishes_of(PlanOptions(acceptance=given), both).speculation
+    assert wished is not None
+    assert (wished.drafters, wished.draft_model, wished.acceptance) == (("prompt-lookup",), None, (0.8, 0.6))
+    assert wishes_of(PlanOptions(speculation=("prompt-lookup",), acceptance=given), both).speculation == wished
+    with pytest.raises(BadInput, match="was measured with prompt-lookup, which says nothing of draft"):
+        wishes_of(PlanOptions(acceptance=given), PAIRED)
+    with pytest.raises(BadInput, match="was measured with prompt-lookup, give no other in --speculation"):
+        wishes_of(PlanOptions(speculation=("prompt-lookup", "draft"), acceptance=given), both)
 
 
 def test_configurations_that_a_requirement_allows() -> None:

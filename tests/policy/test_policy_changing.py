@@ -76,6 +76,22 @@ def test_drafts_can_be_turned_off_and_on_with_what_was_learned_of_them() -> None
     assert (back.inner, back.chooser) == (inner, chooser)
 
 
+def test_what_drafting_takes_is_what_whoever_decides_on_drafts_has_learned() -> None:
+    changing = ChangingPolicy(LOOKUP, StepTimeModel())
+    assert changing.drafting_s is None
+    assert isinstance(changing.policy, SpeculatingPolicy)
+    for count in (1, 2, 4, 8):
+        for rounds, read in ((1, 95 * count), (4, 2 * count)):
+            changing.policy.chooser.learn_drafting(rounds, rounds * count, read, 1e-3 * rounds)
+    known = changing.drafting_s
+    assert known is not None
+    changing.change(SETPOINT)
+    assert changing.drafting_s == known, "it is known while drafts are off"
+    changing.change(LOOKUP.model_copy(update={"draft_tokens": 4}))
+    assert changing.drafting_s is None, "a fixed length has its own"
+    assert ChangingPolicy(SETPOINT, StepTimeModel()).drafting_s is None
+
+
 def test_what_a_server_was_not_started_with_needs_a_restart() -> None:
     def changed(**values: object) -> ServingConfig:
         return LOOKUP.model_copy(update=values)

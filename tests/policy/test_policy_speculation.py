@@ -288,8 +288,13 @@ def test_a_probe_of_an_unread_text_is_paid_for_as_a_whole() -> None:
 
 
 def test_a_fixed_length_is_read_for_too() -> None:
-    chosen = FixedDrafts(3).decide(one_unread())
+    fixed, step = FixedDrafts(3), one_unread()
+    chosen = fixed.decide(step)
     assert (dict(chosen.tokens), chosen.reads) == ({0: 3}, (1,))
+    told = DraftTime()
+    told.observe(3, 3, int(step.drafts.behind_tokens.sum()), 5e-3)  # type: ignore[union-attr]
+    fixed.observe(result(step, {0: 3}, {0: 1}, BASE_S, draft_s=5e-3))
+    assert fixed.drafting.coefficients_s == told.coefficients_s
 
 
 def test_drafts_that_fail_end_and_are_probed_within_their_share() -> None:

@@ -10,7 +10,7 @@ import pytest
 from setpoint.hardware.provenance import fingerprint_of
 from setpoint.hardware.this_machine import fingerprint
 from setpoint.record import processor
-from setpoint.record.processor import cpu_features, cpu_info, processor_name
+from setpoint.record.processor import CPU_FEATURES, cpu_features, cpu_info, processor_name
 from setpoint.report.machine import machine_facts
 
 
@@ -53,3 +53,17 @@ def test_a_report_that_lists_no_instructions_is_of_no_machine_that_has_some(monk
     assert before != fingerprint()
     assert fingerprint_of({**facts, "cpu_features": None}) == before
     assert fingerprint_of({name: value for name, value in facts.items() if name != "cpu_features"}) == before
+
+
+def test_a_feature_that_a_report_did_not_look_for_makes_it_no_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: reports from before ``avx_vnni`` was looked for were called another machine's where the processor has it."""
+    monkeypatch.setattr(processor, "cpu_info", lambda *_: {"model name": "Xeon", "flags": "avx2 avx512f avx_vnni"})
+    facts = machine_facts()
+    assert facts["cpu_features_sought"] == list(CPU_FEATURES)
+    early = {name: value for name, value in facts.items() if name != "cpu_features_sought"}
+    assert fingerprint_of(early | {"cpu_features": ["avx2", "avx512f"]}) == fingerprint()
+    assert fingerprint_of(early | {"cpu_features": ["avx2"]}) != fingerprint(), "avx512f would have been named"
+    assert fingerprint_of(early | {"cpu_features": ["avx2", "avx512f"], "cpu": "other"}) != fingerprint()
+    assert fingerprint_of(facts | {"cpu_features": ["avx2", "avx512f"]}) != fingerprint(), "looked for and not there"
+    later = facts | {"cpu_features_sought": [*CPU_FEATURES, "of a later version"]}
+    assert fingerprint_of(later) == fingerprint()

@@ -223,7 +223,8 @@ def test_a_number_of_requests_is_kept() -> None:
     assert sum(load.phases[place].phase is Phase.SUSTAINED for place in load.phase.tolist()) == 123
 
 
-def test_a_machine_is_found_again_in_its_own_steps() -> None:
+def measured_steps(draft_s: float = 0.0) -> tuple[pa.Table, pa.Table]:
+    """1500 steps of a machine that is a line, 1.5 ms apart, and a request; before every second step drafts are made."""
     dice = np.random.default_rng(3)
     size = 1500
     decodes = dice.integers(1, 16, size)
@@ -231,7 +232,8 @@ def test_a_machine_is_found_again_in_its_own_steps() -> None:
     reads = decodes * dice.integers(50, 400, size) + prefill
     took_s = 0.01 + 2e-4 * (decodes + prefill) + 5e-4 * decodes + 1e-6 * reads
     took_s = took_s * dice.lognormal(0, 0.05, size)
-    ends = np.cumsum(took_s + 1.5e-3)
+    making_s = np.where(np.arange(size) % 2 == 1, draft_s, 0.0)
+    ends = np.cumsum(making_s + took_s + 1.5e-3)
     rows = {
         "start_s": ends - took_s,
         "end_s": ends,
@@ -241,9 +243,15 @@ def test_a_machine_is_found_again_in_its_own_steps() -> None:
         "kv_tokens_read": reads,
         "attention_products": reads,
         "running": decodes,
+        "draft_s": making_s,
     }
     requests = pa.table({"request_id": ["a"], "intended_s": [0.0], "first_token_s": [ends[0] + 2e-3], "ended_s": [ends[5]]})
-    machine = calibrate(pa.table(rows), requests)
+    return pa.table(rows), requests
+
+
+def test_a_machine_is_found_again_in_its_own_steps() -> None:
+    steps, requests = measured_steps()
+    machine = calibrate(steps, requests)
     for work in (StepWork(8, 8, 2000, 2000), StepWork(108, 8, 2100, 2100)):
         base_s, read_s, product_s = machine.timer.affine(work.tokens, work.sequences)
         truth = 0.01 + 2e-4 * work.tokens + 5e-4 * work.sequences + 1e-6 * work.kv_tokens_read
@@ -251,7 +259,22 @@ def test_a_machine_is_found_again_in_its_own_steps() -> None:
     assert machine.overheads.between_s + 8 * machine.overheads.between_sequence_s == pytest.approx(1.5e-3, rel=0.02)
     assert machine.timer.relative_error == pytest.approx(0.05, rel=0.3)
     with pytest.raises(TooFewSteps, match="at least"):
-        calibrate(pa.table(rows).slice(0, 10), requests)
+        calibrate(steps.slice(0, 10), requests)
+
+
+def test_what_making_drafts_takes_is_no_time_between_steps() -> None:
+    """Seen: drafting was counted twice in forecasts, between the steps of every configuration and in what drafts."""
+    steps, requests = measured_steps(draft_s=6e-3)
+    between = calibrate(steps, requests).overheads
+    assert between.between_s + 8 * between.between_sequence_s == pytest.approx(1.5e-3, rel=0.02)
+
+
+def test_steps_of_earlier_versions_tell_nothing_of_drafts() -> None:
+    steps, requests = measured_steps()
+    known = calibrate(steps, requests).overheads
+    without = steps.drop_columns(["draft_s"])
+    assert calibrate(without, requests).overheads == known
+    assert calibrate(without.append_column("draft_s", pa.nulls(len(steps), pa.float64())), requests).overheads == known
 
 
 def test_so_many_requests_are_kept_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:

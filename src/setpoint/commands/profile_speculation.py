@@ -158,17 +158,22 @@ def _predicted(
     sizes: list[int] | None,
     context_tokens: int | None,
 ) -> SpeculationProfile:
-    from setpoint.loop.speculation.asked import ALLOWED, acceptance_of
+    from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, drafters_of
     from setpoint.loop.speculation.predicted import BATCHES, CONTEXT_TOKENS, predicted_profile
     from setpoint.loop.subject import is_requirement
     from setpoint.plan.sketch import sketch_of
     from setpoint.requirement import load_requirement
 
     requirement = load_requirement(Path(subject)) if is_requirement(subject) else None
-    acceptances = [acceptance_of(text, most_tokens) for text in acceptance or ()] or _stated(requirement, most_tokens)
+    allowed = None if requirement is None else requirement.speculation
+    typed = [(acceptance_of(text, most_tokens, allowed), text) for text in acceptance or ()]
+    acceptances = [each for each, _ in typed] or _stated(requirement, most_tokens)
     if not acceptances:
         raise BadInput(f"--hardware {there.hardware}: acceptance cannot be predicted, give --acceptance: {ALLOWED}")
     draft_model = draft_model or _draft_model_of(requirement)
+    mode = SpeculationMode.PROMPT_LOOKUP if draft_model is None else SpeculationMode.DRAFT
+    for each, text in typed:
+        drafters_of(each, text, (mode.value,))
     if draft_model is not None:
         acceptances = [replace(each, drafted_share=1.0) for each in acceptances]  # It always has a guess.
     model, context = subject, CONTEXT_TOKENS

@@ -54,6 +54,11 @@ class Reconfigurable(EngineService, Protocol):
         """Steps that the step-time model keeps, spread over shapes, those of the warm-up included. Raises ``EngineFailed``."""
         ...
 
+    async def drafting_s(self) -> tuple[float, ...] | None:
+        """Seconds that a round of drafting takes, a token drafted and a token read, as whoever decides on drafts has learned
+        them; ``None`` while they cannot be told. Raises ``EngineFailed``."""
+        ...
+
 
 def apply_config(steps: StepLoop, changing: ChangingPolicy, config: ServingConfig) -> None:
     """Put ``config`` in force in a loop that is between two steps."""
@@ -102,6 +107,10 @@ class ReconfigurableEngine(ThreadedEngine):
     async def step_samples(self) -> list[Sample]:
         """See ``Reconfigurable``."""
         return await self._between_steps(lambda steps: [] if steps.step_time is None else steps.step_time.samples())
+
+    async def drafting_s(self) -> tuple[float, ...] | None:
+        """See ``Reconfigurable``."""
+        return await self._between_steps(lambda _: None if self._changing is None else self._changing.drafting_s)
 
     async def _between_steps(self, action: Callable[[StepLoop], Answer]) -> Answer:
         self._raise_if_down()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +11,7 @@ from typing import Any
 from setpoint import __version__
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.this_machine import fingerprint, fingerprint_words
-from setpoint.record.processor import CPU_FEATURES
+from setpoint.record.processor import CPU_FEATURES, FIRST_CPU_FEATURES, cpu_features
 
 UNKNOWN = "unknown"
 ENGINE_PACKAGES = ("setpoint", "openvino")
@@ -71,11 +71,23 @@ def engine_version_of(versions: Mapping[str, Any]) -> str:
 
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:
-    """The fingerprint of the machine that a report's ``machine`` describes: equal to ``here()`` if it is this one."""
+    """The fingerprint of the machine that a report's ``machine`` describes: equal to ``here()`` if it is this one.
+
+    Instructions that were not looked for when the report was written are those of this machine, if all else is as it is here.
+    """
+    has = frozenset(facts.get("cpu_features") or ())
+    unsought = frozenset(CPU_FEATURES).difference(facts.get("cpu_features_sought") or FIRST_CPU_FEATURES)
+    if unsought:
+        filled = _fingerprint_with(facts, has.union(unsought.intersection(cpu_features())))
+        if filled == fingerprint():
+            return filled
+    return _fingerprint_with(facts, has)
+
+
+def _fingerprint_with(facts: Mapping[str, Any], features: Collection[str]) -> str:
     architecture, cpu, cores = (str(facts.get(name) or UNKNOWN) for name in ("architecture", "cpu", "cores_usable"))
-    has = facts.get("cpu_features") or ()
-    features = [name for name in CPU_FEATURES if name in has]
-    return fingerprint_words(architecture, cpu, cores, int(facts.get("memory_bytes") or 0) >> 30, features)
+    listed = [name for name in CPU_FEATURES if name in features]
+    return fingerprint_words(architecture, cpu, cores, int(facts.get("memory_bytes") or 0) >> 30, listed)
 
 
 def provenance_from(document: Mapping[str, Any] | None) -> Provenance | None:

@@ -57,6 +57,12 @@ class ChangingPolicy:
         self._setpoint: SetpointPolicy | None = None
         self.policy = self._keep(build_policy(config, model))
 
+    @property
+    def drafting_s(self) -> tuple[float, ...] | None:
+        """Seconds that a round of drafting takes, a token drafted and a token read; ``None`` while that cannot be told."""
+        chooser = self.policy.chooser if isinstance(self.policy, SpeculatingPolicy) else self._chooser
+        return None if chooser is None else chooser.drafting.told_s
+
     def change(self, config: ServingConfig) -> Policy:
         """The policy for ``config``, to decide from now on. Only ``LIVE_FIELDS`` may differ (``needs_restart``)."""
         batching = self._setpoint if config.mode is BatchingMode.SETPOINT else None

@@ -10,11 +10,15 @@ import numpy as np
 
 from setpoint.policy.decisions import Admit, Policy, Reason, Reject, StepPlan, StepResult, StepWork
 from setpoint.policy.speculation import NO_DRAFTS, Drafts
+from setpoint.policy.verify_time import DraftTime
 from setpoint.policy.views import RequestView, StepView, SystemView
 
 
 class DraftChooser(Protocol):
-    """What decides draft lengths."""
+    """What decides draft lengths. ``drafting``: what it learned of how long drafting takes."""
+
+    @property
+    def drafting(self) -> DraftTime: ...
 
     def decide(self, step: StepView) -> Drafts:
         """Draft lengths for a step in which everybody decodes."""
@@ -42,28 +46,37 @@ class FixedDrafts:
 
     def __init__(self, draft_tokens: int) -> None:
         self._draft_tokens = draft_tokens
+        self.drafting = DraftTime()
+        self._behind: dict[int, int] = {}
+        self._reads: tuple[int, ...] = ()
 
     def decide(self, step: StepView) -> Drafts:
         """The same for everybody, in every step without prompts; whose text is not read yet is read for."""
+        self._reads = ()
         if step.drafts is None or self._draft_tokens == 0:
             return Drafts(NO_DRAFTS, 1.0, "none_possible")
         ids, most_tokens, ready = step.running.ids, step.drafts.most_tokens, step.drafts.ready
         pairs = zip(ids[ready].tolist(), most_tokens[ready].tolist(), strict=True)
         tokens = {i: min(most, self._draft_tokens) for i, most in pairs if most}
-        reads = ids[~ready & (most_tokens > 0)]
-        return Drafts(tokens, 1.0, "fixed", tuple(reads.tolist()))
+        self._behind = dict(zip(ids.tolist(), step.drafts.behind_tokens.tolist(), strict=True))
+        self._reads = tuple(ids[~ready & (most_tokens > 0)].tolist())
+        return Drafts(tokens, 1.0, "fixed", self._reads)
 
     def hear(self, step: StepView) -> None:
         """Nothing is learned."""
 
     def observe(self, result: StepResult) -> None:
-        """Nothing is learned."""
+        """Only what drafting takes is learned, for others: it decides nothing here."""
+        reads = self._reads if result.draft_s > 0 else ()
+        if result.drafted or reads:
+            self.drafting.learn(result, self._behind, reads)
 
     def learn(self, work: StepWork, seconds: float, drafted: int) -> None:
         """Nothing is learned."""
 
     def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
-        """Nothing is learned."""
+        """As ``observe``."""
+        self.drafting.observe(rounds, drafted, read, seconds)
 
 
 class SpeculatingPolicy:

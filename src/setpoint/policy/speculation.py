@@ -163,8 +163,7 @@ class SpeculationController:
             if expected is not None:
                 expected_tokens, came = float(expected[:count].sum()), result.accepted[request_id]
                 self.hindsight.learn(result.work.sequences, expected=expected_tokens, came=came)
-        read = sum(self._behind.get(request_id, 0) for request_id in (*result.drafted, *reads))
-        self.drafting.observe(max(result.drafted.values(), default=1), drafted, read, result.draft_s)
+        self.drafting.learn(result, self._behind, reads)
 
     def learn_drafting(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
         """What drafting took in a warm-up (``DraftTime``)."""

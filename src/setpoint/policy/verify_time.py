@@ -6,18 +6,19 @@ model's prediction; between known numbers of draft tokens it is interpolated, an
 nearest that was. The model follows the machine's speed, so the table holds only the shape of its steps.
 
 ``DraftTime`` is the drafter's own cost: ``d0 * rounds + d1 * drafted + d2 * read`` tokens, non-negative least squares over
-recent steps.
+recent steps. Where they are all alike (always as many requests, drafts of one length) only the sum is known, not its parts.
 When it is wrong: until a shape was seen; the warm-up of the engine shows it the usual ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import Final
 
 import numpy as np
 
-from setpoint.policy.decisions import StepWork
+from setpoint.policy.decisions import StepResult, StepWork
 from setpoint.policy.step_time import StepTimeModel, non_negative_least_squares
 from setpoint.policy.views import FloatColumn, IntColumn
 
@@ -28,6 +29,9 @@ COARSE: Final = 4
 DECAY: Final = 0.98
 RIDGE: Final = 1e-3
 LEAST_S: Final = 1e-9
+LEAST_APART: Final = 0.01
+"""Least eigenvalue of the correlations of rounds, drafted and read tokens with which each has a price of its own: below it the
+noise of single steps makes prices wrong by more than about a seventh."""
 
 
 class VerifyTime:
@@ -104,17 +108,31 @@ class DraftTime:
         """Seconds a round, a drafted token and a token read."""
         return tuple(self._coefficients.tolist())
 
+    @property
+    def told_s(self) -> tuple[float, ...] | None:
+        """``coefficients_s``, or ``None`` where recent steps were too much alike to tell them apart."""
+        size = np.sqrt(np.diag(self._gram))
+        if not size.all():
+            return None
+        least = np.linalg.eigvalsh(self._gram / np.outer(size, size))[0]
+        return self.coefficients_s if least >= LEAST_APART else None
+
     def predict_s(self, rounds: IntColumn, drafted: IntColumn, read: IntColumn) -> FloatColumn:
         """Seconds of drafting, shapes as given."""
         first, second, third = self._coefficients
         return np.asarray(first * rounds + second * drafted + third * read, dtype=np.float64)
 
     def observe(self, rounds: int, drafted: int, read: int, seconds: float) -> None:
-        """Learn from one step's drafting."""
+        """Learn from one drafting."""
         work = np.array([rounds, drafted, read], dtype=np.float64)
         self._gram = DECAY * self._gram + np.outer(work, work)
         self._moment = DECAY * self._moment + work * seconds
         self._coefficients = non_negative_least_squares(self._gram + np.eye(3) * RIDGE, self._moment)
+
+    def learn(self, result: StepResult, behind: Mapping[int, int], reads: Sequence[int]) -> None:
+        """Learn from a step. ``behind``: tokens to be read of texts, by request. ``reads``: who was only read for."""
+        read = sum(behind.get(request_id, 0) for request_id in (*result.drafted, *reads))
+        self.observe(max(result.drafted.values(), default=1), sum(result.drafted.values()), read, result.draft_s)
 
 
 def _rounded(extra: int) -> int:

@@ -21,6 +21,9 @@ CPU_FEATURES = (
 )
 """What kernels are chosen by: with or without one of these, the same model takes other times on processors of one name."""
 
+FIRST_CPU_FEATURES = tuple(name for name in CPU_FEATURES if name != "avx_vnni")
+"""What was looked for when reports did not say yet what was."""
+
 
 def cpu_info(path: Path = CPU_INFO) -> dict[str, str]:
     """The entries of the first processor that Linux lists; empty elsewhere."""

@@ -12,7 +12,7 @@ from setpoint.report.compare_figures import ComparedRun
 
 MOST_DIFFERENCES = 6
 TIME_TOLERANCE_S = 1e-6
-NOT_THE_MACHINE = ("versions", "command", "started", "duration_s")
+NOT_THE_MACHINE = ("versions", "command", "started", "duration_s", "cpu_features_sought")
 ONLY_WORDS = ("name", "description")
 
 

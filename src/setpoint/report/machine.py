@@ -11,18 +11,20 @@ from typing import Any
 import psutil
 
 from setpoint import __version__
-from setpoint.record.processor import cpu_features, processor_name
+from setpoint.record.processor import CPU_FEATURES, cpu_features, processor_name
 
 
 def machine_facts() -> dict[str, Any]:
     """Processor, cores, memory, system and versions; ``None`` where this machine does not say. Imports no engine.
 
-    ``cores_usable`` are the logical cores this process may run on (its affinity), ``cpu_quota`` the cores its control
-    group may use on average, and ``memory_bytes`` what the machine has.
+    ``cpu_features`` are those of ``cpu_features_sought`` that the processor has, ``cores_usable`` the logical cores this
+    process may run on (its affinity), ``cpu_quota`` the cores its control group may use on average, and ``memory_bytes`` what
+    the machine has.
     """
     return {
         "cpu": processor_name(),
         "cpu_features": cpu_features(),
+        "cpu_features_sought": list(CPU_FEATURES),
         "architecture": platform.machine(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(logical=True),

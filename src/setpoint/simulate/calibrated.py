@@ -4,7 +4,7 @@ From the run's tables (``record.columns.STEP_COLUMNS``, ``REQUEST_COLUMNS`` and 
 
 - the step: the formula of ``policy/step_time.py`` by non-negative least absolute relative error over all steps, times the
   median error of steps of as many tokens (powers of two; pulled to 1 as by ``TIER_PRIOR`` steps without error);
-- between two steps of a busy loop: a base and a part for each request in the step;
+- between two steps of a busy loop, drafting left out: a base and a part for each request in the step;
 - from the send to the engine: the median of those that found it idle, else the delay that comes nearest to how long requests
   waited to be seen (the ``CENTRAL`` shortest waits);
 - from the end of a step to the client: the median over first tokens;
@@ -158,8 +158,13 @@ def _tiers(
 
 
 def _between(column: dict[str, FloatColumn]) -> tuple[tuple[float, float], FloatColumn]:
-    """Base and part a request of the time after a step, and how each step's differed from it (1 where the loop was idle)."""
+    """Base and part a request of the time after a step, and how each step's differed from it (1 where the loop was idle).
+
+    Drafting before the next step is not in it: a simulation of what drafts adds its own.
+    """
     gaps_s = column["start_s"][1:] - column["end_s"][:-1]
+    if "draft_s" in column:
+        gaps_s = gaps_s - np.nan_to_num(column["draft_s"][1:])  # null in the tables of earlier versions
     busy = (column["running"][:-1] > 0) & (gaps_s > 0) & (gaps_s < BUSY_GAP_S)
     factors = np.ones(len(column["end_s"]))
     if busy.sum() < LEAST_STEPS // 2:

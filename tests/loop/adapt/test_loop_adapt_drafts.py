@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+
 import numpy as np
 import pytest
 
-from setpoint.engine.request import RequestStats
+from setpoint.engine.reconfiguring import Reconfigurable
 from setpoint.engine.service import GuessTotals
-from setpoint.engine.step_record import StepRecord, StepRing
+from setpoint.loop.adapt.audit import Audit
 from setpoint.loop.adapt.choices import live_key, named, other_drafting
-from setpoint.loop.adapt.drafts import LEAST_LOOKED, LEAST_STEPS, RECENT, DraftedStep, LiveDrafts
+from setpoint.loop.adapt.drafts import LEAST_LOOKED, RECENT, LiveDrafts
+from setpoint.loop.adapt.driver import Adapter
 from setpoint.loop.adapt.profile import Profile
-from setpoint.loop.adapt.reading import STEP_COLUMNS, Reader
-from setpoint.loop.adapt.replan import LEAST_DRAFTED_REQUESTS, REQUESTS, Question, drafted_requests, machine_of, replan
+from setpoint.loop.adapt.rails import Rails
+from setpoint.loop.adapt.reading import STEP_COLUMNS
+from setpoint.loop.adapt.replan import (
+    LEAST_DRAFTED_REQUESTS,
+    REQUESTS,
+    Answer,
+    Question,
+    drafted_requests,
+    machine_of,
+    replan,
+)
 from setpoint.policy.changing import needs_restart
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
-from setpoint.policy.decisions import Reason
+from setpoint.policy.decisions import StepWork
 from setpoint.policy.survival import constant_acceptance
 from setpoint.policy.views import FloatColumn
 from setpoint.requirement import parse_requirement
 from setpoint.simulate.acceptance import AcceptedDrafts
-from setpoint.simulate.drafter import Drafting
+from setpoint.simulate.drafter import Drafting, pass_s
 from setpoint.simulate.timing import LineTimer
 
 STEP_S, TOKEN_S, BETWEEN_S = 20e-3, 50e-6, 1e-4
@@ -146,70 +159,50 @@ def test_a_few_looks_say_nothing() -> None:
     assert live.drafting() is not None
 
 
-def test_passes_of_a_draft_model_cost_what_they_did() -> None:
+def test_passes_of_a_draft_model_cost_what_the_controller_knows_and_reading_has_a_price_of_its_own() -> None:
+    """Seen: a text of 500 tokens was read at the price of 500 guesses, and drafts that paid were planned to end."""
     live = LiveDrafts(MODEL)
     live.guessed(GuessTotals(1000, 1000, (500,), (400,)))
+    live.took(None)
     assert live.drafting() is None, "what it costs is not known"
-    live.took([DraftedStep(several, 4 * several, 4 * 1e-3 + 4 * several * 1e-4) for several in (1, 2, 4, 8) * LEAST_STEPS])
+    live.took((1e-3, 1e-4, 5e-6))
     drafting = live.drafting()
     assert drafting is not None
     assert drafting.passes is not None
-    for several in (1, 8):
-        assert drafting.passes.affine(several, several)[0] == pytest.approx(1e-3 + several * 1e-4, rel=0.1)
+    for several, read in ((1, 0), (8, 0), (8, 8), (1, 128)):
+        work = StepWork(several + read, several, 500, 500)
+        assert pass_s(drafting.passes, work) == pytest.approx(1e-3 + several * 1e-4 + read * 5e-6)
+    live.took(None)
+    assert live.drafting() == drafting, "while it cannot be told anew, what was known stands"
 
 
-class Steps:
-    """Records of an engine that only makes steps."""
+class Priced:
+    """Stands for an engine with a draft model whose prices are known."""
 
-    def __init__(self) -> None:
-        self.ring = StepRing()
+    config = MODEL
 
-    def step(self, drafts: int = 0, drafted: int = 0, draft_s: float = 0.0) -> None:
-        number = self.ring.total
-        self.ring.append(
-            StepRecord(
-                step=number,
-                start_s=float(number),
-                end_s=number + 0.5,
-                predicted_s=None,
-                prefill_tokens=0,
-                decode_tokens=1 + drafted,
-                sequences=1,
-                kv_tokens_read=9,
-                attention_products=9,
-                running=1,
-                waiting=0,
-                kv_used_blocks=1,
-                kv_blocks=2,
-                prefill_budget_tokens=0,
-                preempted=0,
-                shed=0,
-                reason=Reason("test"),
-                drafts=drafts,
-                drafted=drafted,
-                draft_s=draft_s,
-            )
-        )
-
-    def ended_requests(self, since: int) -> tuple[list[RequestStats], int]:
-        return [], since
-
-    def step_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
-        return self.ring.columns(since)
-
-    def decision_columns(self, since: int) -> tuple[dict[str, list[object]], int]:
-        return {}, since
+    async def drafting_s(self) -> tuple[float, ...]:
+        return 1e-3, 1e-4, 5e-6
 
 
-def test_steps_with_drafts_are_read_once_and_those_without_are_passed_over() -> None:
-    records = Steps()
-    records.step(1, 2, 0.1)
-    reader = Reader(records)
-    records.step()
-    records.step(1, 3, 0.2)
-    assert reader.drafted() == [DraftedStep(1, 3, 0.2)]
-    assert reader.drafted() == []
-    assert reader.newest_steps()["draft_s"].tolist() == [0.1, 0.0, 0.2]
+class NoPlans:
+    """A planner that nobody asks."""
+
+    async def answer(self, question: Question) -> Answer:
+        raise AssertionError("nobody asks")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_the_loop_asks_the_engine_what_its_draft_model_takes() -> None:
+    adapter = Adapter(cast(Reconfigurable, Priced()), REQUIREMENT, Rails(), NoPlans(), Audit())
+    assert adapter._drafting(MODEL) == (None, ())
+    asyncio.run(adapter._see_drafts(GuessTotals(1000, 1000, (500,), (400,))))
+    drafting, other = adapter._drafting(MODEL)
+    assert drafting is not None
+    assert drafting.passes == LineTimer(1e-3, token_s=5e-6, sequence_s=1e-4 - 5e-6)
+    assert other == (other_drafting(MODEL, SpeculationMode.DRAFT),)
 
 
 @pytest.mark.parametrize("started", [LOOKUP, MODEL])

@@ -53,6 +53,9 @@ def test_a_measured_profile_and_a_requirement_say_how_many_come_true(
     assert (told["name"], told["drafted_share"]) == ("code", 0.6)
     assert report.candidates[0].config["max_draft_tokens"] == 3
     assert "source" not in told, "guesses from the text are free"
+    profile.write_text(json.dumps({"drafter": "prompt-lookup", "acceptances": [row]}))
+    with pytest.raises(BadInput, match="was measured with prompt-lookup, which says nothing of draft"):
+        simulated(capsys, *DRAFT, "--acceptance", str(profile))
     file = tmp_path / "my.yaml"
     file.write_text(
         "name: chat\nprofile: {prompt_tokens: 128, output_tokens: 100, arrival: {rate: 1/s}}\n"
@@ -62,6 +65,8 @@ def test_a_measured_profile_and_a_requirement_say_how_many_come_true(
     assert report.candidates[0].config["draft_tokens"] == 3
     assert (report.load or {})["speculation"]["accepted_per_position"][2:] != []
     assert (report.load or {})["speculation"]["drafted_share"] == 1.0, "a draft model always has a guess"
+    report, _ = simulated(capsys, str(file), *LOOKUP, "--acceptance", "70%")
+    assert (report.load or {})["speculation"]["drafted_share"] == 0.38, "a typed chance says nothing of it"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tuning_world import SCHEDULE, SPACE, VirtualMachine, requirement
+from tuning_world import NEEDED, SCHEDULE, SPACE, VirtualMachine, requirement
 
 from setpoint.loop.tuning import keeping
 from setpoint.loop.tuning.keeping import Keeper, SharedLoad, kept_load
+from setpoint.loop.tuning.space import space_for
 from setpoint.loop.tuning.trial import Trial
 
 NAME = "continuous-16"
@@ -49,6 +50,22 @@ def test_another_question_finds_nothing_and_says_why(tmp_path: Path) -> None:
     info.write_text(json.dumps(json.loads(info.read_text()) | {"sources": "other"}))
     assert keeper.kept(SPACE, said.append) == []
     assert said[-1].endswith("with other sources")
+
+
+def test_what_is_said_of_guesses_makes_it_no_other_question(tmp_path: Path) -> None:
+    """Seen: --resume without the --acceptance of before threw away every measurement, though only forecasts read it."""
+    stated = requirement(NEEDED + "speculation: {drafters: [prompt-lookup], acceptance: [0.9, 0.8], drafted_share: 38%}\n")
+    space = {**SPACE, **space_for(stated)}
+    keeper = Keeper(tmp_path, stated, SCHEDULE, 0)
+    for name in (NAME, "setpoint-16-lookup"):
+        keeper.keep(replace(VirtualMachine(requirement())(NAME, SPACE[NAME]), name=name, config=space[name]))
+    unstated = requirement(NEEDED + "speculation: {drafters: [prompt-lookup]}\n")
+    assert kept_load(tmp_path, unstated) == SharedLoad(0, SCHEDULE)
+    said: list[str] = []
+    again = Keeper(tmp_path, unstated, SCHEDULE, 0)
+    assert [each.name for each in again.kept(space, said.append)] == [NAME, "setpoint-16-lookup"]
+    assert [each.name for each in again.kept({**SPACE, **space_for(unstated)}, said.append)] == [NAME]
+    assert [each.rpartition(" ")[2] for each in said] == ["configurations"], "what drafts is no candidate without acceptance"
 
 
 def test_what_was_measured_on_another_machine_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

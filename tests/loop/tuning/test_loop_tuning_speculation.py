@@ -71,8 +71,27 @@ def test_the_share_of_steps_that_find_a_guess_reaches_the_forecast(tmp_path: Pat
     assert "setpoint-16-lookup" in space_for(needed)
     typed = with_acceptance(needed, "70%")
     assert accepted(typed).profile.survival[:2] == pytest.approx((0.7, 0.49))
-    assert accepted(typed).share == 1.0
+    assert accepted(typed).share == 0.38, "a chance that is typed says nothing of how many steps find a guess"
+    assert accepted(with_acceptance(requirement(UNSTATED), "70%")).share == 1.0
     assert with_acceptance(needed, None) == needed
+
+
+def test_a_profile_of_one_drafter_says_nothing_of_another(tmp_path: Path) -> None:
+    """Seen: what a draft model guessed right was foretold of prompt lookup too."""
+    both = requirement(NEEDED + "speculation: {drafters: [prompt-lookup, draft], draft_model: small, acceptance: 50%}\n")
+    profile = tmp_path / "profile.json"
+    row = {"name": "code", "survival": [0.8, 0.6], "drafted_share": 1.0, "drafts": 40}
+    models = {"prompt-lookup": None, "draft": "small"}
+    for drafter, model in models.items():
+        profile.write_text(json.dumps({"drafter": drafter, "acceptances": [row]}))
+        known = with_acceptance(both, str(profile)).speculation
+        assert known is not None
+        assert (known.drafters, known.draft_model, known.acceptance) == ((drafter,), model, (0.8, 0.6))
+    with pytest.raises(BadInput, match="was measured with draft, which says nothing of prompt-lookup"):
+        with_acceptance(requirement(UNSTATED), str(profile))
+    typed = with_acceptance(both, "70%").speculation
+    assert typed is not None
+    assert typed.drafters == ("prompt-lookup", "draft"), "a chance that is typed is of whichever"
 
 
 def test_acceptance_of_speculation_that_is_not_allowed_is_refused() -> None:

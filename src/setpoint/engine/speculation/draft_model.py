@@ -3,7 +3,8 @@
 It has a KV cache of its own. After a verification its KV is right as far as its guesses were, so only what differs is read
 again. A text it has not read yet (a new prompt, or what was written while nobody drafted) is read ``READ_TOKENS`` a step,
 before there is a guess: a long prompt must not hold up those who are being read. If its cache is full, whoever drafted least
-recently is forgotten; who finds no room beside those of a step is not offered again until there is some.
+recently is forgotten; who finds no room beside those of a step is not offered again until there is some, or until a step has
+gone by for which nobody drafted: whoever holds the room gives way then.
 
 Greedy requests, and sampled ones with a seed, get its arg-max; the others a token drawn from its own distribution, under the
 request's temperature and filters, and the distribution with it (``rejection.py``).
@@ -91,6 +92,7 @@ class DraftModel:
         self._shadows: OrderedDict[int, Shadow] = OrderedDict()
         self._kept: set[int] = set()  # whom the last step guessed or read for
         self._refused: set[int] = set()  # who found no room when last asked for
+        self._passed_over: set[int] = set()  # of those, at whom was looked since the last step with drafting
 
     def outlook(self, sequence: Sequence) -> Outlook:
         """As much as wanted, after what has to be read; nothing for whom there is no room."""
@@ -109,6 +111,7 @@ class DraftModel:
         guesses = [self._begin(sequence, count, kept) for sequence, count in asked]
         self._kept = {guess.shadow.own.sequence_id for guess in guesses if guess is not None}
         self._refused = (self._refused | kept) - self._kept
+        self._passed_over.clear()
         going = [guess for guess in guesses if guess is not None]
         while going:
             items = [self._item(guess) for guess in going]
@@ -125,6 +128,7 @@ class DraftModel:
     def forget(self, sequence: Sequence) -> None:
         """Give its blocks back."""
         self._refused.discard(sequence.sequence_id)
+        self._passed_over.discard(sequence.sequence_id)
         shadow = self._shadows.pop(sequence.sequence_id, None)
         if shadow is not None:
             self._pool.release(shadow.own.blocks)
@@ -164,10 +168,15 @@ class DraftModel:
         return -(-(len(sequence.tokens) + count) // self._pool.block_tokens) - held
 
     def _is_crowded_out(self, sequence: Sequence) -> bool:
-        """Whether there was no room for it, and still is none beside those of the last step."""
+        """Whether there was no room for it, and still is none beside those of the last step.
+
+        A second look with no drafting between shows a step without any: nobody needs his room then.
+        """
         if sequence.sequence_id not in self._refused:
             return False
-        staying = {*self._kept, sequence.sequence_id}
+        drafting = set() if sequence.sequence_id in self._passed_over else self._kept
+        self._passed_over.add(sequence.sequence_id)
+        staying = {*drafting, sequence.sequence_id}
         idle = sum(len(shadow.own.blocks) for each, shadow in self._shadows.items() if each not in staying)
         return self._needed(sequence, self._most_tokens) > self._pool.available + idle
 

@@ -125,7 +125,7 @@ class Adapter:
         for drift in controller.see(now_s, self._seen(now_s)):
             self._drifted(drift)
         if gauges.speculation is not None:
-            self._see_drafts(gauges.speculation.guesses)
+            await self._see_drafts(gauges.speculation.guesses)
         effect = controller.effect(now_s)
         if effect is not None:
             await self._ended(effect)
@@ -151,12 +151,12 @@ class Adapter:
         standing = [(each.arrived_s + ahead_s, each.standing(server_s)) for each in self._context.live.book.open]
         return Seen(asked, ended, steps, outcomes, [(at_s, good) for at_s, good in standing if good is not None])
 
-    def _see_drafts(self, guesses: GuessTotals) -> None:
+    async def _see_drafts(self, guesses: GuessTotals) -> None:
         """What became of guesses since the last look, and what they cost."""
-        assert self._reader is not None
         if self._drafts is not None:
             self._drafts.guessed(guesses)
-            self._drafts.took(self._reader.drafted())
+            if self._drafts.drafter is SpeculationMode.DRAFT:
+                self._drafts.took(await self._engine.drafting_s())
 
     def _drifted(self, drift: Drift) -> None:
         self.metrics.counts.drifts[drift.quantity] += 1

@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 
 from setpoint.engine.request import RequestStats
-from setpoint.loop.adapt.drafts import DraftedStep
 from setpoint.loop.adapt.profile import Asked, asked_in
 from setpoint.policy.decisions import StepWork
 
@@ -23,7 +22,6 @@ WORK_COLUMNS = (
     "attention_products",
 )
 STEP_COLUMNS = (*WORK_COLUMNS, "running", "draft_s")
-DRAFT_COLUMNS = ("drafts", "drafted", "draft_s")
 
 
 class Records(Protocol):
@@ -44,7 +42,6 @@ class Reader:
         _, self._next_ended = records.ended_requests(0)
         _, self._next_step = records.step_columns(0)
         _, self._next_decision = records.decision_columns(0)
-        self._next_drafted = self._next_step
 
     def read(self) -> tuple[list[Asked], list[RequestStats], list[tuple[StepWork, float, float]]]:
         """Requests that asked, requests that ended, and steps with start and end, since the last call."""
@@ -52,12 +49,6 @@ class Reader:
         ended, self._next_ended = self._records.ended_requests(self._next_ended)
         steps, self._next_step = self._records.step_columns(self._next_step)
         return asked_in(decisions), ended, _works(steps)
-
-    def drafted(self) -> list[DraftedStep]:
-        """Steps with drafts since the last call."""
-        columns, self._next_drafted = self._records.step_columns(self._next_drafted)
-        rows = zip(*_table(columns, DRAFT_COLUMNS), strict=True)
-        return [DraftedStep(int(requests), int(tokens), seconds) for requests, tokens, seconds in rows if requests]
 
     def newest_steps(self) -> dict[str, np.ndarray]:
         """Columns of the newest ``MOST_STEPS`` steps, as numbers."""

@@ -11,7 +11,7 @@ from setpoint.hardware.drafting import CostSource, draft_deployment, paired_kv_t
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import model_facts
 from setpoint.loop.errors import BadInput
-from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, acceptance_stated
+from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, acceptance_stated, drafters_of
 from setpoint.loop.speculation.outcome import Acceptance
 from setpoint.policy.configuration import SpeculationMode
 from setpoint.requirement import Requirement
@@ -59,7 +59,8 @@ def guessing_of(deployment: Deployment, requirement: Requirement, flags: SystemF
     if flags.acceptance is None:
         acceptance = acceptance_stated(requirement.speculation, longest)
     else:
-        acceptance = acceptance_of(flags.acceptance, longest)
+        acceptance = acceptance_of(flags.acceptance, longest, requirement.speculation)
+        drafters_of(acceptance, flags.acceptance, (mode.value,))
     if acceptance is None:
         raise BadInput(f"--speculation {mode}: acceptance cannot be simulated, give --acceptance: {ALLOWED}")
     fixed = _fixed_length(flags, acceptance)

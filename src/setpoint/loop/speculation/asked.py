@@ -2,12 +2,13 @@
 
 ``75%``: every guess is accepted with that chance, whatever came before. ``0.9,0.7,0.5``: shares of drafts that survive to their
 first, second, third token, as a profile and vLLM's metrics by position give them. ``FILE.json`` or ``FILE.json#WORK``: what
-``setpoint profile-speculation --output FILE.json`` measured.
+``setpoint profile-speculation --output FILE.json`` measured, with one drafter: of another it says nothing.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,11 @@ ALLOWED: Final = "a chance such as 75%, shares by position such as 0.9,0.7,0.5, 
 MOST_FILE_BYTES: Final = 8 << 20
 
 
-def acceptance_of(text: str, most_tokens: int) -> Acceptance:
-    """What ``text`` says, for drafts of at most ``most_tokens``. Raises ``BadInput`` that names ``--acceptance``."""
+def acceptance_of(text: str, most_tokens: int, allowed: Speculation | None = None) -> Acceptance:
+    """What ``text`` says, for drafts of at most ``most_tokens``. Raises ``BadInput`` that names ``--acceptance``.
+
+    Typed chances say nothing of how many steps find a guess: that is as a requirement's speculation, ``allowed``, has it.
+    """
     name, _, work = text.partition("#")
     if name.endswith(".json"):
         return _of_file(Path(name), work)
@@ -33,7 +37,20 @@ def acceptance_of(text: str, most_tokens: int) -> Acceptance:
     except (UnitError, ValueError) as error:
         found = f"; {error}" if "survival" in str(error) else ""
         raise BadInput(f"--acceptance {text}: allowed: {ALLOWED}{found}") from None
-    return Acceptance(text, profile.survival[:MOST_POSITIONS], 1.0, 0)
+    share = 1.0 if allowed is None else allowed.drafted_share
+    return Acceptance(text, profile.survival[:MOST_POSITIONS], share, 0)
+
+
+def drafters_of(acceptance: Acceptance, text: str, drafters: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``drafters`` that ``acceptance``, typed as ``text``, speaks of. Raises ``BadInput`` if it is of another."""
+    if acceptance.drafter is None:
+        return tuple(drafters)
+    if acceptance.drafter not in drafters:
+        names = " and ".join(drafters)
+        raise BadInput(
+            f"--acceptance {text}: was measured with {acceptance.drafter}, which says nothing of {names}; give another profile"
+        )
+    return (acceptance.drafter,)
 
 
 def acceptance_stated(allowed: Speculation | None, most_tokens: int) -> Acceptance | None:
@@ -45,7 +62,8 @@ def acceptance_stated(allowed: Speculation | None, most_tokens: int) -> Acceptan
 
 
 def _of_file(file: Path, work: str) -> Acceptance:
-    rows = _rows(file)
+    told = _profile(file)
+    rows: list[dict[str, Any]] = told["acceptances"]
     names = [str(row.get("name")) for row in rows]
     if not work and len(rows) > 1:
         raise BadInput(f"--acceptance {file}: found several kinds of work, name one: {file}#{names[0]} (of {', '.join(names)})")
@@ -60,13 +78,15 @@ def _of_file(file: Path, work: str) -> Acceptance:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise BadInput(f"--acceptance {file}: its work {names[0]!r} holds no survival by position; {_HOW}") from None
-    return Acceptance(str(row["name"]), profile.survival, share, drafts)
+    drafter = told.get("drafter")
+    return Acceptance(str(row["name"]), profile.survival, share, drafts, None if drafter is None else str(drafter))
 
 
 _HOW: Final = "give what setpoint profile-speculation --output wrote"
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _profile(file: Path) -> dict[str, Any]:
+    """What is in the file; its acceptances are a list of at least one."""
     try:
         if file.stat().st_size > MOST_FILE_BYTES:
             raise BadInput(f"--acceptance {file}: found {file.stat().st_size} bytes; {_HOW}")
@@ -78,4 +98,4 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     rows = told.get("acceptances") if isinstance(told, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise BadInput(f"--acceptance {file}: holds no acceptances; {_HOW}")
-    return rows
+    return dict(told)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from setpoint.loop.errors import BadInput
-from setpoint.loop.speculation.asked import ALLOWED, acceptance_of
+from setpoint.loop.speculation.asked import ALLOWED, acceptance_of, drafters_of
+from setpoint.loop.speculation.outcome import Acceptance
 from setpoint.policy.configuration import ServingConfig, SpeculationMode
 from setpoint.requirement import Requirement, Speculation
 from setpoint.requirement.speculation import DRAFT, DRAFTERS
@@ -40,10 +41,15 @@ def speculation_wished(options: SpeculationOptions, allowed: Speculation | None)
             raise BadInput("--speculation: found off beside a drafter; give one or the other")
         return None
     drafters = drafters or (allowed.drafters if allowed is not None else ())
-    model = options.draft_model or (allowed.draft_model if allowed is not None and DRAFT in drafters else None)
     shares, share = (None, 1.0) if allowed is None else (allowed.acceptance, allowed.drafted_share)
-    if options.acceptance is not None:
-        shares, share = _given(options.acceptance)
+    if options.acceptance is not None and drafters:
+        given = acceptance_of(options.acceptance, LONGEST, allowed)
+        wished, drafters = drafters, drafters_of(given, options.acceptance, drafters)
+        if options.speculation and drafters != wished:
+            known = drafters[0]
+            raise BadInput(f"--acceptance {options.acceptance}: was measured with {known}, give no other in --speculation")
+        shares, share = _shares(given), given.drafted_share
+    model = options.draft_model or (allowed.draft_model if allowed is not None and DRAFT in drafters else None)
     if not drafters:
         for name, value in (("draft-model", options.draft_model), ("acceptance", options.acceptance)):
             if value is not None:
@@ -59,23 +65,31 @@ def speculation_wished(options: SpeculationOptions, allowed: Speculation | None)
 
 
 def with_acceptance(requirement: Requirement, text: str | None) -> Requirement:
-    """``requirement`` with what ``--acceptance`` says, if it was typed. Raises ``BadInput`` that names the option."""
+    """``requirement`` with what ``--acceptance`` says, if it was typed. Raises ``BadInput`` that names the option.
+
+    Of its drafters those stay that the acceptance speaks of: of the others nothing could be foretold.
+    """
     if text is None:
         return requirement
-    if requirement.speculation is None:
+    allowed = requirement.speculation
+    if allowed is None:
         raise BadInput("--acceptance: the requirement has no speculation section; add one, such as drafters: prompt-lookup")
-    shares, share = _given(text)
-    allowed = requirement.speculation.model_copy(update={"acceptance": shares, "drafted_share": share})
-    return requirement.model_copy(update={"speculation": allowed})
+    given = acceptance_of(text, LONGEST, allowed)
+    drafters = drafters_of(given, text, allowed.drafters)
+    changes = {
+        "drafters": drafters,
+        "draft_model": allowed.draft_model if DRAFT in drafters else None,
+        "acceptance": _shares(given),
+        "drafted_share": given.drafted_share,
+    }
+    return requirement.model_copy(update={"speculation": allowed.model_copy(update=changes)})
 
 
-def _given(text: str) -> tuple[tuple[float, ...], float]:
-    """``--acceptance`` as a requirement states it: survival by position, and the share of steps that find a guess."""
-    given = acceptance_of(text, LONGEST)
-    shares = given.survival
-    if len(shares) == 1:
-        shares = (*shares, 0.0)  # One position is known, not the chance of every one.
-    return shares, given.drafted_share
+def _shares(given: Acceptance) -> tuple[float, ...]:
+    """Survival by position as a requirement states it."""
+    if len(given.survival) == 1:
+        return (*given.survival, 0.0)  # One position is known, not the chance of every one.
+    return given.survival
 
 
 def speculating_configs(requirement: Requirement, base: ServingConfig) -> list[ServingConfig]:

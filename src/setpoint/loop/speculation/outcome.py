@@ -32,12 +32,13 @@ class StepCosts:
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """Of one kind of work. ``survival``: see ``SurvivalProfile``. ``drafted_share``: of the decode steps of a request, how many
-    had a draft. ``drafts``: how many the figures rest on."""
+    had a draft. ``drafts``: how many the figures rest on. ``drafter``: that they were measured with, ``None`` for whichever."""
 
     name: str
     survival: tuple[float, ...]
     drafted_share: float
     drafts: int
+    drafter: str | None = None
 
     @property
     def profile(self) -> SurvivalProfile:
@@ -114,6 +115,7 @@ class SpeculationProfile:
         """Measured figures and what follows from them."""
         told: dict[str, Any] = asdict(self)
         for row, acceptance in zip(told["acceptances"], self.acceptances, strict=True):
+            del row["drafter"]  # The profile has one for all.
             row["gains"] = [asdict(each) for each in self.gains(acceptance)]
             row["verdict"] = self.verdict(acceptance)
         for row, costs in zip(told["costs"], self.costs, strict=True):

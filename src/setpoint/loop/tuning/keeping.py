@@ -2,7 +2,8 @@
 
 ``measured/NN-NAME`` is a run folder of its own (``report/files.py``). What it was made for is in its ``run.json``: requirement,
 seed, schedule, configuration, versions and a digest of setpoint's own sources; on what machine is in its ``report.json``. One
-that was made for anything else, or on another machine, is not taken up again.
+that was made for anything else, or on another machine, is not taken up again. The requirement's speculation does not count: it
+says what is tried, and what guesses are worth in forecasts; what a server drafted with is in its configuration.
 """
 
 from __future__ import annotations
@@ -129,9 +130,18 @@ def _require_same(run: Run, question: Mapping[str, Any]) -> None:
     machine = fingerprint_of(run.report.machine)
     if machine != here():
         raise AnotherQuestion(f"it was measured on another machine ({machine}; this one is {here()})")
-    other = [name for name, value in question.items() if run.run_info.get(name) != value]
+    made_for, asked = _measured_parts(run.run_info), _measured_parts(question)
+    other = [name for name, value in asked.items() if made_for.get(name) != value]
     if other:
         raise AnotherQuestion(f"it was measured with other {', '.join(other)}")
+
+
+def _measured_parts(question: Mapping[str, Any]) -> dict[str, Any]:
+    """``question`` without what no measurement depends on (see the module)."""
+    requirement = question.get("requirement")
+    if not isinstance(requirement, Mapping):
+        return dict(question)
+    return {**question, "requirement": {name: value for name, value in requirement.items() if name != "speculation"}}
 
 
 def _load_of(info: Mapping[str, Any]) -> SharedLoad:
