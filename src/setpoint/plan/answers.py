@@ -10,7 +10,7 @@ from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
 from setpoint.plan.topology import Scheduler
-from setpoint.plan.words import GUESS, SOURCES, devices, percent_change, probability, spare, usd_per_hour
+from setpoint.plan.words import SOURCES, devices, guessed, percent_change, probability, spare, usd_per_hour
 from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
@@ -41,7 +41,7 @@ def recommendation(plan: Plan) -> str:
 def _unsure(plan: Plan, chosen: Ranked) -> str:
     """Why what is recommended all the same is not sure."""
     if chosen.option.guess:
-        return f" This is not sure: it holds as predicted, but {GUESS}. Measure it before relying on it."
+        return f" This is not sure: it holds as predicted, but {guessed(chosen.option)}. Measure it before relying on it."
     return (
         " This is inside its own error bar: it holds as predicted, but with less than "
         f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
@@ -55,7 +55,7 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
         return None
     held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
     if first.option.guess:
-        return f"{held} {GUESS}."
+        return f"{held} {guessed(first.option)}."
     return f"{held} only with probability {probability(first.headroom.met_probability)}: it lies inside its own error bar."
 
 

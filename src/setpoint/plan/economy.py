@@ -28,7 +28,7 @@ class Goal(StrEnum):
 class Option:
     """A replica (shape and serving configuration) whose load curve is known, and how far steps and TTFT may be off there.
 
-    guess: whether that of steps is itself a guess (``StepTimer``).
+    guess: whether that of steps is itself a guess (``StepTimer``); only_drafting: of nothing but its draft model's passes.
     """
 
     shape: Shape
@@ -38,6 +38,7 @@ class Option:
     source: str
     ttft_error: float = 0.0
     guess: bool = False
+    only_drafting: bool = False
 
     @property
     def name(self) -> str:

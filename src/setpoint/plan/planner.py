@@ -154,8 +154,16 @@ def _doubt(ranked: Ranked, confidence: float) -> tuple[bool, bool, float]:
 
 def option_of(arm: Arm, limits: tuple[Limit, ...]) -> Option:
     """The arm with its curve and its errors."""
-    timer, late = arm.timer, ttft_error(arm.shape.deployment, arm.timer)
-    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late, timer.guess)
+    return Option(
+        arm.shape,
+        arm.serving,
+        arm.curve(limits),
+        arm.step_error,
+        arm.timer.source,
+        ttft_error(arm.shape.deployment, arm.timer),
+        arm.guess,
+        arm.guesses_drafting and not arm.timer.guess,
+    )
 
 
 def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from setpoint.plan.economy import Option
 from setpoint.plan.topology import Topology
 from setpoint.report.format import UNKNOWN, number
 
@@ -11,6 +12,9 @@ SOURCES = {
     "physics": "physics alone",
 }
 GUESS = "too little was measured of hardware like it under this engine, so the error of its steps is itself a guess"
+DRAFTING_GUESS = (
+    "too little was measured of its draft model on hardware like it, so the error of what drafting takes is itself a guess"
+)
 
 
 def usd_per_hour(value: float | None) -> str:
@@ -46,6 +50,11 @@ def probability(value: float) -> str:
 def unsure(guess: bool) -> str:
     """How a plan that holds as predicted and is not sure stands; ``guess``: its error of steps is one."""
     return "on an error that is a guess" if guess else "inside its error bar"
+
+
+def guessed(option: Option) -> str:
+    """Why nothing is sure of an option whose error is a guess."""
+    return DRAFTING_GUESS if option.only_drafting else GUESS
 
 
 def batch(value: float) -> str:
