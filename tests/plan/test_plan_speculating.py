@@ -281,3 +281,17 @@ def test_the_error_of_drafting_counts_for_its_share_of_a_step() -> None:
     surer = replace(arm, passes=replace(wide, relative_error=0.02, guess=False))
     assert (surer.step_error, surer.guess) == (0.1, False), "a prompt alone has no guesses"
     assert replace(arm, passes=None).step_error == 0.1
+
+
+def test_the_best_that_speculates_or_does_not_is_known_before_it_is_a_guess() -> None:
+    """Seen: the first of the ranking was named, and that it is a guess was not said."""
+    two, prices = ("h100-sxm", "mi300x"), {"h100-sxm": 50.0, "mi300x": 1.0}
+    plan, _ = planned(asked(), hardware=two, parallel=(4,), prices=prices)
+    speculating = next(each for each in plan.ranked if speculates(each) and not each.option.guess)
+    plain = next(each for each in plan.ranked if not speculates(each) and not each.option.guess)
+    for chosen in (speculating, plain):
+        said = spoken(replace(plan, chosen=chosen))["speculation"][-1]
+        assert "h100-sxm" in said
+        assert "guess" not in said
+    guesses = tuple(each for each in plan.ranked if each.option.guess)
+    assert "is itself a guess." in spoken(replace(plan, ranked=guesses))["speculation"][-1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from setpoint.plan.binding import WORDS
 from setpoint.plan.headroom import Uncertainty
 from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number, ttft_places
-from setpoint.plan.planner import Plan, Ranked, Standing
+from setpoint.plan.planner import Plan, Ranked, Standing, taken
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
 from setpoint.plan.topology import Scheduler
-from setpoint.plan.words import SOURCES, devices, guessed, percent_change, probability, spare, usd_per_hour
+from setpoint.plan.words import SOURCES, devices, guess_briefly, guessed, percent_change, probability, spare, usd_per_hour
 from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
@@ -64,13 +64,14 @@ def runs_as_it_is(plan: Plan) -> str | None:
     chosen = plan.chosen
     if chosen is None or chosen.option.serving.scheduler is Scheduler.VLLM or chosen.option.shape.hardware == OWN_ENGINE:
         return None
-    own = [each for each in plan.ranked if each.holds and each.option.serving.scheduler is Scheduler.VLLM]
-    best = next((each for each in own if each.headroom.sure(plan.asked.confidence)), own[0] if own else None)
+    own = [each for each in plan.ranked if each.option.serving.scheduler is Scheduler.VLLM]
+    best = taken(own, plan.asked.confidence)
     if best is None:
         return "Nothing under vLLM's own scheduler holds: the plan needs setpoint's deadlines to decide."
     return (
         f"With vLLM's own scheduler, which needs nothing of setpoint's in the engine: {best.name} at "
-        f"{usd_per_hour(best.topology.usd_per_h)}, every limit with probability {probability(best.headroom.met_probability)}."
+        f"{usd_per_hour(best.topology.usd_per_h)}, every limit with probability {probability(best.headroom.met_probability)}"
+        + (f", but {guessed(best.option)}." if best.option.guess else ".")
     )
 
 
@@ -92,13 +93,14 @@ def why_this(plan: Plan) -> list[str]:
 
 
 def others(plan: Plan) -> list[Ranked]:
-    """The best candidate of each hardware but the chosen one, in the order of the ranking, sure ones before others."""
-    best: dict[str, Ranked] = {}
-    chosen = plan.chosen.option.shape.hardware if plan.chosen else ""
-    for each in (*(each for each in plan.ranked if each.headroom.sure(plan.asked.confidence)), *plan.ranked):
-        if each.option.shape.hardware != chosen:
-            best.setdefault(each.option.shape.hardware, each)
-    return [each for each in plan.ranked if each in best.values()]
+    """Of each hardware but the chosen one what would be recommended of it, else its first; in the order of the ranking."""
+    groups: dict[str, list[Ranked]] = {}
+    for each in plan.ranked:
+        groups.setdefault(each.option.shape.hardware, []).append(each)
+    if plan.chosen is not None:
+        groups.pop(plan.chosen.option.shape.hardware, None)
+    best = [taken(group, plan.asked.confidence) or group[0] for group in groups.values()]
+    return [each for each in plan.ranked if any(each is one for one in best)]
 
 
 def _subject(ranked: Ranked) -> str:
@@ -129,7 +131,8 @@ def _against(other: Ranked, chosen: Ranked) -> str:
     unsure = "" if other.holds else " and does not hold"
     return (
         f"{devices(other.topology)} would be {usd_per_hour(price)}{cost}{unsure}: bound by {_bound(other)}, "
-        f"{other.binding.batch:.0f} requests at once in steps of {seconds(other.binding.step_s, ' ')}."
+        f"{other.binding.batch:.0f} requests at once in steps of {seconds(other.binding.step_s, ' ')}"
+        + (f", but {guess_briefly(other.option)}." if other.option.guess else ".")
     )
 
 

@@ -115,7 +115,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     options = [(option_of(arm, limits), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
     ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
-    chosen = _taken(ranked, asked.confidence)
+    chosen = taken(ranked, asked.confidence)
     standing = Standing.INFEASIBLE
     if chosen is not None:
         standing = Standing.SURE if chosen.headroom.sure(asked.confidence) else Standing.WITHIN_ERROR
@@ -137,7 +137,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     )
 
 
-def _taken(ranked: Sequence[Ranked], confidence: float) -> Ranked | None:
+def taken(ranked: Sequence[Ranked], confidence: float) -> Ranked | None:
     """Which of those that hold is recommended, ``ranked`` being best first: the first with the least doubt."""
     return min((each for each in ranked if each.holds), key=lambda each: _doubt(each, confidence), default=None)
 
@@ -276,9 +276,9 @@ def _for_load(
         if not (sure and option.guess)
         for replicas in _replica_counts(asked, option, load_rps)
     ]
-    taken = _taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
-    likely = taken is not None and taken.headroom.met_probability >= asked.confidence
-    return taken if likely or not sure else None
+    best = taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
+    likely = best is not None and best.headroom.met_probability >= asked.confidence
+    return best if likely or not sure else None
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:

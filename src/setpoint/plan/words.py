@@ -11,10 +11,9 @@ SOURCES = {
     "transferred": "transferred from other hardware",
     "physics": "physics alone",
 }
-GUESS = "too little was measured of hardware like it under this engine, so the error of its steps is itself a guess"
-DRAFTING_GUESS = (
-    "too little was measured of its draft model on hardware like it, so the error of what drafting takes is itself a guess"
-)
+STEPS_GUESS = "the error of its steps is itself a guess"
+DRAFTING_GUESS = "the error of what drafting takes is itself a guess"
+GUESS = f"too little was measured of hardware like it under this engine, so {STEPS_GUESS}"
 
 
 def usd_per_hour(value: float | None) -> str:
@@ -54,7 +53,16 @@ def unsure(guess: bool) -> str:
 
 def guessed(option: Option) -> str:
     """Why nothing is sure of an option whose error is a guess."""
-    return DRAFTING_GUESS if option.only_drafting else GUESS
+    if option.only_drafting:
+        return f"too little was measured of its draft model on hardware like it, so {DRAFTING_GUESS}"
+    return GUESS
+
+
+def guess_briefly(option: Option) -> str:
+    """That the error of an option is a guess, where it is clear what follows; empty where it is none."""
+    if not option.guess:
+        return ""
+    return DRAFTING_GUESS if option.only_drafting else STEPS_GUESS
 
 
 def batch(value: float) -> str:
