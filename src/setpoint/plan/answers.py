@@ -42,10 +42,16 @@ def _unsure(plan: Plan, chosen: Ranked) -> str:
     """Why what is recommended all the same is not sure."""
     if chosen.option.guess:
         return f" This is not sure: it holds as predicted, but {guessed(chosen.option)}. Measure it before relying on it."
-    return (
-        " This is inside its own error bar: it holds as predicted, but with less than "
-        f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
-    )
+    spare_now, confidence = chosen.headroom, plan.asked.confidence
+    head = "inside its own error bar" if spare_now.within_error else "not sure"
+    if spare_now.met_probability < confidence:
+        but = f"with less than {probability(confidence)} certainty, and nothing that was looked at is surer"
+    else:
+        but = (
+            "would not if steps were slower, TTFT longer or the load higher by one standard error, "
+            "and nothing that was looked at would"
+        )
+    return f" This is {head}: it holds as predicted, but {but}."
 
 
 def cheaper_but_unsure(plan: Plan) -> str | None:
@@ -56,7 +62,8 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
     held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
     if first.option.guess:
         return f"{held} {guessed(first.option)}."
-    return f"{held} only with probability {probability(first.headroom.met_probability)}: it lies inside its own error bar."
+    within = ": it lies inside its own error bar" if first.headroom.within_error else ""
+    return f"{held} only with probability {probability(first.headroom.met_probability)}{within}."
 
 
 def runs_as_it_is(plan: Plan) -> str | None:

@@ -224,7 +224,7 @@ def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: 
 
 
 def _replica_counts(asked: Asked, option: Option, load_rps: float) -> list[int]:
-    """With how many replicas an option is looked at for a load: the fewest that hold as predicted, and what makes that sure.
+    """With how many replicas an option is looked at for a load: the fewest that hold as predicted, and those that are sure.
 
     Where latency is what is wanted, as many as the bounds allow, without bounds twice as many; empty if nothing holds.
     """
