@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from plan_world import planned, requirement, serving
 
-from setpoint.plan.answers import runs_as_it_is, why_this
-from setpoint.plan.planner import Plan, Ranked
+from setpoint.plan.answers import if_doubled, limit_costs, runs_as_it_is, why_this
+from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.topology import Scheduler
 from setpoint.policy.configuration import BatchingMode
 
@@ -53,3 +53,33 @@ def test_why_not_other_hardware_says_what_is_a_guess() -> None:
     assert said.pop("mi300x").endswith(", but the error of its steps is itself a guess.")
     assert said
     assert not any("guess" in sentence for sentence in said.values())
+
+
+def test_twice_the_load_that_only_a_guess_carries_is_not_said_to_be_carried_by_nothing() -> None:
+    """Seen: "cannot be carried within the bounds by anything looked at", where hardware nobody measured holds as predicted."""
+    asked = requirement(**{"40/s": "30/s"})
+    plan, _ = planned(asked, hardware=("h100-sxm", "mi300x"), parallel=(1,), max_gpus=2)
+    assert plan.standing is Standing.SURE
+    said = if_doubled(plan) or ""
+    assert "mi300x" in said
+    assert said.endswith("so the error of its steps is itself a guess.")
+    known, _ = planned(asked, hardware=("h100-sxm",), parallel=(1,), max_gpus=2)
+    assert if_doubled(known) == "Twice the load cannot be carried within the bounds by anything looked at."
+
+
+def test_twice_the_load_says_with_which_probability_it_is_carried_where_that_is_too_little() -> None:
+    plan, _ = planned(requirement(**{"40/s": "20/s"}), hardware=("h100-sxm",), parallel=(1,), max_gpus=2)
+    assert (plan.standing, plan.chosen is not None) == (Standing.SURE, True)
+    assert plan.doubled is not None
+    assert plan.doubled.headroom.met_probability < plan.asked.confidence
+    assert "It holds as predicted, but only with probability" in (if_doubled(plan) or "")
+
+
+def test_a_tighter_limit_that_only_a_guess_may_meet_is_not_said_to_be_met_by_nothing() -> None:
+    two, prices = ("h100-sxm", "mi300x"), {"h100-sxm": 3.0, "mi300x": 9.0}
+    plan, _ = planned(requirement(), hardware=two, parallel=(1,), prices=prices)
+    assert plan.standing is Standing.SURE
+    unmet = tuple(replace(price, moved_usd_per_h=None) for price in plan.shadow)
+    assert all("by anything looked at that is no guess" in said for said in limit_costs(replace(plan, shadow=unmet)))
+    known = tuple(each for each in plan.ranked if not each.option.guess)
+    assert "no guess" not in " ".join(limit_costs(replace(plan, shadow=unmet, ranked=known)))

@@ -59,11 +59,16 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
     first = next((each for each in plan.ranked if each.holds), None)
     if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
         return None
-    held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
-    if first.option.guess:
-        return f"{held} {guessed(first.option)}."
-    within = ": it lies inside its own error bar" if first.headroom.within_error else ""
-    return f"{held} only with probability {probability(first.headroom.met_probability)}{within}."
+    price = usd_per_hour(first.topology.usd_per_h)
+    return f"{first.name} at {price} holds as predicted, but {_doubtful(first)}."
+
+
+def _doubtful(ranked: Ranked) -> str:
+    """What is said after "but" of one that holds as predicted and is not sure."""
+    if ranked.option.guess:
+        return guessed(ranked.option)
+    within = ": it lies inside its own error bar" if ranked.headroom.within_error else ""
+    return f"only with probability {probability(ranked.headroom.met_probability)}{within}"
 
 
 def runs_as_it_is(plan: Plan) -> str | None:
@@ -146,13 +151,15 @@ def _against(other: Ranked, chosen: Ranked) -> str:
 def limit_costs(plan: Plan) -> list[str]:
     """One sentence for each limit: what a looser one saves and a tighter one costs."""
     found = []
+    left_out = plan.standing is Standing.SURE and any(each.option.guess for each in plan.ranked)
+    looked_at = "anything looked at that is no guess" if left_out else "anything looked at"
     for limit in plan.limits:
         prices = [price for price in plan.shadow if price.limit is limit or price.limit == limit]
         if not prices:
             continue
         looser = [price for price in prices if price.moved_to > limit.limit]
         tighter = [price for price in prices if price.moved_to < limit.limit][::-1]
-        parts = [_looser(looser), _tighter(tighter)]
+        parts = [_looser(looser), _tighter(tighter, looked_at)]
         now = f"{limit_name(limit)} {limit_number(limit, limit.limit)}"
         found.append(f"{now}: " + "; ".join(part for part in parts if part) + ".")
     return found
@@ -168,10 +175,11 @@ def _looser(prices: list[ShadowPrice]) -> str:
     return f"not what costs: {limit_number(prices[-1].limit, prices[-1].moved_to)} would save nothing" if prices else ""
 
 
-def _tighter(prices: list[ShadowPrice]) -> str:
+def _tighter(prices: list[ShadowPrice], looked_at: str) -> str:
+    """``looked_at``: all that the prices are of, where nothing of it does."""
     for price in prices:
         if price.moved_usd_per_h is None:
-            return f"{_moved(price)} cannot be met by anything looked at"
+            return f"{_moved(price)} cannot be met by {looked_at}"
         if price.change is not None and price.change > WORTH_TELLING:
             times = 1.0 + price.change
             more = f"{times:.1f} times as much" if times >= 2 else f"{percent_change(price.change)} more"
@@ -196,7 +204,9 @@ def if_doubled(plan: Plan) -> str | None:
     if doubled.option.name == chosen.option.name:
         more = doubled.topology.pool.replicas > chosen.topology.pool.replicas
         same = "more replicas of the same" if more else "it carries that already"
-    return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}."
+    sure = doubled.headroom.sure(plan.asked.confidence)
+    unsure = "" if sure else f" It holds as predicted, but {_doubtful(doubled)}."
+    return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}.{unsure}"
 
 
 def measure_next(plan: Plan) -> str | None:

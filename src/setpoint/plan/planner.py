@@ -129,7 +129,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         chosen=chosen,
         pruned=tuple(pruned),
         shadow=tuple(shadow_prices(priced, limits, asked.load_rps, asked.bounds)) if chosen else (),
-        doubled=_for_load(asked, load, options, 2.0, sure=standing is Standing.SURE) if chosen else None,
+        doubled=_for_load(asked, load, options, 2.0) if chosen else None,
         nearest=_nearest(asked, load, options) if chosen is None else None,
         contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
         simulations=search.simulations,
@@ -262,23 +262,15 @@ def _order(goal: Goal, ranked: Ranked) -> tuple[float, ...]:
     return (primary, -round(ranked.headroom.met_probability, 2), -ranked.headroom.knee_distance, ranked.latency_s)
 
 
-def _for_load(
-    asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float, *, sure: bool
-) -> Ranked | None:
-    """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking.
-
-    sure: with the confidence asked for, and on no error that is a guess.
-    """
+def _for_load(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float) -> Ranked | None:
+    """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking; it may not be sure."""
     load_rps = factor * asked.load_rps
     found = [
         rank_of(asked, load, option, arm, replicas, load_rps)
         for option, arm in options
-        if not (sure and option.guess)
         for replicas in _replica_counts(asked, option, load_rps)
     ]
-    best = taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
-    likely = best is not None and best.headroom.met_probability >= asked.confidence
-    return best if likely or not sure else None
+    return taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:
