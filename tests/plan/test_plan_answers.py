@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from plan_world import planned, requirement, serving
 
-from setpoint.plan.answers import if_doubled, limit_costs, runs_as_it_is, why_this
+from setpoint.plan.answers import if_doubled, limit_costs, measure_next, recommendation, runs_as_it_is, why_this
 from setpoint.plan.planner import Plan, Ranked, Standing
 from setpoint.plan.topology import Scheduler
 from setpoint.policy.configuration import BatchingMode
@@ -83,3 +85,25 @@ def test_a_tighter_limit_that_only_a_guess_may_meet_is_not_said_to_be_met_by_not
     assert all("by anything looked at that is no guess" in said for said in limit_costs(replace(plan, shadow=unmet)))
     known = tuple(each for each in plan.ranked if not each.option.guess)
     assert "no guess" not in " ".join(limit_costs(replace(plan, shadow=unmet, ranked=known)))
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ({"step_error": 0.2, "ttft_error": 0.48}, "Steps are known to 20 % and TTFT to 48 % (one standard error)"),
+        ({"step_error": 0.3, "ttft_error": 0.3}, "Steps are known to 30 % (one standard error)"),
+        ({"step_error": 0.45, "ttft_error": 0.5, "guess": True}, "How far steps are off is a guess, taken as 45 %;"),
+        (
+            {"step_error": 0.2, "guess": True, "only_drafting": True},
+            "How far steps with drafts are off is a guess, taken as 20 %;",
+        ),
+    ],
+)
+def test_what_is_known_is_not_stated_of_a_guess_nor_of_a_ttft_that_nobody_measured(errors: dict[str, Any], said: str) -> None:
+    """Seen: where steps were observed their error was stated as that of TTFT; and a guess as one standard error."""
+    plan, _ = planned(requirement(), hardware=("h100-sxm",), parallel=(1,))
+    assert plan.chosen is not None
+    chosen = replace(plan.chosen, option=replace(plan.chosen.option, source="transferred", **errors))
+    assert said in (measure_next(replace(plan, chosen=chosen)) or "")
+    error = f"(error {errors['step_error'] * 100:.0f} %{', a guess' if chosen.option.guess else ''})"
+    assert error in recommendation(replace(plan, chosen=chosen))

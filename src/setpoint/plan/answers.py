@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
-from setpoint.plan.headroom import Uncertainty
+from setpoint.plan.economy import Option
 from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number, ttft_places
 from setpoint.plan.planner import Plan, Ranked, Standing, taken
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
 from setpoint.plan.topology import Scheduler
-from setpoint.plan.words import SOURCES, devices, guess_briefly, guessed, percent_change, probability, spare, usd_per_hour
+from setpoint.plan.words import (
+    SOURCES,
+    devices,
+    error,
+    guess_briefly,
+    guessed,
+    percent_change,
+    probability,
+    spare,
+    usd_per_hour,
+)
 from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
@@ -32,10 +42,11 @@ def recommendation(plan: Plan) -> str:
         if chosen.option.source != "physics"
         else ("steps are predicted from physics alone")
     )
-    head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
+    off_by = error(chosen.option.step_error, chosen.option.guess)
+    head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {off_by})."
     if plan.standing is Standing.WITHIN_ERROR:
         head += _unsure(plan, chosen)
-    return head.replace("%)", " %)").replace("  ", " ")
+    return head.replace("%)", " %)").replace("%,", " %,").replace("  ", " ")
 
 
 def _unsure(plan: Plan, chosen: Ranked) -> str:
@@ -214,7 +225,7 @@ def measure_next(plan: Plan) -> str | None:
     ranked = plan.chosen or plan.nearest
     if ranked is None:
         return None
-    spare_now, doubt = ranked.headroom, ranked.option.uncertainty(plan.asked.load_error)
+    spare_now = ranked.headroom
     gain = {
         "measured": spare_now.if_measured - spare_now.met_probability,
         "load": spare_now.if_load_known - spare_now.met_probability,
@@ -222,24 +233,29 @@ def measure_next(plan: Plan) -> str | None:
     hardware = ranked.option.shape.hardware
     binding = ranked.binding
     point = f"steps of about {binding.batch:.0f} decodes with {plan.load.mean_context:.0f} tokens of context each"
-    if max(gain.values()) < 0.01 and ranked.option.source == "measured":
+    measured = ranked.option.source == "measured" and not ranked.option.guess
+    if max(gain.values()) < 0.01 and measured:
         return None
-    if gain["measured"] >= gain["load"] or ranked.option.source != "measured":
+    now = probability(spare_now.met_probability)
+    if gain["measured"] >= gain["load"] or not measured:
         return (
             f"To be surer, measure {hardware} with {ranked.option.shape.deployment.engine} where the plan runs it: {point}. "
-            f"{_known(plan, doubt)} (one standard error); if they come out as predicted, every limit holds "
-            f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
+            f"{_known(plan, ranked.option)}; if they come out as predicted, every limit holds "
+            f"with probability {probability(spare_now.if_measured)} instead of {now}."
         )
     return (
-        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would "
-        f"hold with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
+        f"To be surer, find out the load: it is taken as known to {plan.asked.load_error:.0%}. Were it exact, every limit "
+        f"would hold with probability {probability(spare_now.if_load_known)} instead of {now}."
     ).replace("%. W", " %. W")
 
 
-def _known(plan: Plan, doubt: Uncertainty) -> str:
-    """How well steps are known, and TTFT where it is limited."""
-    ttft = f" and TTFT to {doubt.ttft_error:.0%}" if ttft_places(plan.limits) else ""
-    return f"Steps are known to {doubt.step_error:.0%}{ttft}".replace("%", " %")
+def _known(plan: Plan, option: Option) -> str:
+    """How well steps are known, and TTFT where it is limited and was found to be known less well; or that this is a guess."""
+    if option.guess:
+        steps = "steps with drafts" if option.only_drafting else "steps"
+        return f"How far {steps} are off is a guess, taken as {option.step_error:.0%}".replace("%", " %")
+    ttft = f" and TTFT to {option.ttft_error:.0%}" if ttft_places(plan.limits) and option.ttft_error > option.step_error else ""
+    return f"Steps are known to {option.step_error:.0%}{ttft} (one standard error)".replace("%", " %")
 
 
 def infeasible(plan: Plan) -> str:

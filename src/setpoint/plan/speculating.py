@@ -186,7 +186,7 @@ def _batch(arm: Arm, load: LoadSketch, load_rps: float) -> int:
 
 
 def _sources(shape: Shape, verify: StepTimer, passes: StepTimer | None, draft: str) -> tuple[CostSource, ...]:
-    found = [CostSource("verifying", shape.deployment.model.name, verify.source, verify.relative_error)]
+    found = [CostSource("verifying", shape.deployment.model.name, verify.source, verify.relative_error, verify.guess)]
     if passes is not None:
-        found.append(CostSource("drafting", draft, passes.source, passes.relative_error))
+        found.append(CostSource("drafting", draft, passes.source, passes.relative_error, passes.guess))
     return tuple(found)

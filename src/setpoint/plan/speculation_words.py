@@ -7,7 +7,7 @@ from typing import Any
 
 from setpoint.plan.planner import Plan, Ranked, taken
 from setpoint.plan.speculating import BatchGain, Outlook
-from setpoint.plan.words import guessed, usd_per_hour
+from setpoint.plan.words import error, guessed, usd_per_hour
 from setpoint.policy.configuration import SpeculationMode
 
 
@@ -40,7 +40,7 @@ def _of_each_shape(outlooks: Iterable[Outlook]) -> list[Outlook]:
 def _outlook(each: Outlook) -> str:
     alone, most, here = each.gains[0], each.pays_up_to, each.here
     guesses = f"guesses of {each.draft_model}" if each.draft_model else "guesses from the text"
-    costs = ", ".join(f"{source.cost} {source.source} (error {source.relative_error:.0%})" for source in each.sources)
+    costs = ", ".join(f"{of.cost} {of.source} (error {error(of.relative_error, of.guess)})" for of in each.sources)
     if each.draft_model is None:
         costs += ", drafting free"
     words = f"{each.shape.name}: {guesses} do not pay even alone"
@@ -84,7 +84,13 @@ def outlook_document(each: Outlook) -> dict[str, Any]:
         "here": _gain(each.here),
         "gains": [_gain(gain) for gain in each.gains],
         "costs": [
-            {"cost": source.cost, "of": source.of, "source": source.source, "relative_error": source.relative_error}
+            {
+                "cost": source.cost,
+                "of": source.of,
+                "source": source.source,
+                "relative_error": source.relative_error,
+                "relative_error_is_guess": source.guess,
+            }
             for source in each.sources
         ],
     }

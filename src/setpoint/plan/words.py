@@ -51,6 +51,11 @@ def unsure(guess: bool) -> str:
     return "on an error that is a guess" if guess else "inside its error bar"
 
 
+def error(relative_error: float, guess: bool) -> str:
+    """``23%``, or ``45%, a guess``."""
+    return f"{relative_error:.0%}, a guess" if guess else f"{relative_error:.0%}"
+
+
 def guessed(option: Option) -> str:
     """Why nothing is sure of an option whose error is a guess."""
     if option.only_drafting:
