@@ -59,6 +59,7 @@ class Fitted:
     fit: StepFit
     relative_error: float
     source: str = "measured"
+    guess: bool = False
 
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """See ``StepTimer``."""

@@ -55,6 +55,15 @@ def test_one_accelerator_with_a_model_says_what_fits_and_what_binds(run: Run) ->
     assert found["deployment"]["source"] in ("measured", "transferred", "physics")
 
 
+def test_an_error_that_is_a_guess_is_shown_as_one(run: Run) -> None:
+    """Seen: "one standard deviation 45%" of hardware that nobody measured."""
+    for device, guess in (("h100-sxm", False), ("mi300x", True)):
+        words = ("show", device, "--model", "llama-3.1-8b")
+        assert json.loads(run(*words, "--json")[1])["deployment"]["relative_error_is_guess"] is guess
+        out = " ".join(run(*words)[1].split())
+        assert ("one standard deviation" in out, "a guess:" in out) == (not guess, guess)
+
+
 def test_a_model_alone_is_shown_too(run: Run) -> None:
     assert "671.026" in run("show", "deepseek-r1")[1].replace("6.71026e+11", "671.026")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from setpoint.hardware.calibrations import (
     group_name,
     relative_error,
     relative_ttft_error,
+    vendor_known,
 )
 from setpoint.hardware.effects import Effects, levels_of
 from setpoint.hardware.fit_effects import Rows, logarithms_of, rows_of
@@ -98,3 +101,15 @@ def test_no_error_is_narrower_than_a_guess_where_nothing_of_the_vendor_was_measu
     found = relative_error(EffectsCalibration("n", "", effects, frozenset(), kinds), asked, levels_of(asked))
     vendors = {VENDORS[device] for name, device in measured if name == engine}
     assert found == (stated if asked.accelerator.vendor in vendors else max(stated, UNSEEN_VENDOR_ERROR))
+
+
+def test_errors_are_of_those_vendors_whose_rows_taught_them() -> None:
+    asked = setting("vllm", "mi300x").deployment
+    effects = Effects(
+        {"engine accelerator": {"vllm mi325x": {}, "vllm h100-sxm": {}, "sglang mi325x": {}}, "engine": {"vllm": {}}}
+    )
+    kinds = {"transferred": HeldOut(100, 0.1, 0.2, 0.1, 0.3)}
+    made = partial(EffectsCalibration, "n", "", effects, frozenset(), kinds, {})
+    learned_on = [None, {"vllm mi325x"}, {"vllm h100-sxm"}, {"sglang mi325x"}, set()]
+    known = [vendor_known(made(None if each is None else frozenset(each)), asked) for each in learned_on]
+    assert known == [True, True, False, False, False], "a file that does not say was taught by what it was fitted to"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from setpoint.hardware.accelerator import THIS_MACHINE, accelerator
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR, effects_calibration, errors_of
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.model_facts import model_facts
-from setpoint.hardware.step_time import step_s, step_timer
-from setpoint.loop.calibrating import _from_steps
+from setpoint.hardware.step_time import step_s, step_timer, ttft_error
+from setpoint.loop.calibrating import _from_steps, calibrated
 from setpoint.loop.machine_steps import shapes
 from setpoint.policy.decisions import StepWork
 
@@ -27,6 +28,32 @@ def test_observed_steps_are_predicted_afterwards(tmp_path: Path, monkeypatch: py
     timer = step_timer(Deployment(facts, accelerator(THIS_MACHINE), 1, "setpoint", facts.native_precision))
     assert timer.source == "measured"
     assert step_s(timer, StepWork(20, 20, 4000, 4000)) == pytest.approx(0.02, rel=0.03)
+
+
+def test_a_table_of_another_vendors_accelerators_leaves_their_error_a_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: eight rows of an MI300X, none kept aside, and its plans were known to the errors that NVIDIA's rows had taught."""
+    monkeypatch.setenv("SETPOINT_DATA", str(tmp_path / "data"))
+    bundled = effects_calibration()
+    heads = "id,backend,system,model_path,precision,tp_size,isl,osl,batch_size,silicon_ttft_ms,silicon_tpot_ms"
+    model = "meta-llama/Llama-3.1-8B-Instruct"
+    rows = [f"m{n},vllm,mi300x,{model},bf16,1,1024,512,{n + 1},{80 + 20 * n},{8 + n}" for n in range(8)]
+    (tmp_path / "mine.csv").write_text("\n".join([heads, *rows]) + "\n")
+    calibrated(tmp_path / "mine.csv", model=None, hardware=THIS_MACHINE, cuda=False)
+    calibration = effects_calibration()
+    assert bundled is not None
+    assert calibration is not None
+    assert calibration.fitted_on == {"vllm mi300x"}
+    assert calibration.learned_on == bundled.fitted_on
+    facts = model_facts("llama-3.1-8b")
+    there, elsewhere = (Deployment(facts, accelerator(each), 1, "vllm", "bf16") for each in ("mi300x", "h100-sxm"))
+    timer = step_timer(there)
+    assert (timer.source, timer.guess) == ("measured", True)
+    assert timer.relative_error >= UNSEEN_VENDOR_ERROR
+    assert ttft_error(there, timer) >= UNSEEN_VENDOR_ERROR
+    assert step_timer(elsewhere).guess, "what is left of it was fitted to no row of its vendor"
+    assert errors_of(calibration)["learned_on"] == sorted(bundled.fitted_on), "nor do errors become AMD's by another table"
 
 
 def test_shapes_fit_the_cache_and_hold_both_kinds() -> None:

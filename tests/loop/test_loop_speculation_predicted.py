@@ -97,6 +97,15 @@ def test_costs_say_where_they_come_from_and_reach_json(known: SpeculationProfile
     assert told["context_tokens"] == 1024
 
 
+def test_a_cost_that_is_a_guess_is_not_stated_as_a_deviation() -> None:
+    """Seen: "right to about 45% (one standard deviation)" of hardware that nobody measured."""
+    console = Console(record=True, width=160, file=StringIO())
+    render_profile(predicted_profile(LARGE, SMALL, [acceptance_of("70%", 4)], There("mi300x", tensor_parallel=1)), console)
+    text = console.export_text()
+    assert text.count("(a guess)") == 2
+    assert "standard deviation" not in text
+
+
 def test_a_pass_is_a_step_without_the_hosts_share() -> None:
     target = Deployment(model_facts(LARGE), accelerator("h100-sxm"), 4, "vllm", "bf16")
     draft = draft_deployment(target, model_facts(SMALL))

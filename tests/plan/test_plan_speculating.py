@@ -13,11 +13,12 @@ import yaml
 from plan_world import CHAT, planned, requirement, shape
 
 from setpoint.hardware.accelerator import accelerator
+from setpoint.hardware.calibrations import save
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.drafting import draft_deployment, paired_kv_tokens, pass_timer
 from setpoint.hardware.errors import HardwareError
 from setpoint.hardware.model_facts import model_facts
-from setpoint.hardware.step_time import step_timer
+from setpoint.hardware.step_time import TRANSFERRED_STEPS_ERROR, PhysicalTimer, step_timer
 from setpoint.loop.errors import BadInput
 from setpoint.loop.planned import PlanOptions, wishes_of
 from setpoint.loop.speculation.candidates import speculating_configs
@@ -28,11 +29,13 @@ from setpoint.plan.exports.ray_serve import ray_serve_config
 from setpoint.plan.exports.serve_config import serve_config
 from setpoint.plan.limits import limits_of
 from setpoint.plan.report import plan_document, spoken
+from setpoint.plan.search import Arm
 from setpoint.plan.simulated_trial import run_trial
 from setpoint.plan.speculating import Costs
 from setpoint.plan.speculation_words import speculates
 from setpoint.plan.topology import Guesses, Scheduler, Serving, Topology
 from setpoint.plan.trial import Job
+from setpoint.plan.words import guessed
 from setpoint.policy.configuration import BatchingMode, ServingConfig, SpeculationMode
 from setpoint.policy.survival import constant_acceptance
 from setpoint.requirement import Requirement, Speculation
@@ -258,3 +261,55 @@ def test_a_draft_model_that_cannot_be_dealt_out_is_told() -> None:
     plan = replace(variant(), topology=Topology.single(make, serving, 1))
     assert any("qwen2.5-0.5b cannot be dealt out to 4 devices" in note for note in plan.notes())
     assert not any("cannot be dealt out" in note for note in variant().notes())
+
+
+def test_a_draft_model_whose_cost_is_a_guess_makes_nothing_sure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: steps of the model were measured, those of its draft model guessed, and the plan with drafts was sure."""
+    monkeypatch.setenv("SETPOINT_DATA", str(tmp_path))
+    fit = {"step_s": 2e-2, "prompt_s": 0.0, "token_s": [2e-5] * 5, "sequence_s": 2e-5, "kv_token_s": 1e-8, "product_s": 0.0}
+    of_one_model = {"accelerator": "mi300x", "engine": "vllm", "model": model_facts("llama-3.1-70b").shape}
+    written = {"schema": 1, "kind": "steps", "name": "mine", "note": "", "weight_precision": "bf16", "fit": fit}
+    save("mine", {**written, **of_one_model, "relative_error": 0.05})
+    plan, _ = planned(asked(), hardware=("mi300x",), parallel=(1,))
+    drafting = [each for each in plan.ranked if speculates(each)]
+    assert drafting
+    for each in drafting:
+        assert each.option.guess
+        assert not each.headroom.sure(0.0)
+        assert 0.05 < each.option.step_error < TRANSFERRED_STEPS_ERROR
+        assert "draft model" in guessed(each.option)
+    assert plan.chosen is not None
+    assert not speculates(plan.chosen), "steps without drafts were measured"
+    assert not plan.chosen.option.guess
+
+
+def test_the_error_of_drafting_counts_for_its_share_of_a_step() -> None:
+    make = shape(model="llama-3.1-70b", parallel=4)
+    timer = step_timer(make.deployment)
+    passes = pass_timer(draft_deployment(make.deployment, model_facts("llama-3.1-8b")))
+    assert isinstance(timer, PhysicalTimer)
+    assert isinstance(passes, PhysicalTimer)
+    known, wide = replace(timer, relative_error=0.1, guess=False), replace(passes, relative_error=0.4, guess=True)
+    costs = Costs(known, wide, 700)
+    share = costs.passes_share(8, 3)
+    assert share == pytest.approx(1 - replace(costs, passes=None).widened_s(8, 3) / costs.widened_s(8, 3))
+    arm = Arm(make, variant().topology.pool.serving, known, 1.0, passes=wide, passes_share=share)
+    assert arm.step_error == pytest.approx(0.1 + 0.3 * share)
+    assert arm.guess
+    surer = replace(arm, passes=replace(wide, relative_error=0.02, guess=False))
+    assert (surer.step_error, surer.guess) == (0.1, False), "a prompt alone has no guesses"
+    assert replace(arm, passes=None).step_error == 0.1
+
+
+def test_the_best_that_speculates_or_does_not_is_known_before_it_is_a_guess() -> None:
+    """Seen: the first of the ranking was named, and that it is a guess was not said."""
+    two, prices = ("h100-sxm", "mi300x"), {"h100-sxm": 50.0, "mi300x": 1.0}
+    plan, _ = planned(asked(), hardware=two, parallel=(4,), prices=prices)
+    speculating = next(each for each in plan.ranked if speculates(each) and not each.option.guess)
+    plain = next(each for each in plan.ranked if not speculates(each) and not each.option.guess)
+    for chosen in (speculating, plain):
+        said = spoken(replace(plan, chosen=chosen))["speculation"][-1]
+        assert "h100-sxm" in said
+        assert "guess" not in said
+    guesses = tuple(each for each in plan.ranked if each.option.guess)
+    assert "is itself a guess." in spoken(replace(plan, ranked=guesses))["speculation"][-1]

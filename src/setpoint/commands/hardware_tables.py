@@ -50,7 +50,8 @@ def _words(name: str, value: Any) -> str:
 
 def deployment_table(found: Mapping[str, Any]) -> Table:
     """Steps, their time, what bounds them."""
-    sure = f"{found['source']}, one standard deviation {found['relative_error']:.0%}"
+    error = "error, a guess:" if found["relative_error_is_guess"] else "one standard deviation"
+    sure = f"{found['source']}, {error} {found['relative_error']:.0%}"
     room = found["kv_capacity_tokens"]
     fits = f"room for {room:,} tokens of cache" if room > 0 else "does not fit"
     table = Table(

@@ -28,7 +28,7 @@ SCHEMA = 1
 MOST_FILES = 256
 MEASURED, TRANSFERRED, PHYSICS = "measured", "transferred", "physics"
 UNSEEN_VENDOR_ERROR = 0.45
-"""Least relative error where no accelerator of its vendor was measured under the engine.
+"""Least relative error where no accelerator of its vendor was measured under the engine, or none that errors were learned on.
 
 Held-out errors of ``transferred`` and ``physics`` are of one vendor's accelerators and say nothing of another's: the one
 comparison with such steps that there is was far worse (MI300X, docs/hardware.md).
@@ -50,7 +50,8 @@ class HeldOut:
 class EffectsCalibration:
     """Effects, the names of the rows they were fitted on, and held-out errors by source.
 
-    deviations: of ln(predicted / true) of TPOT by group (``group_name``), shrunk to that of the source.
+    deviations: of ln(predicted / true) of TPOT by group (``group_name``), shrunk to that of the source. learned_on: engines and
+    accelerators whose rows taught the errors, by the names that effects have; ``None``: those whose rows the effects are of.
     """
 
     name: str
@@ -59,6 +60,17 @@ class EffectsCalibration:
     rows: frozenset[str]
     errors: Mapping[str, HeldOut]
     deviations: Mapping[str, float] = field(default_factory=dict)
+    learned_on: frozenset[str] | None = None
+
+    @property
+    def fitted_on(self) -> frozenset[str]:
+        """Engines and accelerators whose rows the effects were fitted to, such as ``vllm h100-sxm``."""
+        return frozenset(self.effects.factors.get("engine accelerator", {}))
+
+    @property
+    def taught_by(self) -> frozenset[str]:
+        """Those whose rows taught the errors."""
+        return self.fitted_on if self.learned_on is None else self.learned_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,7 @@ def parsed(document: Any, *, where: str) -> Calibration:
                 frozenset(document["rows"]),
                 {source: HeldOut(**errors) for source, errors in document["errors"].items()},
                 {str(name): float(value) for name, value in document.get("deviations", {}).items()},
+                None if document.get("learned_on") is None else frozenset(map(str, document["learned_on"])),
             )
         return StepsCalibration(
             name=str(document["name"]),
@@ -182,12 +195,16 @@ def all_effects() -> list[EffectsCalibration]:
 
 
 def errors_of(calibration: EffectsCalibration | None) -> dict[str, Any]:
-    """Held-out errors as a calibration's file has them, for one that was made from ``calibration`` and has none of its own."""
+    """Held-out errors as a calibration's file has them, for one that was made from ``calibration`` and has none of its own.
+
+    Whose rows taught them goes with them: of other vendors' accelerators they say nothing, whatever rows the new one is of.
+    """
     if calibration is None:
-        return {"errors": {}, "deviations": {}}
+        return {"errors": {}, "deviations": {}, "learned_on": []}
     return {
         "errors": {source: asdict(each) for source, each in calibration.errors.items()},
         "deviations": dict(calibration.deviations),
+        "learned_on": sorted(calibration.taught_by),
     }
 
 
@@ -206,7 +223,7 @@ def group_name(deployment: Deployment) -> str:
 def relative_error(calibration: EffectsCalibration, deployment: Deployment, levels: Mapping[str, str]) -> float | None:
     """One standard deviation of ln(predicted / true): of its group where that was fitted, else of its kind.
 
-    At least ``UNSEEN_VENDOR_ERROR`` where nothing of its vendor was measured.
+    At least ``UNSEEN_VENDOR_ERROR`` where nothing of its vendor was measured, or nothing of it taught the errors.
     """
     kind = error_kind(calibration.effects, levels)
     group = calibration.deviations.get(group_name(deployment)) if kind == MEASURED else None
@@ -221,15 +238,20 @@ def relative_ttft_error(calibration: EffectsCalibration, deployment: Deployment,
 
 
 def _no_narrower(calibration: EffectsCalibration, deployment: Deployment, found: float | None) -> float | None:
-    """The error that was found, at least that of a guess where nothing of the vendor was measured."""
-    return found if vendor_measured(calibration.effects, deployment) else max(found or 0.0, UNSEEN_VENDOR_ERROR)
+    """The error that was found, at least that of a guess where nothing of the vendor was measured, or taught it."""
+    return found if vendor_known(calibration, deployment) else max(found or 0.0, UNSEEN_VENDOR_ERROR)
 
 
-def vendor_measured(effects: Effects, deployment: Deployment) -> bool:
-    """Whether its accelerator, or another of the same vendor, was measured under its engine."""
+def vendor_known(calibration: EffectsCalibration, deployment: Deployment) -> bool:
+    """Whether its accelerator, or another of the same vendor, was measured under its engine, and errors were learned on one."""
+    return all(_holds_vendor(names, deployment) for names in (calibration.fitted_on, calibration.taught_by))
+
+
+def _holds_vendor(names: frozenset[str], deployment: Deployment) -> bool:
+    """Whether its accelerator or another of the same vendor is among ``names``, under its engine."""
     device, start = deployment.accelerator, f"{deployment.kernels} "
-    measured = {name.removeprefix(start) for name in effects.factors.get("engine accelerator", {}) if name.startswith(start)}
-    return device.name in measured or device.vendor in vendors_of(measured)
+    there = {name.removeprefix(start) for name in names if name.startswith(start)}
+    return device.name in there or device.vendor in vendors_of(there)
 
 
 def error_kind(effects: Effects, levels: Mapping[str, str]) -> str:

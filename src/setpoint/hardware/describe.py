@@ -16,6 +16,11 @@ SHOWN_CONTEXT_TOKENS = 2048
 SHOWN_PROMPT_TOKENS = 2048
 
 
+def error_words(relative_error: float, guess: bool) -> str:
+    """What follows "a step is": how far a prediction may be off, or that how far is no more than a guess."""
+    return f"right to about {relative_error:.0%} ({'a guess' if guess else 'one standard deviation'})"
+
+
 def accelerator_as_dict(device: Accelerator) -> dict[str, Any]:
     """All fields, in the units of the fields."""
     return {
@@ -71,6 +76,7 @@ def deployment_as_dict(deployment: Deployment) -> dict[str, Any]:
         "kv_capacity_tokens": kv_capacity_tokens(deployment),
         "source": timer.source,
         "relative_error": timer.relative_error,
+        "relative_error_is_guess": timer.guess,
         "steps": [
             {
                 "step": name,

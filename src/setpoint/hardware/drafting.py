@@ -27,12 +27,14 @@ from setpoint.policy.decisions import StepWork
 
 @dataclass(frozen=True, slots=True)
 class CostSource:
-    """Where a cost comes from: ``measured``, ``transferred`` or ``physics``; one standard deviation of ln(predicted / true)."""
+    """Where a cost comes from: ``measured``, ``transferred`` or ``physics``; its error and whether that is a guess as in
+    ``StepTimer``."""
 
     cost: str
     of: str
     source: str
     relative_error: float
+    guess: bool
 
 
 def draft_deployment(target: Deployment, draft: ModelFacts) -> Deployment:

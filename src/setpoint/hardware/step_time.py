@@ -23,7 +23,7 @@ from setpoint.hardware.calibrations import (
     relative_error,
     relative_ttft_error,
     source_of,
-    vendor_measured,
+    vendor_known,
 )
 from setpoint.hardware.coefficients import (
     OVERLAP,
@@ -189,7 +189,7 @@ def physical_timer(deployment: Deployment) -> PhysicalTimer:
     source = source_of(calibration.effects, levels)
     error = relative_error(calibration, deployment, levels)
     coefficients = prior.coefficients if source == PHYSICS else deployment_coefficients(calibration.effects, deployment)
-    guess = not error or source == PHYSICS or not vendor_measured(calibration.effects, deployment)
+    guess = not error or source == PHYSICS or not vendor_known(calibration, deployment)
     return PhysicalTimer(prior.terms, coefficients, source, error or PHYSICS_ERROR, guess)
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from setpoint.plan.binding import WORDS
-from setpoint.plan.headroom import Uncertainty
+from setpoint.plan.economy import Option
 from setpoint.plan.limits import BACKLOG, Limit, limit_name, limit_number, ttft_places
-from setpoint.plan.planner import Plan, Ranked, Standing
+from setpoint.plan.planner import Plan, Ranked, Standing, taken
 from setpoint.plan.pruning import Pruned
 from setpoint.plan.shadow import ShadowPrice
 from setpoint.plan.space import OWN_ENGINE
 from setpoint.plan.topology import Scheduler
-from setpoint.plan.words import GUESS, SOURCES, devices, percent_change, probability, spare, usd_per_hour
+from setpoint.plan.words import (
+    SOURCES,
+    devices,
+    error,
+    guess_briefly,
+    guessed,
+    percent_change,
+    probability,
+    spare,
+    usd_per_hour,
+)
 from setpoint.report.format import seconds
 
 WORTH_TELLING = 0.03
@@ -32,20 +42,27 @@ def recommendation(plan: Plan) -> str:
         if chosen.option.source != "physics"
         else ("steps are predicted from physics alone")
     )
-    head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {chosen.option.step_error:.0%})."
+    off_by = error(chosen.option.step_error, chosen.option.guess)
+    head = f"Run {chosen.name} at {price}: {sure}, {spare_words}; {source} (error {off_by})."
     if plan.standing is Standing.WITHIN_ERROR:
         head += _unsure(plan, chosen)
-    return head.replace("%)", " %)").replace("  ", " ")
+    return head.replace("%)", " %)").replace("%,", " %,").replace("  ", " ")
 
 
 def _unsure(plan: Plan, chosen: Ranked) -> str:
     """Why what is recommended all the same is not sure."""
     if chosen.option.guess:
-        return f" This is not sure: it holds as predicted, but {GUESS}. Measure it before relying on it."
-    return (
-        " This is inside its own error bar: it holds as predicted, but with less than "
-        f"{probability(plan.asked.confidence)} certainty, and nothing within the bounds is surer."
-    )
+        return f" This is not sure: it holds as predicted, but {guessed(chosen.option)}. Measure it before relying on it."
+    spare_now, confidence = chosen.headroom, plan.asked.confidence
+    head = "inside its own error bar" if spare_now.within_error else "not sure"
+    if spare_now.met_probability < confidence:
+        but = f"with less than {probability(confidence)} certainty, and nothing that was looked at is surer"
+    else:
+        but = (
+            "would not if steps were slower, TTFT longer or the load higher by one standard error, "
+            "and nothing that was looked at would"
+        )
+    return f" This is {head}: it holds as predicted, but {but}."
 
 
 def cheaper_but_unsure(plan: Plan) -> str | None:
@@ -53,10 +70,16 @@ def cheaper_but_unsure(plan: Plan) -> str | None:
     first = next((each for each in plan.ranked if each.holds), None)
     if first is None or plan.chosen is None or first is plan.chosen or plan.standing is not Standing.SURE:
         return None
-    held = f"{first.name} at {usd_per_hour(first.topology.usd_per_h)} holds as predicted, but"
-    if first.option.guess:
-        return f"{held} {GUESS}."
-    return f"{held} only with probability {probability(first.headroom.met_probability)}: it lies inside its own error bar."
+    price = usd_per_hour(first.topology.usd_per_h)
+    return f"{first.name} at {price} holds as predicted, but {_doubtful(first)}."
+
+
+def _doubtful(ranked: Ranked) -> str:
+    """What is said after "but" of one that holds as predicted and is not sure."""
+    if ranked.option.guess:
+        return guessed(ranked.option)
+    within = ": it lies inside its own error bar" if ranked.headroom.within_error else ""
+    return f"only with probability {probability(ranked.headroom.met_probability)}{within}"
 
 
 def runs_as_it_is(plan: Plan) -> str | None:
@@ -64,13 +87,14 @@ def runs_as_it_is(plan: Plan) -> str | None:
     chosen = plan.chosen
     if chosen is None or chosen.option.serving.scheduler is Scheduler.VLLM or chosen.option.shape.hardware == OWN_ENGINE:
         return None
-    own = [each for each in plan.ranked if each.holds and each.option.serving.scheduler is Scheduler.VLLM]
-    best = next((each for each in own if each.headroom.sure(plan.asked.confidence)), own[0] if own else None)
+    own = [each for each in plan.ranked if each.option.serving.scheduler is Scheduler.VLLM]
+    best = taken(own, plan.asked.confidence)
     if best is None:
         return "Nothing under vLLM's own scheduler holds: the plan needs setpoint's deadlines to decide."
     return (
         f"With vLLM's own scheduler, which needs nothing of setpoint's in the engine: {best.name} at "
-        f"{usd_per_hour(best.topology.usd_per_h)}, every limit with probability {probability(best.headroom.met_probability)}."
+        f"{usd_per_hour(best.topology.usd_per_h)}, every limit with probability {probability(best.headroom.met_probability)}"
+        + (f", but {guessed(best.option)}." if best.option.guess else ".")
     )
 
 
@@ -92,13 +116,14 @@ def why_this(plan: Plan) -> list[str]:
 
 
 def others(plan: Plan) -> list[Ranked]:
-    """The best candidate of each hardware but the chosen one, in the order of the ranking, sure ones before others."""
-    best: dict[str, Ranked] = {}
-    chosen = plan.chosen.option.shape.hardware if plan.chosen else ""
-    for each in (*(each for each in plan.ranked if each.headroom.sure(plan.asked.confidence)), *plan.ranked):
-        if each.option.shape.hardware != chosen:
-            best.setdefault(each.option.shape.hardware, each)
-    return [each for each in plan.ranked if each in best.values()]
+    """Of each hardware but the chosen one what would be recommended of it, else its first; in the order of the ranking."""
+    groups: dict[str, list[Ranked]] = {}
+    for each in plan.ranked:
+        groups.setdefault(each.option.shape.hardware, []).append(each)
+    if plan.chosen is not None:
+        groups.pop(plan.chosen.option.shape.hardware, None)
+    best = [taken(group, plan.asked.confidence) or group[0] for group in groups.values()]
+    return [each for each in plan.ranked if any(each is one for one in best)]
 
 
 def _subject(ranked: Ranked) -> str:
@@ -129,20 +154,23 @@ def _against(other: Ranked, chosen: Ranked) -> str:
     unsure = "" if other.holds else " and does not hold"
     return (
         f"{devices(other.topology)} would be {usd_per_hour(price)}{cost}{unsure}: bound by {_bound(other)}, "
-        f"{other.binding.batch:.0f} requests at once in steps of {seconds(other.binding.step_s, ' ')}."
+        f"{other.binding.batch:.0f} requests at once in steps of {seconds(other.binding.step_s, ' ')}"
+        + (f", but {guess_briefly(other.option)}." if other.option.guess else ".")
     )
 
 
 def limit_costs(plan: Plan) -> list[str]:
     """One sentence for each limit: what a looser one saves and a tighter one costs."""
     found = []
+    left_out = plan.standing is Standing.SURE and any(each.option.guess for each in plan.ranked)
+    looked_at = "anything looked at that is no guess" if left_out else "anything looked at"
     for limit in plan.limits:
         prices = [price for price in plan.shadow if price.limit is limit or price.limit == limit]
         if not prices:
             continue
         looser = [price for price in prices if price.moved_to > limit.limit]
         tighter = [price for price in prices if price.moved_to < limit.limit][::-1]
-        parts = [_looser(looser), _tighter(tighter)]
+        parts = [_looser(looser), _tighter(tighter, looked_at)]
         now = f"{limit_name(limit)} {limit_number(limit, limit.limit)}"
         found.append(f"{now}: " + "; ".join(part for part in parts if part) + ".")
     return found
@@ -158,10 +186,11 @@ def _looser(prices: list[ShadowPrice]) -> str:
     return f"not what costs: {limit_number(prices[-1].limit, prices[-1].moved_to)} would save nothing" if prices else ""
 
 
-def _tighter(prices: list[ShadowPrice]) -> str:
+def _tighter(prices: list[ShadowPrice], looked_at: str) -> str:
+    """``looked_at``: all that the prices are of, where nothing of it does."""
     for price in prices:
         if price.moved_usd_per_h is None:
-            return f"{_moved(price)} cannot be met by anything looked at"
+            return f"{_moved(price)} cannot be met by {looked_at}"
         if price.change is not None and price.change > WORTH_TELLING:
             times = 1.0 + price.change
             more = f"{times:.1f} times as much" if times >= 2 else f"{percent_change(price.change)} more"
@@ -186,7 +215,9 @@ def if_doubled(plan: Plan) -> str | None:
     if doubled.option.name == chosen.option.name:
         more = doubled.topology.pool.replicas > chosen.topology.pool.replicas
         same = "more replicas of the same" if more else "it carries that already"
-    return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}."
+    sure = doubled.headroom.sure(plan.asked.confidence)
+    unsure = "" if sure else f" It holds as predicted, but {_doubtful(doubled)}."
+    return f"Twice the load takes {doubled.name} at {usd_per_hour(price)}{ratio}: {same}.{unsure}"
 
 
 def measure_next(plan: Plan) -> str | None:
@@ -194,7 +225,7 @@ def measure_next(plan: Plan) -> str | None:
     ranked = plan.chosen or plan.nearest
     if ranked is None:
         return None
-    spare_now, doubt = ranked.headroom, ranked.option.uncertainty(plan.asked.load_error)
+    spare_now = ranked.headroom
     gain = {
         "measured": spare_now.if_measured - spare_now.met_probability,
         "load": spare_now.if_load_known - spare_now.met_probability,
@@ -202,24 +233,29 @@ def measure_next(plan: Plan) -> str | None:
     hardware = ranked.option.shape.hardware
     binding = ranked.binding
     point = f"steps of about {binding.batch:.0f} decodes with {plan.load.mean_context:.0f} tokens of context each"
-    if max(gain.values()) < 0.01 and ranked.option.source == "measured":
+    measured = ranked.option.source == "measured" and not ranked.option.guess
+    if max(gain.values()) < 0.01 and measured:
         return None
-    if gain["measured"] >= gain["load"] or ranked.option.source != "measured":
+    now = probability(spare_now.met_probability)
+    if gain["measured"] >= gain["load"] or not measured:
         return (
             f"To be surer, measure {hardware} with {ranked.option.shape.deployment.engine} where the plan runs it: {point}. "
-            f"{_known(plan, doubt)} (one standard error); if they come out as predicted, every limit holds "
-            f"with probability {probability(spare_now.if_measured)} instead of {probability(spare_now.met_probability)}."
+            f"{_known(plan, ranked.option)}; if they come out as predicted, every limit holds "
+            f"with probability {probability(spare_now.if_measured)} instead of {now}."
         )
     return (
-        f"To be surer, find out the load: it is taken as known to {doubt.load_error:.0%}. Were it exact, every limit would "
-        f"hold with probability {probability(spare_now.if_load_known)} instead of {probability(spare_now.met_probability)}."
+        f"To be surer, find out the load: it is taken as known to {plan.asked.load_error:.0%}. Were it exact, every limit "
+        f"would hold with probability {probability(spare_now.if_load_known)} instead of {now}."
     ).replace("%. W", " %. W")
 
 
-def _known(plan: Plan, doubt: Uncertainty) -> str:
-    """How well steps are known, and TTFT where it is limited."""
-    ttft = f" and TTFT to {doubt.ttft_error:.0%}" if ttft_places(plan.limits) else ""
-    return f"Steps are known to {doubt.step_error:.0%}{ttft}".replace("%", " %")
+def _known(plan: Plan, option: Option) -> str:
+    """How well steps are known, and TTFT where it is limited and was found to be known less well; or that this is a guess."""
+    if option.guess:
+        steps = "steps with drafts" if option.only_drafting else "steps"
+        return f"How far {steps} are off is a guess, taken as {option.step_error:.0%}".replace("%", " %")
+    ttft = f" and TTFT to {option.ttft_error:.0%}" if ttft_places(plan.limits) and option.ttft_error > option.step_error else ""
+    return f"Steps are known to {option.step_error:.0%}{ttft} (one standard error)".replace("%", " %")
 
 
 def infeasible(plan: Plan) -> str:

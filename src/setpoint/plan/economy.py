@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from setpoint.plan.curve import LoadCurve
-from setpoint.plan.headroom import Uncertainty, met_probability
+from setpoint.plan.headroom import Uncertainty, is_sure, met_probability
 from setpoint.plan.topology import Serving, Shape, Topology
 
 MOST_REPLICAS = 4096
@@ -28,7 +29,7 @@ class Goal(StrEnum):
 class Option:
     """A replica (shape and serving configuration) whose load curve is known, and how far steps and TTFT may be off there.
 
-    guess: whether that of steps is itself a guess (``StepTimer``).
+    guess: whether that of steps is itself a guess (``StepTimer``); only_drafting: of nothing but its draft model's passes.
     """
 
     shape: Shape
@@ -38,6 +39,7 @@ class Option:
     source: str
     ttft_error: float = 0.0
     guess: bool = False
+    only_drafting: bool = False
 
     @property
     def name(self) -> str:
@@ -80,20 +82,23 @@ def replicas_needed(
 def replicas_for_confidence(
     curve: LoadCurve, load_rps: float, uncertainty: Uncertainty, *, confidence: float, most: int
 ) -> int | None:
-    """The fewest replicas whose limits hold with probability ``confidence``, ``None`` if ``most`` are not enough."""
+    """The fewest replicas that are sure (``Headroom.sure``).
+
+    Where none are, as with a guess, the fewest whose limits hold with probability ``confidence``; ``None``: nor are there any.
+    """
     fewest = replicas_needed(curve, load_rps, most=most)
     if fewest is None:
         return None
-    low, high = fewest, min(most, 4 * fewest + 8)
-    if met_probability(curve, load_rps / high, uncertainty) < confidence:
+    counts = range(fewest, min(most, 4 * fewest + 8) + 1)
+    sure = _first(counts, lambda replicas: is_sure(curve, load_rps / replicas, uncertainty, confidence))
+    return sure or _first(counts, lambda replicas: met_probability(curve, load_rps / replicas, uncertainty) >= confidence)
+
+
+def _first(counts: range, enough: Callable[[int], bool]) -> int | None:
+    """The least count that is ``enough``, more being enough as well; ``None`` if the largest is not."""
+    if not enough(counts[-1]):
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if met_probability(curve, load_rps / middle, uncertainty) >= confidence:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return counts[bisect_left(counts, True, hi=len(counts) - 1, key=enough)]
 
 
 def usd_per_good_request(topology: Topology, good_rps: float) -> float | None:

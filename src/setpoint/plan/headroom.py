@@ -85,18 +85,31 @@ def headroom(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> Hea
     """Everything about what a candidate has to spare when a replica gets ``rate_rps``."""
     knee_rps = curve.knee_rps()
     step, load = uncertainty.step_error, uncertainty.load_error
-    slower = curve.met(rate_rps, float(np.exp(step)))
-    more = curve.met(rate_rps * float(np.exp(load)))
-    ttft, _ = curve.excess_apart(np.array([rate_rps]), np.ones(1))
-    later = bool(ttft[0] * np.exp(uncertainty.ttft_error) <= 1.0)
     return Headroom(
         met_probability=met_probability(curve, rate_rps, uncertainty),
         knee_rps=knee_rps,
         knee_distance=knee_rps / rate_rps - 1.0,
-        within_error=curve.met(rate_rps) and (uncertainty.guess or not (slower and more and later)),
+        within_error=_within_error(curve, rate_rps, uncertainty),
         if_measured=met_probability(curve, rate_rps, Uncertainty(min(step, SURE_ERROR), load)),
         if_load_known=met_probability(curve, rate_rps, replace(uncertainty, load_error=min(load, SURE_LOAD))),
     )
+
+
+def is_sure(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty, confidence: float) -> bool:
+    """As ``Headroom.sure``, for those who ask of many loads and want nothing else."""
+    within = _within_error(curve, rate_rps, uncertainty)
+    return not within and met_probability(curve, rate_rps, uncertainty) >= confidence
+
+
+def _within_error(curve: LoadCurve, rate_rps: float, uncertainty: Uncertainty) -> bool:
+    """See ``Headroom``."""
+    if not curve.met(rate_rps):
+        return False
+    slower = curve.met(rate_rps, float(np.exp(uncertainty.step_error)))
+    more = curve.met(rate_rps * float(np.exp(uncertainty.load_error)))
+    ttft, _ = curve.excess_apart(np.array([rate_rps]), np.ones(1))
+    later = bool(ttft[0] * np.exp(uncertainty.ttft_error) <= 1.0)
+    return uncertainty.guess or not (slower and more and later)
 
 
 def _cells(sigma: float) -> Floats:

@@ -10,7 +10,7 @@ from jinja2 import Template
 
 from setpoint.plan.figures import colours_of, context_figure, load_figure, pareto_figure
 from setpoint.plan.planner import Plan, Ranked, Standing
-from setpoint.plan.words import probability, spare, unsure, usd_per_hour, usd_per_million
+from setpoint.plan.words import error, probability, spare, unsure, usd_per_hour, usd_per_million
 from setpoint.report.format import number, percent, seconds
 from setpoint.report.page_environment import page_environment
 from setpoint.report.words import requirement_facts
@@ -79,7 +79,7 @@ def _row(ranked: Ranked, colours: dict[str, str], chosen: bool) -> dict[str, Any
         "holds": ranked.holds,
         "bound": ranked.binding.bound,
         "utilisation": percent(ranked.binding.utilisation),
-        "source": f"{ranked.option.source}, {ranked.option.step_error * 100:.0f} %",
+        "source": f"{ranked.option.source}, {error(ranked.option.step_error, ranked.option.guess)}".replace("%", " %"),
     }
 
 

@@ -115,7 +115,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     options = [(option_of(arm, limits), arm) for arm in finalists]
     ranked = _ranked(asked, load, options)
     ranked = _look_closely(search, ranked, asked, {id(option): arm for option, arm in options})
-    chosen = _taken(ranked, asked.confidence)
+    chosen = taken(ranked, asked.confidence)
     standing = Standing.INFEASIBLE
     if chosen is not None:
         standing = Standing.SURE if chosen.headroom.sure(asked.confidence) else Standing.WITHIN_ERROR
@@ -129,7 +129,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
         chosen=chosen,
         pruned=tuple(pruned),
         shadow=tuple(shadow_prices(priced, limits, asked.load_rps, asked.bounds)) if chosen else (),
-        doubled=_for_load(asked, load, options, 2.0, sure=standing is Standing.SURE) if chosen else None,
+        doubled=_for_load(asked, load, options, 2.0) if chosen else None,
         nearest=_nearest(asked, load, options) if chosen is None else None,
         contexts=tuple(_contexts(load, ranked, {id(option): arm for option, arm in options})),
         simulations=search.simulations,
@@ -137,7 +137,7 @@ def make_plan(asked: Asked, runner: Runner, progress: Progress = lambda stage, d
     )
 
 
-def _taken(ranked: Sequence[Ranked], confidence: float) -> Ranked | None:
+def taken(ranked: Sequence[Ranked], confidence: float) -> Ranked | None:
     """Which of those that hold is recommended, ``ranked`` being best first: the first with the least doubt."""
     return min((each for each in ranked if each.holds), key=lambda each: _doubt(each, confidence), default=None)
 
@@ -154,8 +154,16 @@ def _doubt(ranked: Ranked, confidence: float) -> tuple[bool, bool, float]:
 
 def option_of(arm: Arm, limits: tuple[Limit, ...]) -> Option:
     """The arm with its curve and its errors."""
-    timer, late = arm.timer, ttft_error(arm.shape.deployment, arm.timer)
-    return Option(arm.shape, arm.serving, arm.curve(limits), timer.relative_error, timer.source, late, timer.guess)
+    return Option(
+        arm.shape,
+        arm.serving,
+        arm.curve(limits),
+        arm.step_error,
+        arm.timer.source,
+        ttft_error(arm.shape.deployment, arm.timer),
+        arm.guess,
+        arm.guesses_drafting and not arm.timer.guess,
+    )
 
 
 def _bounded(asked: Asked, load: LoadSketch, limits: tuple[Limit, ...]) -> tuple[list[tuple[Shape, StepTimer]], list[Pruned]]:
@@ -216,7 +224,7 @@ def rank_of(asked: Asked, load: LoadSketch, option: Option, arm: Arm, replicas: 
 
 
 def _replica_counts(asked: Asked, option: Option, load_rps: float) -> list[int]:
-    """With how many replicas an option is looked at for a load: the fewest that hold as predicted, and what makes that sure.
+    """With how many replicas an option is looked at for a load: the fewest that hold as predicted, and those that are sure.
 
     Where latency is what is wanted, as many as the bounds allow, without bounds twice as many; empty if nothing holds.
     """
@@ -254,23 +262,15 @@ def _order(goal: Goal, ranked: Ranked) -> tuple[float, ...]:
     return (primary, -round(ranked.headroom.met_probability, 2), -ranked.headroom.knee_distance, ranked.latency_s)
 
 
-def _for_load(
-    asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float, *, sure: bool
-) -> Ranked | None:
-    """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking.
-
-    sure: with the confidence asked for, and on no error that is a guess.
-    """
+def _for_load(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]], factor: float) -> Ranked | None:
+    """The best that carries ``factor`` times the load within the bounds, by the rules of the ranking; it may not be sure."""
     load_rps = factor * asked.load_rps
     found = [
         rank_of(asked, load, option, arm, replicas, load_rps)
         for option, arm in options
-        if not (sure and option.guess)
         for replicas in _replica_counts(asked, option, load_rps)
     ]
-    taken = _taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
-    likely = taken is not None and taken.headroom.met_probability >= asked.confidence
-    return taken if likely or not sure else None
+    return taken(sorted(found, key=lambda each: _order(asked.goal, each)), asked.confidence)
 
 
 def _nearest(asked: Asked, load: LoadSketch, options: Sequence[tuple[Option, Arm]]) -> Ranked | None:

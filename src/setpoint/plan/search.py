@@ -56,7 +56,8 @@ Progress = Callable[[str, int, int], None]
 class Arm:
     """A configuration on a shape and what is known of it; ``knee_rps`` is a guess until its curve is there.
 
-    first: its first trial, at the load at which all of its shape were compared.
+    first: its first trial, at the load at which all of its shape were compared. passes: how long a pass of its draft model
+    takes, if it has one; passes_share: of a step with guesses where it runs, how much these passes are.
     """
 
     shape: Shape
@@ -65,6 +66,28 @@ class Arm:
     capacity_rps: float
     trials: dict[float, Trial] = field(default_factory=dict)
     first: Trial | None = None
+    passes: StepTimer | None = None
+    passes_share: float = 0.0
+
+    @property
+    def step_error(self) -> float:
+        """That of its steps, drafting included: a model and its draft model are off together, as one factor on all steps is.
+
+        At least the model's own: steps that take in prompts alone have no guesses.
+        """
+        own = self.timer.relative_error
+        beyond = 0.0 if self.passes is None else max(self.passes.relative_error - own, 0.0)
+        return own + self.passes_share * beyond
+
+    @property
+    def guess(self) -> bool:
+        """Whether that error is itself a guess: of its steps, or of what drafting takes."""
+        return self.timer.guess or self.guesses_drafting
+
+    @property
+    def guesses_drafting(self) -> bool:
+        """Whether the error of its draft model's passes is a guess."""
+        return self.passes is not None and self.passes.guess
 
     @property
     def knee_rps(self) -> float:

@@ -111,8 +111,14 @@ class Costs:
 
     def widened_s(self, batch: int, length: int) -> float:
         """A step with drafts of that length, drafting included."""
-        drafted_s = 0.0 if self.passes is None else drafting_s(self.passes, batch, length, self.context_tokens)
-        return verify_step_s(self.verify, batch, length, self.context_tokens) + drafted_s
+        return verify_step_s(self.verify, batch, length, self.context_tokens) + self._drafting_s(batch, length)
+
+    def passes_share(self, batch: int, length: int) -> float:
+        """Of such a step, how much the passes of the draft model are."""
+        return self._drafting_s(batch, length) / self.widened_s(batch, length)
+
+    def _drafting_s(self, batch: int, length: int) -> float:
+        return 0.0 if self.passes is None else drafting_s(self.passes, batch, length, self.context_tokens)
 
 
 def variants(allowed: Allowed, load: LoadSketch, load_rps: float, finalists: Sequence[Arm]) -> tuple[list[Arm], list[Outlook]]:
@@ -166,7 +172,9 @@ def _with_drafter(
     )
     guesses = Guesses(allowed.survival, share, draft, here.draft_tokens or outlook.gains[0].draft_tokens)
     serving = Serving(arm.serving.scheduler, config, guesses)
-    return Arm(shape, serving, arm.timer, arm.capacity_rps * here.gain), outlook
+    passes_share = costs.passes_share(here.batch, guesses.likely_tokens)
+    found = Arm(shape, serving, arm.timer, arm.capacity_rps * here.gain, passes=passes, passes_share=passes_share)
+    return found, outlook
 
 
 def _batch(arm: Arm, load: LoadSketch, load_rps: float) -> int:
@@ -178,7 +186,7 @@ def _batch(arm: Arm, load: LoadSketch, load_rps: float) -> int:
 
 
 def _sources(shape: Shape, verify: StepTimer, passes: StepTimer | None, draft: str) -> tuple[CostSource, ...]:
-    found = [CostSource("verifying", shape.deployment.model.name, verify.source, verify.relative_error)]
+    found = [CostSource("verifying", shape.deployment.model.name, verify.source, verify.relative_error, verify.guess)]
     if passes is not None:
-        found.append(CostSource("drafting", draft, passes.source, passes.relative_error))
+        found.append(CostSource("drafting", draft, passes.source, passes.relative_error, passes.guess))
     return tuple(found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from setpoint.plan.planner import Plan, Ranked
+from setpoint.plan.planner import Plan, Ranked, taken
 from setpoint.plan.speculating import BatchGain, Outlook
-from setpoint.plan.words import usd_per_hour
+from setpoint.plan.words import error, guessed, usd_per_hour
 from setpoint.policy.configuration import SpeculationMode
 
 
@@ -40,7 +40,7 @@ def _of_each_shape(outlooks: Iterable[Outlook]) -> list[Outlook]:
 def _outlook(each: Outlook) -> str:
     alone, most, here = each.gains[0], each.pays_up_to, each.here
     guesses = f"guesses of {each.draft_model}" if each.draft_model else "guesses from the text"
-    costs = ", ".join(f"{source.cost} {source.source} (error {source.relative_error:.0%})" for source in each.sources)
+    costs = ", ".join(f"{of.cost} {of.source} (error {error(of.relative_error, of.guess)})" for of in each.sources)
     if each.draft_model is None:
         costs += ", drafting free"
     words = f"{each.shape.name}: {guesses} do not pay even alone"
@@ -53,7 +53,7 @@ def _outlook(each: Outlook) -> str:
 
 def _verdict(plan: Plan) -> str:
     chosen = plan.chosen
-    best = next((each for each in plan.ranked if each.holds and speculates(each)), None)
+    best = taken([each for each in plan.ranked if speculates(each)], plan.asked.confidence)
     if chosen is not None and speculates(chosen):
         return f"The plan speculates; without, the best is {_named(_first_plain(plan))}."
     if best is None:
@@ -62,11 +62,14 @@ def _verdict(plan: Plan) -> str:
 
 
 def _first_plain(plan: Plan) -> Ranked | None:
-    return next((each for each in plan.ranked if each.holds and not speculates(each)), None)
+    return taken([each for each in plan.ranked if not speculates(each)], plan.asked.confidence)
 
 
 def _named(ranked: Ranked | None) -> str:
-    return "nothing that holds" if ranked is None else f"{ranked.name} at {usd_per_hour(ranked.topology.usd_per_h)}"
+    if ranked is None:
+        return "nothing that holds"
+    unsure = f", but {guessed(ranked.option)}" if ranked.option.guess else ""
+    return f"{ranked.name} at {usd_per_hour(ranked.topology.usd_per_h)}{unsure}"
 
 
 def outlook_document(each: Outlook) -> dict[str, Any]:
@@ -81,7 +84,13 @@ def outlook_document(each: Outlook) -> dict[str, Any]:
         "here": _gain(each.here),
         "gains": [_gain(gain) for gain in each.gains],
         "costs": [
-            {"cost": source.cost, "of": source.of, "source": source.source, "relative_error": source.relative_error}
+            {
+                "cost": source.cost,
+                "of": source.of,
+                "source": source.source,
+                "relative_error": source.relative_error,
+                "relative_error_is_guess": source.guess,
+            }
             for source in each.sources
         ],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from setpoint.plan.economy import Option
 from setpoint.plan.topology import Topology
 from setpoint.report.format import UNKNOWN, number
 
@@ -10,7 +11,9 @@ SOURCES = {
     "transferred": "transferred from other hardware",
     "physics": "physics alone",
 }
-GUESS = "too little was measured of hardware like it under this engine, so the error of its steps is itself a guess"
+STEPS_GUESS = "the error of its steps is itself a guess"
+DRAFTING_GUESS = "the error of what drafting takes is itself a guess"
+GUESS = f"too little was measured of hardware like it under this engine, so {STEPS_GUESS}"
 
 
 def usd_per_hour(value: float | None) -> str:
@@ -46,6 +49,25 @@ def probability(value: float) -> str:
 def unsure(guess: bool) -> str:
     """How a plan that holds as predicted and is not sure stands; ``guess``: its error of steps is one."""
     return "on an error that is a guess" if guess else "inside its error bar"
+
+
+def error(relative_error: float, guess: bool) -> str:
+    """``23%``, or ``45%, a guess``."""
+    return f"{relative_error:.0%}, a guess" if guess else f"{relative_error:.0%}"
+
+
+def guessed(option: Option) -> str:
+    """Why nothing is sure of an option whose error is a guess."""
+    if option.only_drafting:
+        return f"too little was measured of its draft model on hardware like it, so {DRAFTING_GUESS}"
+    return GUESS
+
+
+def guess_briefly(option: Option) -> str:
+    """That the error of an option is a guess, where it is clear what follows; empty where it is none."""
+    if not option.guess:
+        return ""
+    return DRAFTING_GUESS if option.only_drafting else STEPS_GUESS
 
 
 def batch(value: float) -> str:

@@ -53,6 +53,7 @@ class MeasuredTimer:
     tiers: dict[int, float]
     relative_error: float
     source: str = "measured"
+    guess: bool = False
 
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """See ``StepTimer``."""

@@ -27,6 +27,11 @@ class StepTimer(Protocol):
         """One standard deviation of ln(predicted / true) of a step."""
         ...
 
+    @property
+    def guess(self) -> bool:
+        """Whether that is no more than a guess."""
+        ...
+
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """``(base_s, per_kv_token_s, per_product_s)`` of a step of ``tokens`` new tokens over ``sequences`` requests.
 
@@ -46,6 +51,7 @@ class LineTimer:
     product_s: float = 0.0
     source: str = "measured"
     relative_error: float = 0.0
+    guess: bool = False
 
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """See ``StepTimer``."""

@@ -46,6 +46,17 @@ def test_options_alone_are_enough_and_the_same_seed_gives_the_same_bytes(
     assert (report.load or {})["simulated"]["engine"] == engine
 
 
+@pytest.mark.parametrize(("device", "said"), [("h100-sxm", "(one standard deviation)"), ("mi300x", "(a guess)")])
+def test_how_far_a_step_may_be_off_is_called_a_guess_where_it_is_one(
+    device: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--rate", "2/s", "--requests", "10", "--prompt-tokens", "64", "--output-tokens", "8", "--warmup", "0s")
+    report = simulated(capsys, "--model", "llama-3.1-8b", "--hardware", device, *words)[1]
+    (reason,) = [each for each in report.validity.reasons if "a step is right to about" in each]
+    assert reason.endswith(f"{said}.")
+    assert (report.load or {})["simulated"]["relative_error_is_guess"] is (device == "mi300x")
+
+
 def test_a_requirement_is_judged_and_its_run_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(example_text("coding-assistant"), encoding="utf-8")

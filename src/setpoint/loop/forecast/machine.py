@@ -63,6 +63,11 @@ class StretchedTimer:
         """See ``StepTimer``."""
         return self.base.relative_error
 
+    @property
+    def guess(self) -> bool:
+        """See ``StepTimer``."""
+        return self.base.guess
+
     def affine(self, tokens: int, sequences: int) -> tuple[float, float, float]:
         """See ``StepTimer``."""
         base_s, read_s, product_s = self.base.affine(tokens, sequences)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from setpoint.hardware.accelerator import THIS_MACHINE
+from setpoint.hardware.describe import error_words
 from setpoint.loop.configs import changed, default_config
 from setpoint.loop.contradictions import refuse_beside_trace, refuse_requests_of_a_trace
 from setpoint.loop.describe import described_requirement
@@ -241,10 +242,10 @@ def _report(
     remarks = [*done.load.notes]
     if not steady:
         remarks.append("The backlog grew throughout the sustained phase: the load is above capacity.")
-    error = system.timer.relative_error
     remarks += calibration_words(deployment)
     remarks.append(
-        f"The coefficients of step times are {_source(system)}; a step is right to about {error:.0%} (one standard deviation)."
+        f"The coefficients of step times are {_source(system)}; a step is "
+        f"{error_words(system.timer.relative_error, system.timer.guess)}."
     )
     remarks += _about_guesses(guessing)
     return Report(
@@ -267,7 +268,8 @@ def _about_guesses(guessing: Guessing) -> list[str]:
     found = [f"Acceptance is not predicted but given: {acceptance.name}."]
     if source is not None:
         found.append(
-            f"The cost of drafting with {source.of} is {source.source}; a pass is right to about {source.relative_error:.0%}."
+            f"The cost of drafting with {source.of} is {source.source}; a pass is "
+            f"{error_words(source.relative_error, source.guess)}."
         )
     return found
 
@@ -296,6 +298,7 @@ def _facts(done: Simulated, system: SimulatedSystem, deployment: Deployment) -> 
             "steps": done.steps,
             "busy_share": done.busy_s / (system.replicas * done.end_s) if done.end_s else 0.0,
             "relative_error": system.timer.relative_error,
+            "relative_error_is_guess": system.timer.guess,
         }
     }
 

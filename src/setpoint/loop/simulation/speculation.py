@@ -46,7 +46,7 @@ class Guessing:
         if self.draft is None or self.drafting is None or self.drafting.passes is None:
             return None
         timer = self.drafting.passes
-        return CostSource("drafting", self.draft.model.name, timer.source, timer.relative_error)
+        return CostSource("drafting", self.draft.model.name, timer.source, timer.relative_error, timer.guess)
 
 
 def guessing_of(deployment: Deployment, requirement: Requirement, flags: SystemFlags) -> Guessing:

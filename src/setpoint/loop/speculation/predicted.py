@@ -66,10 +66,10 @@ def predicted_profile(
         drafting = {} if passes is None else {k: drafting_s(passes, batch, k, context_tokens) for k in range(1, longest + 1)}
         costs.append(StepCosts(batch, verify, drafting))
     where = f"{target.devices} x {target.accelerator.name} {target.weight_precision}, {there.engine}"
-    sources = [CostSource("verifying", f"{target.model.name} on {where}", timer.source, timer.relative_error)]
+    sources = [CostSource("verifying", f"{target.model.name} on {where}", timer.source, timer.relative_error, timer.guess)]
     if draft is not None and passes is not None:
         of = f"{draft.model.name} on {draft.devices} x {draft.accelerator.name} {draft.weight_precision}"
-        sources.append(CostSource("drafting", of, passes.source, passes.relative_error))
+        sources.append(CostSource("drafting", of, passes.source, passes.relative_error, passes.guess))
     return SpeculationProfile(
         model=target.model.name,
         drafter="prompt-lookup" if draft is None else "draft",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from setpoint.hardware.describe import error_words
 from setpoint.loop.speculation.outcome import Acceptance, Gain, SpeculationProfile
 
 SHOWN_POSITIONS = (1, 2, 4, 8, 15)
@@ -57,7 +58,7 @@ def _costs(profile: SpeculationProfile) -> Table:
 def _render_sources(profile: SpeculationProfile, console: Console) -> None:
     """Where each cost comes from."""
     for each in profile.sources:
-        words = f"{each.cost}: {each.of}; {each.source}, right to about {each.relative_error:.0%} (one standard deviation)"
+        words = f"{each.cost}: {each.of}; {each.source}, {error_words(each.relative_error, each.guess)}"
         console.print(words, markup=False, soft_wrap=True)
     console.print(f"context: {profile.context_tokens:,} tokens each; acceptance: as given", markup=False)
     if profile.left_out:
