@@ -35,9 +35,9 @@ PAGE_HEAD = """\
 
 They come out of the planner: each is a command, each figure is labelled with where its coefficients come from. `measured`:
 fitted on measurements of that accelerator and engine. `transferred`: from the same engine on other accelerators. `physics`:
-datasheet and prior means alone. The measurements that the bundled calibration is fitted on have no row of an A100 and few
-of an MI300X ([hardware.md](hardware.md)), so these two are predicted and not known; the sense of each fact is what the
-tests hold (`tests/plan/test_plan_facts.py`), its figures are as good as their label.
+datasheet and prior means alone. The measurements that the bundled calibration is fitted on have no row of an A100 and none of
+any AMD accelerator ([hardware.md](hardware.md)), so A100 and MI300X are predicted and not known; the sense of each fact is what
+the tests hold (`tests/plan/test_plan_facts.py`), its figures are as good as their label.
 
 This page is what `python -m setpoint.plan.fact_tables --markdown` prints.
 """
