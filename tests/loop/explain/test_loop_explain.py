@@ -24,6 +24,11 @@ from setpoint.policy.decisions import StepWork
 CONTINUOUS = config(BatchingMode.CONTINUOUS)
 
 
+# Under overload half are refused. Who it is hangs on moments: over six seeds 0.68 to 0.87 of the requests end in the same class
+# in a replay, which knows the steps' times from its start; how many are good hardly differs (by at most 0.025).
+BETTER_THAN_CHANCE = 0.6
+
+
 @pytest.fixture(scope="module")
 def overload(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make_run(tmp_path_factory.mktemp("runs") / "overload", config(), Load())
@@ -81,8 +86,8 @@ def test_the_replay_matches_and_the_queue_without_the_policy_is_longer(overload:
     without = explained(overload.folder, replays=True).without
     assert without is not None
     check, open_door, plain = without.replays
-    assert without.trust.same_class > 0.9
-    assert abs(without.trust.goodput_difference) < 0.1
+    assert without.trust.same_class > BETTER_THAN_CHANCE
+    assert abs(without.trust.goodput_difference) < 0.05
     assert without.trust.step_error < 0.1
     for each in without.replays:
         assert each.offered == without.measured.offered == overload.table.num_rows
@@ -154,7 +159,8 @@ def test_an_answer_due_as_a_whole(tmp_path: Path) -> None:
     assert policy(found, "admission by TTFT forecast").status is Status.IMPOSSIBLE
     assert causes_of(found)["e2e_would_be"] > 0
     assert found.without is not None
-    assert found.without.trust.same_class > 0.8
+    assert found.without.trust.same_class > BETTER_THAN_CHANCE
+    assert abs(found.without.trust.goodput_difference) < 0.05
 
 
 def test_without_limits_nothing_can_be_late_and_forecasts_cannot_fire(tmp_path: Path) -> None:
