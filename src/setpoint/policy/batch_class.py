@@ -2,16 +2,17 @@
 
 Rule: while interactive requests have been seen in the last ``REMEMBER_S`` seconds, batch requests join only as long as a step
 of all decodes and the least prefill stays within ``BATCH_SHARE`` of the longest step the tightest of them allows (if any limits
-it), so that the rest is there for their prompts, and as many places stay free as interactive requests of late needed at once,
-with one in ``RESERVED`` of all places as the least; an idle engine takes one all the same. Without interactive requests in that
-time they take everything.
+it), so that the rest is there for their prompts, and take no larger share of steps than the work of interactive requests leaves
+(over some ``WORK_S`` seconds; ``AMPLE`` times as much is kept for them): a step that batch requests lengthen lengthens every
+answer beside it. As many places stay free as interactive requests of late needed at once, with one in ``RESERVED`` of all
+places as the least; an idle engine takes one all the same. Without interactive requests in that time they take everything.
 
 When it is wrong: interactive traffic that returns after a longer pause finds the places taken until answers end.
 """
 
 from __future__ import annotations
 
-from math import inf, isinf
+from math import exp, inf, isinf
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from setpoint.policy.backlog import pace_s, tightest_gap_s
 from setpoint.policy.deadlines import gap_limit_s
 from setpoint.policy.forecast import Machine
 from setpoint.policy.lengths import OutputLengths
-from setpoint.policy.slack import least_step_s
+from setpoint.policy.slack import MARGIN, least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.views import INTERACTIVE, Columns, RequestView, StepView, taken
 
@@ -27,6 +28,9 @@ REMEMBER_S = 10.0
 BATCH_SHARE = 0.5
 RESERVED = 4
 FOLLOW = 0.05
+WORK_S = 20.0
+AMPLE = 1.3
+LEAST_ROOM = 0.1
 
 
 class LeftOver:
@@ -38,6 +42,8 @@ class LeftOver:
         self._peak = 0.0
         self._peak_s = -inf
         self._running = 0
+        self._work_rate = 0.0  # Machine seconds per second that interactive requests bring, beyond what a step costs anyway.
+        self._work_at_s = -inf
 
     def see(self, step: StepView, lengths: OutputLengths, model: StepTimeModel) -> None:
         """Note the longest step that the interactive requests of ``step`` allow."""
@@ -51,12 +57,16 @@ class LeftOver:
         gap_s = tightest_gap_s(running, waiting, least_s=least_step_s(model))
         self._note(step.now_s, min(gap_s, pace_s(running, lengths, step.now_s, model)))
 
-    def asked(self, request: RequestView, now_s: float, *, output_tokens: int, least_s: float = 0.0) -> None:
+    def asked(
+        self, request: RequestView, now_s: float, *, output_tokens: int, least_s: float = 0.0, work_s: float = 0.0
+    ) -> None:
         """An interactive request came; if it is refused because of batch requests, no step will ever show it.
 
-        ``least_s``: what a step takes at least; a limit that is not over it binds nobody.
+        ``least_s``: what a step takes at least; a limit that is not over it binds nobody. ``work_s``: machine seconds of it.
         """
         if request.request_class == INTERACTIVE:
+            self._work_rate = self._faded(now_s) + work_s / WORK_S
+            self._work_at_s = now_s
             limit_s = request.limits.e2e_s
             each_s = inf if limit_s is None else limit_s / (output_tokens + 1)
             allowed = (gap_limit_s(request.limits, streaming=request.streaming), each_s)
@@ -83,8 +93,20 @@ class LeftOver:
         places = int(max_running - reserved) - batch
         if step.now_s - self._limited_s > REMEMBER_S:  # Nobody of late had a limit on the length of steps.
             return max(least, places)
-        spare_s = BATCH_SHARE * self._allowed_s - machine.step_s(running, machine.floor_tokens)
-        return max(least, min(places, int(spare_s / max(machine.sequence_s, 1e-9))))
+        step_s = machine.step_s(running, machine.floor_tokens)
+        spare_s = BATCH_SHARE * self._allowed_s - step_s
+        own_s = self._left_share(step.now_s, machine) * step_s - batch * machine.sequence_s
+        return max(least, min(places, int(min(spare_s, own_s) / max(machine.sequence_s, 1e-9))))
+
+    def _left_share(self, now_s: float, machine: Machine) -> float:
+        """Share of the time that interactive requests leave, were every step as long as they allow."""
+        longest_s = (1 - MARGIN) * self._allowed_s
+        room = max(LEAST_ROOM, 1 - machine.base_s / longest_s) if longest_s > 0 else LEAST_ROOM
+        return max(0.0, room - AMPLE * self._faded(now_s))
+
+    def _faded(self, now_s: float) -> float:
+        """Work a second of late, by now."""
+        return self._work_rate * exp((self._work_at_s - now_s) / WORK_S) if now_s > self._work_at_s > -inf else self._work_rate
 
 
 def _interactive(columns: Columns) -> Columns:

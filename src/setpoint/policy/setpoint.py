@@ -128,7 +128,8 @@ class SetpointPolicy:
             self.companions.keep_only(())
         outlook = self._outlook(request, system, [], others=others)
         long = self.lengths.expected(request.request_class, request.max_output_tokens, LONG)
-        self._left_over.asked(request, now_s, output_tokens=long, least_s=least_step_s(self.model))
+        work_s = outlook.work_s if request.answers else 0.0
+        self._left_over.asked(request, now_s, output_tokens=long, least_s=least_step_s(self.model), work_s=work_s)
         interactive = request.request_class == INTERACTIVE
         if request.answers == 0:
             self.companions.came(request.fingerprint)
