@@ -16,11 +16,11 @@ MACHINE = Machine(base_s=0.006, token_s=3e-4, sequence_s=5e-4, allowed_s=0.045, 
 ASKING = RequestView(1, NOW_S, NOW_S, 100, 100, 40, limits=RequestLimits(ttft_s=0.5, itl_s=GAP_S))
 
 
-def joins(*, busy: float, running: int = 4, since_s: float = 0.0) -> int:
-    """How many batch requests may join where interactive ones have brought ``busy`` machine seconds a second for a minute."""
+def joins(*, busy: float, running: int = 4, since_s: float = 0.0, seconds: int = 60) -> int:
+    """Batch requests that may join where interactive ones have brought ``busy`` machine seconds a second for ``seconds``."""
     left = LeftOver()
-    for number in range(600):
-        asked_s = NOW_S - 60 + 0.1 * number
+    for number in range(10 * seconds):
+        asked_s = NOW_S - seconds + 0.1 * number
         left.asked(replace(ASKING, request_id=number, arrived_s=asked_s), asked_s, output_tokens=40, work_s=0.1 * busy)
     now_s = NOW_S + since_s
     readers = [Row(number, NOW_S - 1, now_s + GAP_S, context=60, emitted=5, gap_s=GAP_S) for number in range(running)]
@@ -46,3 +46,8 @@ def test_beside_nobody_one_joins_however_much_work_there_was() -> None:
 def test_work_of_long_ago_counts_less() -> None:
     assert joins(busy=0.7) == 0
     assert joins(busy=0.7, since_s=WORK_S / 2) > 0
+
+
+def test_work_is_known_from_its_first_seconds_on() -> None:
+    """Seen: for the first half minute of a load batch requests joined as if half of it came."""
+    assert joins(busy=0.6, seconds=5) == joins(busy=0.6, seconds=60)

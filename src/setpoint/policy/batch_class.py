@@ -29,6 +29,7 @@ BATCH_SHARE = 0.5
 RESERVED = 4
 FOLLOW = 0.05
 WORK_S = 20.0
+LEAST_SEEN_S = 2.0
 AMPLE = 1.3
 LEAST_ROOM = 0.1
 
@@ -42,8 +43,8 @@ class LeftOver:
         self._peak = 0.0
         self._peak_s = -inf
         self._running = 0
-        self._work_rate = 0.0  # Machine seconds per second that interactive requests bring, beyond what a step costs anyway.
-        self._work_at_s = -inf
+        self._work_sum_s = 0.0  # Machine seconds that interactive requests brought beyond what a step costs anyway; it fades.
+        self._work_at_s = self._since_s = -inf
 
     def see(self, step: StepView, lengths: OutputLengths, model: StepTimeModel) -> None:
         """Note the longest step that the interactive requests of ``step`` allow."""
@@ -65,7 +66,9 @@ class LeftOver:
         ``least_s``: what a step takes at least; a limit that is not over it binds nobody. ``work_s``: machine seconds of it.
         """
         if request.request_class == INTERACTIVE:
-            self._work_rate = self._faded(now_s) + work_s / WORK_S
+            if now_s - self._work_at_s > REMEMBER_S:
+                self._work_sum_s, self._since_s = 0.0, now_s
+            self._work_sum_s = self._faded(now_s) + work_s
             self._work_at_s = now_s
             limit_s = request.limits.e2e_s
             each_s = inf if limit_s is None else limit_s / (output_tokens + 1)
@@ -102,11 +105,15 @@ class LeftOver:
         """Share of the time that interactive requests leave, were every step as long as they allow."""
         longest_s = (1 - MARGIN) * self._allowed_s
         room = max(LEAST_ROOM, 1 - machine.base_s / longest_s) if longest_s > 0 else LEAST_ROOM
-        return max(0.0, room - AMPLE * self._faded(now_s))
+        # What was seen for a short time only is not taken for all of ``WORK_S``.
+        seen_s = WORK_S * (1 - exp(-max(LEAST_SEEN_S, now_s - self._since_s) / WORK_S))
+        return max(0.0, room - AMPLE * self._faded(now_s) / seen_s)
 
     def _faded(self, now_s: float) -> float:
-        """Work a second of late, by now."""
-        return self._work_rate * exp((self._work_at_s - now_s) / WORK_S) if now_s > self._work_at_s > -inf else self._work_rate
+        """The work that still counts."""
+        return (
+            self._work_sum_s * exp((self._work_at_s - now_s) / WORK_S) if now_s > self._work_at_s > -inf else self._work_sum_s
+        )
 
 
 def _interactive(columns: Columns) -> Columns:
