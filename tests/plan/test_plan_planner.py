@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plan_world import CHAT, FormulaRunner, asks, planned, requirement
+from plan_world import CHAT, FormulaRunner, asks, measured_steps, planned, requirement
 from rich.console import Console
 
 from setpoint.commands.plan import PLAN_EXAMPLES
 from setpoint.hardware.accelerator import UnknownAccelerator, accelerator
-from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR, save
-from setpoint.hardware.model_facts import UnknownModel, model_facts
+from setpoint.hardware.calibrations import UNSEEN_VENDOR_ERROR
+from setpoint.hardware.model_facts import UnknownModel
 from setpoint.plan.answers import cheaper_but_unsure, if_doubled, limit_costs, measure_next, recommendation, why_this
 from setpoint.plan.economy import Goal
 from setpoint.plan.errors import PlanError
@@ -164,10 +164,7 @@ def test_a_guess_is_passed_over_at_any_price_for_what_is_sure() -> None:
 def test_what_was_measured_there_is_no_guess_however_large_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen: steps that a user had measured to 60 % were called a guess, and those of every other model then known to 30 %."""
     monkeypatch.setenv("SETPOINT_DATA", str(tmp_path))
-    fit = {"step_s": 5e-3, "prompt_s": 0.0, "token_s": [2e-5] * 5, "sequence_s": 2e-5, "kv_token_s": 1e-8, "product_s": 0.0}
-    of_one_model = {"accelerator": "mi300x", "engine": "vllm", "model": model_facts("llama-3.1-8b").shape}
-    written = {"schema": 1, "kind": "steps", "name": "mine", "note": "", "weight_precision": "bf16", "fit": fit}
-    save("mine", {**written, **of_one_model, "relative_error": 0.6})
+    measured_steps("llama-3.1-8b", 0.6, step_s=5e-3)
     own, _ = planned(requirement(), hardware=("mi300x",), parallel=(1,))
     assert own.chosen is not None
     assert (own.chosen.option.source, own.chosen.option.step_error) == ("measured", 0.6)

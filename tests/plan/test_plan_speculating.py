@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plan_world import CHAT, planned, requirement, shape
+from plan_world import CHAT, measured_steps, planned, requirement, shape
 
 from setpoint.hardware.accelerator import accelerator
-from setpoint.hardware.calibrations import save
 from setpoint.hardware.deployment import Deployment
 from setpoint.hardware.drafting import draft_deployment, paired_kv_tokens, pass_timer
 from setpoint.hardware.errors import HardwareError
@@ -266,10 +265,7 @@ def test_a_draft_model_that_cannot_be_dealt_out_is_told() -> None:
 def test_a_draft_model_whose_cost_is_a_guess_makes_nothing_sure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen: steps of the model were measured, those of its draft model guessed, and the plan with drafts was sure."""
     monkeypatch.setenv("SETPOINT_DATA", str(tmp_path))
-    fit = {"step_s": 2e-2, "prompt_s": 0.0, "token_s": [2e-5] * 5, "sequence_s": 2e-5, "kv_token_s": 1e-8, "product_s": 0.0}
-    of_one_model = {"accelerator": "mi300x", "engine": "vllm", "model": model_facts("llama-3.1-70b").shape}
-    written = {"schema": 1, "kind": "steps", "name": "mine", "note": "", "weight_precision": "bf16", "fit": fit}
-    save("mine", {**written, **of_one_model, "relative_error": 0.05})
+    measured_steps("llama-3.1-70b", 0.05, step_s=2e-2)
     plan, _ = planned(asked(), hardware=("mi300x",), parallel=(1,))
     drafting = [each for each in plan.ranked if speculates(each)]
     assert drafting
