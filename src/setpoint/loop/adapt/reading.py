@@ -57,11 +57,8 @@ class Reader:
 
 
 def _works(columns: Mapping[str, Sequence[object]]) -> list[tuple[StepWork, float, float]]:
+    table = [np.array(columns[name], dtype=np.float64).tolist() for name in WORK_COLUMNS]
     return [
         (StepWork(int(prefill + decode), int(sequences), int(read), int(products)), start_s, end_s)
-        for start_s, end_s, prefill, decode, sequences, read, products in zip(*_table(columns, WORK_COLUMNS), strict=True)
+        for start_s, end_s, prefill, decode, sequences, read, products in zip(*table, strict=True)
     ]
-
-
-def _table(columns: Mapping[str, Sequence[object]], names: Sequence[str]) -> list[list[float]]:
-    return [np.array(columns[name], dtype=np.float64).tolist() for name in names]
