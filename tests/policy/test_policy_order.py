@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from policy_views import NOW_S, Row, columns, line, view
 
 from setpoint.policy.margin import LEAST, MISS_RATE, MOST, LearnedMargin
-from setpoint.policy.order import BATCH_PATIENCE_S, PATIENCE_S, Serving, most_urgent, urgency_keys
+from setpoint.policy.order import BATCH_PATIENCE_S, PATIENCE_S, Serving, most_urgent, next_aged, urgency_keys
 from setpoint.policy.setpoint import SetpointPolicy
 from setpoint.policy.tenants import MOST_TENANTS, OUTPUT_WEIGHT, TenantCounters
 from setpoint.policy.views import BATCH
@@ -19,7 +19,8 @@ from setpoint.policy.views import BATCH
 
 def order(rows: list[Row], tenants: TenantCounters | None = None, serving: Serving | None = None) -> list[int]:
     every = columns(rows)
-    keys = urgency_keys(every, now_s=NOW_S, token_s=1e-3, tenants=tenants, serving=serving or Serving())
+    first = next_aged(every, serving or Serving(), now_s=NOW_S)
+    keys = urgency_keys(every, now_s=NOW_S, token_s=1e-3, tenants=tenants, first=first)
     found = most_urgent(keys)
     return [int(every.ids[i]) for i in found]
 

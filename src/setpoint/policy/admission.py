@@ -37,13 +37,13 @@ from setpoint.policy.deadlines import gap_limit_s, next_deadline_s
 from setpoint.policy.forecast import Decoding, Machine, Prompt, play
 from setpoint.policy.lengths import LONG, TYPICAL, OutputLengths
 from setpoint.policy.margin import LearnedMargin
-from setpoint.policy.order import Serving, most_urgent, urgency_keys
+from setpoint.policy.order import Serving, most_urgent, next_aged, urgency_keys
 from setpoint.policy.slack import MARGIN, least_step_s
 from setpoint.policy.step_time import StepTimeModel
 from setpoint.policy.tenant_room import Others
 from setpoint.policy.tenants import TenantCounters
-from setpoint.policy.unbound import beyond_room, without_limits
-from setpoint.policy.views import INTERACTIVE, Columns, RequestLimits, RequestView, SystemView, joined_columns, taken
+from setpoint.policy.unbound import beyond_room, limited_count
+from setpoint.policy.views import Columns, RequestLimits, RequestView, SystemView, joined_columns, taken
 
 RESERVE_QUANTILE = 0.9
 RESERVE_SAMPLES = 128
@@ -172,17 +172,11 @@ class Outlooks:
             return [Prompt(tokens, 1.0, joined=True)] if tokens else []
         ahead = prompts_of(running, under_way(running), self._lengths, joined=True)
         if len(waiting):
-            keys = urgency_keys(
-                every,
-                now_s=system.now_s,
-                token_s=machine.token_s,
-                tenants=self._tenants,
-                serving=serving,
-            )
+            first = next_aged(every, serving, now_s=system.now_s)
+            keys = urgency_keys(every, now_s=system.now_s, token_s=machine.token_s, tenants=self._tenants, first=first)
             order = most_urgent(keys)
             before = order[: int(np.flatnonzero(order == len(waiting))[0])]
-            limited = ~without_limits(waiting) & (waiting.request_class == INTERACTIVE)
-            beside = len(running) + int(limited.sum()) + answers
+            beside = len(running) + limited_count(waiting) + answers
             before = before[~beyond_room(taken(every, before), machine, beside=beside)]
             ahead += prompts_of(every, before[:MOST_AHEAD], self._lengths, joined=False)
             rest = int(every.prefill_tokens[before[MOST_AHEAD:]].sum())
@@ -245,11 +239,6 @@ def own_row(request: RequestView) -> Columns:
         gap_s=np.array([gap_limit_s(request.limits, streaming=request.streaming)]),
         tenant=whole(request.tenant),
     )
-
-
-def has_deadline(request: RequestView) -> bool:
-    """Whether its first token, or its end, is due at all."""
-    return request.limits.e2e_s is not None or (request.streaming and request.limits.ttft_s is not None)
 
 
 def _within(request: RequestView, *, first_s: float, end_s: float) -> bool:

@@ -111,9 +111,7 @@ class LeftOver:
 
     def _faded(self, now_s: float) -> float:
         """The work that still counts."""
-        return (
-            self._work_sum_s * exp((self._work_at_s - now_s) / WORK_S) if now_s > self._work_at_s > -inf else self._work_sum_s
-        )
+        return self._work_sum_s * exp(min(0.0, self._work_at_s - now_s) / WORK_S)
 
 
 def _interactive(columns: Columns) -> Columns:

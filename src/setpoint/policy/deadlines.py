@@ -11,7 +11,7 @@ from math import inf
 
 import numpy as np
 
-from setpoint.policy.views import FloatColumn, IntColumn, RequestLimits
+from setpoint.policy.views import FloatColumn, IntColumn, RequestLimits, RequestView
 
 
 def next_deadline_s(
@@ -35,6 +35,11 @@ def next_deadline_s(
     if limits.tpot_s is not None:
         due_s = min(due_s, first_token_s + emitted_tokens * limits.tpot_s)
     return due_s
+
+
+def has_deadline(request: RequestView) -> bool:
+    """Whether its first token, or its end, is due at all."""
+    return request.limits.e2e_s is not None or (request.streaming and request.limits.ttft_s is not None)
 
 
 def gap_limit_s(limits: RequestLimits, *, streaming: bool) -> float:

@@ -37,13 +37,16 @@ class Serving(NamedTuple):
     aged: bool = False
 
 
-NOTHING_SERVED = Serving()
+NOBODY: IntColumn = np.zeros(0, dtype=np.int64)
 
 
 def urgency_keys(
-    columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None, serving: Serving = NOTHING_SERVED
+    columns: Columns, *, now_s: float, token_s: float, tenants: TenantCounters | None = None, first: IntColumn = NOBODY
 ) -> FloatColumn:
-    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests)."""
+    """Keys for ``np.lexsort``, least important first: arrival, tie, due, tenant, class. Shape (5, requests).
+
+    first: who goes first for having waited too long (``next_aged``).
+    """
     free = np.isinf(columns.deadline_s)
     aged = aged_batch(columns, now_s=now_s)
     kind = columns.request_class.astype(np.float64)
@@ -54,7 +57,7 @@ def urgency_keys(
     else:
         due_s = np.where(free, now_s + PATIENCE_S, columns.deadline_s)
         due_s[aged] = -inf
-        due_s[next_aged(columns, serving, now_s=now_s)] = -inf
+        due_s[first] = -inf
         tie = np.where(free, 0.0, columns.prefill_tokens)
     if tenants is None or len(columns) < 2 or (columns.tenant == columns.tenant[0]).all():
         start = np.zeros(len(columns))

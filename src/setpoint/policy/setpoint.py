@@ -16,10 +16,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from setpoint.policy.admission import Outlook, Outlooks, has_deadline
+from setpoint.policy.admission import Outlook, Outlooks
 from setpoint.policy.backlog import StepLimits, machine_of, pace_s, tightest_gap_s
 from setpoint.policy.batch_class import LeftOver
 from setpoint.policy.companions import Companions
+from setpoint.policy.deadlines import has_deadline
 from setpoint.policy.decisions import Admit, Reason, Reject, StepPlan, StepResult
 from setpoint.policy.doomed import doom_reasons, doomed
 from setpoint.policy.fifo import steady_for
@@ -301,9 +302,10 @@ class SetpointPolicy:
         prefilling = np.flatnonzero(step.running.prefill_tokens > 0)
         every = joined_columns(taken(step.running, prefilling), step.waiting)
         serving = Serving(len(prefilling), bool((reading.ids == self._aged).any()))
-        for index in next_aged(every, serving, now_s=step.now_s).tolist():
-            self._aged = int(every.ids[index])
-        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants, serving=serving)
+        first = next_aged(every, serving, now_s=step.now_s)
+        if len(first):
+            self._aged = int(every.ids[first[0]])
+        keys = urgency_keys(every, now_s=step.now_s, token_s=machine.token_s, tenants=self.tenants, first=first)
         order = most_urgent(keys)
         waiting = order[order >= len(prefilling)] - len(prefilling)
         lost = doomed(step, waiting, machine, self.lengths, max_running=self._limits.max_running)
@@ -371,7 +373,7 @@ class SetpointPolicy:
                 continue
             self._refused_s = step.now_s
             output = 1 if request is None else self.lengths.expected(request.request_class, request.max_output_tokens)
-            answers = 1 if request is None else max(1, request.answers)
+            answers = 1 if request is None else request.answers
             _, per_token, per_sequence, *_ = self.model.coefficients
             due_s = self.promises.promise(
                 0 if request is None else request.fingerprint,

@@ -13,12 +13,9 @@ from __future__ import annotations
 from math import isinf
 
 import numpy as np
-import numpy.typing as npt
 
 from setpoint.policy.forecast import Machine
-from setpoint.policy.views import INTERACTIVE, Columns, IntColumn, StepView, taken
-
-BoolColumn = npt.NDArray[np.bool_]
+from setpoint.policy.views import INTERACTIVE, BoolColumn, Columns, IntColumn, StepView, taken
 
 
 def without_limits(columns: Columns) -> BoolColumn:
@@ -27,12 +24,18 @@ def without_limits(columns: Columns) -> BoolColumn:
     return np.asarray(unlimited & (columns.request_class == INTERACTIVE), dtype=np.bool_)
 
 
-def beyond_room(asking: Columns, machine: Machine, *, beside: int, least: int = 0) -> BoolColumn:
+def limited_count(columns: Columns) -> int:
+    """How many are interactive and have a deadline or a limit on gaps."""
+    return int(np.count_nonzero((columns.request_class == INTERACTIVE) & ~without_limits(columns)))
+
+
+def beyond_room(asking: Columns, machine: Machine, *, beside: int, least: int = 0, aged: int | None = None) -> BoolColumn:
     """Who of ``asking``, in order, has no limits and no room in the steps that those with limits allow.
 
-    beside: answers under way, and those yet to come that have limits. least: so many have room whatever a step takes.
+    beside: answers under way, and those yet to come that have limits. least: so many have room whatever a step takes. aged: id
+    of the one whose turn it is, who has room as well.
     """
-    unlimited = without_limits(asking)
+    unlimited = without_limits(asking) & (asking.ids != aged)
     if isinf(machine.allowed_s) or not unlimited.any():
         return np.zeros(len(asking), dtype=np.bool_)
     spare_s = machine.allowed_s - machine.step_s(beside, machine.floor_tokens)
@@ -41,12 +44,6 @@ def beyond_room(asking: Columns, machine: Machine, *, beside: int, least: int = 
 
 
 def held_back(step: StepView, waiting: IntColumn, machine: Machine, *, aged: int | None = None) -> BoolColumn:
-    """Which of ``waiting`` (indices of ``step.waiting``, in order) may not join now. aged: id of the one whose turn it is."""
-    asking = taken(step.waiting, waiting)
-    own_turn = asking.ids == aged
-    limited = ~without_limits(asking) & (asking.request_class == INTERACTIVE)
-    running = len(step.running)
-    beside = running + int(limited.sum())
-    held = np.zeros(len(waiting), dtype=np.bool_)
-    held[~own_turn] = beyond_room(taken(asking, np.flatnonzero(~own_turn)), machine, beside=beside, least=0 if running else 1)
-    return held
+    """Which of ``waiting`` (indices of ``step.waiting``, in order) may not join now. aged: as in ``beyond_room``."""
+    asking, running = taken(step.waiting, waiting), len(step.running)
+    return beyond_room(asking, machine, beside=running + limited_count(asking), least=0 if running else 1, aged=aged)
