@@ -42,7 +42,7 @@ def sequence_of(tokens: list[int], blocks: list[int], sampling: SamplingParams =
 def run(executor: OpenVinoExecutor, items: list[BatchItem]) -> tuple[tuple[int, ...], npt.NDArray[np.float32]]:
     """One step: the tokens, and the logits of the items that are sampled."""
     output = executor.collect(executor.submit(make_batch(items)))
-    return output.tokens, executor._output("row_logits").copy()
+    return output.tokens, executor._running.output("row_logits").copy()
 
 
 def whole(sequence: Sequence) -> BatchItem:
@@ -134,7 +134,7 @@ def test_the_cache_is_as_large_as_it_was_ordered(executor: OpenVinoExecutor) -> 
 
 
 def test_f32_means_that_activations_are_not_quantised_either(executor: OpenVinoExecutor) -> None:
-    compiled: Any = executor._request.get_compiled_model()
+    compiled: Any = executor._large._request.get_compiled_model()
     assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0
     assert ExecutorOptions(precision="f32").properties()["INFERENCE_PRECISION_HINT"] == "f32"
     assert "DYNAMIC_QUANTIZATION_GROUP_SIZE" not in ExecutorOptions(precision="bf16").properties()

@@ -59,7 +59,7 @@ def test_who_asks_for_nothing_gets_no_logits_copied(executor: OpenVinoExecutor, 
     item = whole(tokenizer.encode("One two three"), 0, SamplingParams(temperature=0.0))
     assert not item.sequence.wants_logits
     executor.collect(executor.submit(make_batch([item])))
-    assert len(executor._output("row_logits")) == 0
+    assert len(executor._running.output("row_logits")) == 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 2.0])

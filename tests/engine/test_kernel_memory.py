@@ -19,6 +19,7 @@ import psutil
 from setpoint.engine.batch import BatchItem, make_batch
 from setpoint.engine.models import DEMO_MODEL, resolve_model
 from setpoint.engine.openvino import executor
+from setpoint.engine.openvino.small_steps import SMALL_STEP_TOKENS
 from setpoint.engine.request import GenerationRequest
 from setpoint.engine.sequence import Sequence
 
@@ -28,8 +29,8 @@ engine = executor.OpenVinoExecutor(resolve_model(DEMO_MODEL).folder, options, ti
 sequence = Sequence(0, GenerationRequest(prompt_ids=tuple(range(100, 300))), arrived_s=0.0, max_tokens=1)
 sequence.blocks = list(range(8))
 resident = []
-# Longest first: buffers have their size before the first reading.
-for tokens in range(100, 20, -1):
+# Longest first, of small steps too, which may have kernels of their own: buffers have their size before the first reading.
+for tokens in (SMALL_STEP_TOKENS, *range(100, 20, -1)):
     engine.collect(engine.submit(make_batch([BatchItem(sequence, 0, tokens, True)])))
     resident.append(psutil.Process().memory_info().rss)
 print(resident[-1] - resident[len(resident) // 2])

@@ -1,8 +1,7 @@
-"""Runs batches on OpenVINO: block tables in, tokens out. One infer request, inputs set by reference, cache allocated once."""
+"""Runs batches on OpenVINO: block tables in, tokens out. Cache allocated once; small steps may have other kernels."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -14,10 +13,11 @@ import numpy.typing as npt
 
 from setpoint.engine.batch import Batch, BatchItem, StepOutput
 from setpoint.engine.openvino.bounds import KERNELS_KEPT
-from setpoint.engine.openvino.graph import first_line, load_graph
+from setpoint.engine.openvino.graph import WEIGHTS_FILE, first_line, load_graph
+from setpoint.engine.openvino.kernels import Kernels, block_tokens, new_cache
 from setpoint.engine.openvino.masks import Masks
-from setpoint.engine.openvino.runtime import ov
 from setpoint.engine.openvino.sampler import Sampler
+from setpoint.engine.openvino.small_steps import PROPERTIES, SMALL_STEP_TOKENS, pays
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
@@ -30,6 +30,8 @@ class ExecutorOptions:
 
     ``f32`` is meant for comparison: it also switches off the 8-bit quantisation of activations that the CPU applies beside
     quantised weights at every precision. With it, logits move by up to 1 with the shape of the batch; without, by 1e-4.
+
+    small_steps: whether steps of few tokens get kernels of their own (``openvino/small_steps.py``); ``None``: where it pays.
     """
 
     device: str = "CPU"
@@ -37,6 +39,7 @@ class ExecutorOptions:
     precision: str | None = None
     cache_precision: str | None = None
     kv_cache_tokens: int = 32768
+    small_steps: bool | None = None
 
     def properties(self) -> dict[str, Any]:
         """As OpenVINO compile properties."""
@@ -65,39 +68,29 @@ class OpenVinoExecutor:
         self._clock = clock
         model = load_graph(folder)
         try:
-            compiled = ov.Core().compile_model(model, options.device, options.properties())
+            self._large = Kernels(model, options.device, options.properties())
+            self._small = _small_kernels(model, folder, options, self._large)
         except RuntimeError as error:
             raise EngineFailed(f"{folder}: cannot be compiled for {options.device}: {first_line(error)}") from error
-        self._request = compiled.create_infer_request()
-        self._input_index = {port.get_any_name(): index for index, port in enumerate(compiled.inputs)}
-        self._output_index = {port.get_any_name(): index for index, port in enumerate(compiled.outputs)}
-        self._buffers: dict[str, npt.NDArray[Any]] = {}
-        caches = [port for port in compiled.inputs if "cache" in port.get_any_name()]
-        self.block_tokens = _block_tokens(caches)
+        self._running = self._large
+        self.block_tokens = block_tokens(self._large)
         self.blocks = max(1, options.kv_cache_tokens // self.block_tokens)
-        self.kv_bytes = self._allocate(caches)
-        vocabulary = compiled.output("row_logits").partial_shape[-1].get_length()
-        self.vocabulary = int(vocabulary)
+        self._caches = new_cache(self._large, self.blocks)
+        self.kv_bytes = sum(tensor.byte_size for tensor in self._caches)
+        for each in {self._large, self._small}:
+            each.use_cache(self._caches)
+        self.vocabulary = self._large.vocabulary
         self._sampler = Sampler(self.vocabulary, options.threads)
         self._sampler.prepare()
         self._masks = Masks(self.vocabulary)
 
     def submit(self, batch: Batch) -> Batch:
         """Set the block tables and start; the ticket is the batch."""
-        for name, array in _inputs(batch).items():
-            self._set(name, array)
+        inputs = _inputs(batch)
+        self._running = self._small if batch.work.tokens <= SMALL_STEP_TOKENS else self._large
         self._start_s = self._clock()
-        self._request.start_async()
+        self._running.start(inputs)
         return batch
-
-    def _set(self, name: str, array: npt.NDArray[Any]) -> None:
-        """Hand an input over. Its memory is shared with the runtime and written in place while the shape stays."""
-        buffer = self._buffers.get(name)
-        if buffer is not None and buffer.shape == array.shape:
-            buffer[...] = array
-        elif name in self._input_index:
-            self._buffers[name] = array
-            self._request.set_input_tensor(self._input_index[name], ov.Tensor(array, shared_memory=True))
 
     def collect(self, ticket: Batch) -> StepOutput:
         """Wait for the kernels, then choose tokens: arg-max came with them, the rest is sampled from logits rows.
@@ -110,10 +103,10 @@ class OpenVinoExecutor:
         rows = [index for index, sequence in enumerate(emitting) if sequence.wants_logits]
         wanting = [emitting[row] for row in rows]
         allowed = self._masks.prepare(wanting) if rows else None
-        self._wait()
-        tokens: list[int] = self._output("best_token").reshape(-1).tolist()
+        self._running.wait()
+        tokens: list[int] = self._running.output("best_token").reshape(-1).tolist()
         if rows:
-            logits = self._output("row_logits")
+            logits = self._running.output("row_logits")
             chosen = self._sampler.choose(logits, wanting, allowed)
             for index, token in zip(rows, chosen, strict=True):
                 tokens[index] = token
@@ -127,15 +120,15 @@ class OpenVinoExecutor:
         sampled = [place for place, item in enumerate(emitting) if item.sequence.wants_logits]
         wanting = [emitting[place].sequence for place in sampled]
         allowed = self._masks.prepare(wanting) if sampled else None
-        self._wait()
-        best: list[int] = self._output("best_token").reshape(-1).tolist()
+        self._running.wait()
+        best: list[int] = self._running.output("best_token").reshape(-1).tolist()
         starts = row_starts(counts)
         emitted = [
             verified_greedily(item, best[start : start + count])
             for item, start, count in zip(emitting, starts, counts, strict=True)
         ]
         if sampled:
-            logits = self._output("row_logits")
+            logits = self._running.output("row_logits")
 
             def choose_first(rows: npt.NDArray[Any], sequences: list[Sequence]) -> list[int]:
                 # Those whose drafts were drawn are not among them, and have no grammar.
@@ -159,14 +152,8 @@ class OpenVinoExecutor:
 
         [R, vocabulary], valid until the next ``submit``. ``ticket`` must have no drafts.
         """
-        self._wait()
-        return self._output("best_token").reshape(-1).tolist(), self._output("row_logits")
-
-    def _wait(self) -> None:
-        try:
-            self._request.wait()
-        except RuntimeError as error:
-            raise EngineFailed(f"the step failed: {first_line(error)}") from error
+        self._running.wait()
+        return self._running.output("best_token").reshape(-1).tolist(), self._running.output("row_logits")
 
     def _note_logprobs(self, logits: npt.NDArray[Any], sequences: list[Sequence], tokens: list[int]) -> None:
         """Leave with each sequence that asks for them the logprobs of its new token."""
@@ -179,34 +166,22 @@ class OpenVinoExecutor:
             count = sequence.request.sampling.logprobs or 0
             sequence.logprobs = likeliest.of(place, token, float(logits[row, token]), count)
 
-    def _output(self, name: str) -> npt.NDArray[Any]:
-        data: npt.NDArray[Any] = self._request.get_output_tensor(self._output_index[name]).data
-        return data
-
     def close(self) -> None:
         """Drop the compiled model and the cache. A step still running is waited for: it reads and writes our memory."""
-        with contextlib.suppress(RuntimeError):
-            self._request.wait()
-        del self._request
-        self._buffers.clear()
+        for each in {self._large, self._small}:
+            each.close()
         self._caches.clear()
 
-    def _allocate(self, ports: list[Any]) -> int:
-        self._caches: list[Any] = []
-        for port in ports:
-            shape = [self.blocks, *(d.get_length() for d in list(port.partial_shape)[1:])]
-            tensor = ov.Tensor(port.element_type, ov.Shape(shape))
-            # Touched now, so that no step pays for the page faults.
-            tensor.data.view(np.uint8)[...] = 0
-            self._request.set_tensor(port.get_any_name(), tensor)
-            self._caches.append(tensor)
-        return sum(tensor.byte_size for tensor in self._caches)
 
-
-def _block_tokens(caches: list[Any]) -> int:
-    """The CPU packs scales beside the keys, so the value cache's shape [blocks, heads, tokens, size] tells the truth."""
-    value = next(port for port in caches if port.get_any_name().startswith("value_cache"))
-    return int(value.partial_shape[2].get_length())
+def _small_kernels(model: Any, folder: Path, options: ExecutorOptions, large: Kernels) -> Kernels:
+    """Those for small steps; ``large`` where they would not pay, or could not go on with its cache."""
+    wanted = options.small_steps
+    if wanted is None:
+        wanted = pays(folder / WEIGHTS_FILE, device=options.device, precision=options.precision)
+    if not wanted:
+        return large
+    small = Kernels(model, options.device, {**options.properties(), **PROPERTIES})
+    return small if small.cache_is_like(large) else large
 
 
 def _inputs(batch: Batch) -> dict[str, npt.NDArray[Any]]:
