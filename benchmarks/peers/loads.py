@@ -18,7 +18,7 @@ from setpoint.requirement import Requirement, Slos, example_text, parse_requirem
 
 # Requests a second: the knee of setpoint as benchmarks/contention/knee.py found it on the machine of the result file;
 # where there is none the rate that the example declares.
-REFERENCE_RPS = {"coding-assistant": 5.2, "recommendation": 9.8, "document-classification": 2.5}
+REFERENCE_RPS = {"coding-assistant": 1.0, "recommendation": 2.8, "document-classification": 2.5}
 FACTORS = {"light": 0.5, "at": 1.0, "past": 2.0, "overload": 4.0}
 PILE = "pile"
 PILE_EXAMPLE = "night-batch"

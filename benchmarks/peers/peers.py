@@ -156,7 +156,7 @@ def planned(given: argparse.Namespace, programs: Programs, sides: Sequence[str],
             if load == PILE and GENAI in given.sides:
                 taking.append((GENAI, DEFAULT))
             cells += [Cell(example, load, side, variant, turn) for side, variant in (taking[::-1] if turn % 2 else taking)]
-    cells = [each for each in cells if given.only in (None, each.example) and given.load in (None, each.load)]
+    cells = [each for each in cells if given.only in (None, each.example) and (given.load is None or each.load in given.load)]
     cells = [each for each in cells if each.variant != BEST or book.best(each.side, each.example) is not None]
     slow = sorted((each for each in cells if each.side == "vLLM"), key=lambda each: each.variant)
     return [each for each in [*(c for c in cells if c.side != "vLLM"), *slow] if each.key not in book.cells]
@@ -278,7 +278,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--sweep", action="store_true", help="look for the best static flags instead")
     parser.add_argument("--rounds", type=int, default=2, help="how often each load is measured, with another seed each time")
     parser.add_argument("--only", help="one example alone")
-    parser.add_argument("--load", help="one load alone: light, past, overload, pile")
+    parser.add_argument("--load", nargs="+", help="these loads alone, of light, past, overload and pile")
     parser.add_argument(
         "--knee", action="append", default=[], metavar="NAME=RATE", help="requests/s that the loads are multiples of"
     )

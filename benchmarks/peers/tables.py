@@ -24,6 +24,7 @@ NOTHING = "Not measured yet.\n"
 AT_LEAST_DEFAULTS, AT_LEAST_BEST, AT_LEAST_PILE = 1.5, 1.0, 1.0
 MOST_OF_OTHERS = 0.1
 BARRED = ("coding-assistant", "recommendation")
+PAST_KNEE = {"past": "twice the knee", "overload": "four times the knee"}
 Cells = list[dict[str, Any]]
 Document = dict[str, Any]
 
@@ -152,19 +153,20 @@ def sweep(document: Document) -> str:
 def bars(document: Document) -> str:
     """What was asked and what was found."""
     rows = []
-    past, piles = groups(document, "past"), groups(document, "pile")
-    for (example, side, variant), cells in past.items():
-        ours = past.get((example, "setpoint", "default"))
-        if side != "setpoint" and example in BARRED and ours is not None:
-            least = AT_LEAST_DEFAULTS if variant == "default" else AT_LEAST_BEST
-            rows.append(
-                _bar(f"{example} past the knee: goodput over {side}, {variant}", least, ratio(ours, cells, "goodput_rps"))
-            )
+    for load, words in PAST_KNEE.items():
+        found = groups(document, load)
+        for (example, side, variant), cells in found.items():
+            ours = found.get((example, "setpoint", "default"))
+            if side != "setpoint" and example in BARRED and ours is not None:
+                least = AT_LEAST_DEFAULTS if variant == "default" else AT_LEAST_BEST
+                times_theirs = ratio(ours, cells, "goodput_rps")
+                rows.append(_bar(f"{example} at {words}: goodput over {side}, {variant}", least, times_theirs))
+    piles = groups(document, "pile")
     ours = next((cells for (_, side, _), cells in piles.items() if side == "setpoint"), None)
     for (_, side, variant), cells in piles.items():
         if side == "llama.cpp" and ours is not None:
-            found = ratio(ours, cells, "output_tokens_per_s")
-            rows.append(_bar(f"night-batch: output tokens/s over {side}, {variant}", AT_LEAST_PILE, found))
+            times_theirs = ratio(ours, cells, "output_tokens_per_s")
+            rows.append(_bar(f"night-batch: output tokens/s over {side}, {variant}", AT_LEAST_PILE, times_theirs))
     return table(("what", "at least", "found", "holds"), rows) if rows else NOTHING
 
 
