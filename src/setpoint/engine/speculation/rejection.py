@@ -67,9 +67,10 @@ def accept_or_replace(
     if generator.random() * float(proposal[token]) < target[token]:
         return token, True
     rest = np.maximum(target - proposal, 0.0)
-    if rest.sum() <= 0.0:  # p equals q up to rounding: rejection had probability 0
-        return token, True
-    return draw(rest, generator), False
+    if rest.sum() > 0.0:
+        return draw(rest, generator), False
+    # p equals q up to rounding: rejection had no probability, unless the token is one that p excludes.
+    return (token, True) if target[token] > 0 else (draw(target, generator), False)
 
 
 def generator_of(sequence: Sequence) -> np.random.Generator:
