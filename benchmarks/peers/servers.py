@@ -64,11 +64,11 @@ SWEPT: dict[str, tuple[Flags, ...]] = {
 }
 READY_WITHIN_S = {"setpoint": 60.0, "llama.cpp": 60.0, "vLLM": 280.0}
 PRECISION = {
-    "setpoint": "Q4_1 weights as in the file, 8-bit activations and KV cache",
+    "setpoint": "Q4_1 weights as in the file, bf16 activations with AMX and 8-bit ones without, 8-bit KV cache",
     "llama.cpp": "Q4_1 weights of the same file, f16 KV cache; where its flags say so the same weights requantised to"
     " Q4_0, for which it has faster kernels",
     "vLLM": "the same weights as bf16 (converted from the file by benchmarks/real/gguf_to_hf.py)",
-    "OpenVINO GenAI": "Q4_1 weights as in the file, 8-bit activations and KV cache",
+    "OpenVINO GenAI": "Q4_1 weights as in the file, bf16 activations with AMX and 8-bit ones without, 8-bit KV cache",
 }
 
 
