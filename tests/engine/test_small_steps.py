@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 from engine_prompts import LIGHTHOUSE
 
@@ -101,3 +102,12 @@ def test_either_goes_on_in_the_cache_that_the_other_wrote(
     error = np.abs(mixed - true).mean()
     assert error < 0.4
     assert np.abs(without_first - true).mean() > 2 * error, "the first part must matter, or this shows nothing"
+
+
+@pytest.mark.model
+def test_a_closed_executor_keeps_no_file_open(demo_model: ResolvedModel) -> None:
+    """Whoever still refers to it, as the error of a failed step does, does not hold the model in memory."""
+    files = psutil.Process().num_fds()
+    one = OpenVinoExecutor(demo_model.folder, ExecutorOptions(kv_cache_tokens=64, small_steps=True), time.monotonic)
+    one.close()
+    assert psutil.Process().num_fds() == files

@@ -70,6 +70,7 @@ class Kernels:
             self._request.wait()
         del self._request
         self._buffers.clear()
+        self.caches.clear()  # A port keeps its model, and that the file of its weights.
 
 
 def new_cache(kernels: Kernels, blocks: int) -> list[Any]:
