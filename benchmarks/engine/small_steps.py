@@ -25,7 +25,7 @@ from shapes import sequences
 from setpoint.engine.batch import Batch, BatchItem, make_batch
 from setpoint.engine.models import DEMO_MODEL, resolve_model
 from setpoint.engine.openvino.executor import ExecutorOptions, OpenVinoExecutor
-from setpoint.engine.openvino.small_steps import PROPERTIES, SMALL_STEP_TOKENS
+from setpoint.engine.openvino.small_steps import EIGHT_BIT, SMALL_STEP_TOKENS
 from setpoint.report.files import machine_facts
 
 ROUNDS, STEPS, AT = 5, 5, 300
@@ -90,7 +90,7 @@ def main() -> None:
         print(f"{decodes:2} decodes, {drafted} drafted each, {prompt:3} of a prompt: {words} ms  {ratio:.2f}x")
     if output is not None:
         about = {"command": "python benchmarks/engine/small_steps.py", "machine": machine_facts(), "cpu_percent_before": quiet}
-        settings = {"rounds": ROUNDS, "steps": STEPS, "small_step_tokens": SMALL_STEP_TOKENS, "properties": PROPERTIES}
+        settings = {"rounds": ROUNDS, "steps": STEPS, "small_step_tokens": SMALL_STEP_TOKENS, "properties": EIGHT_BIT}
         output.write_text(json.dumps({**about, **settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

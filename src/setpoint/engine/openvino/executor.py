@@ -17,7 +17,7 @@ from setpoint.engine.openvino.graph import WEIGHTS_FILE, first_line, load_graph
 from setpoint.engine.openvino.kernels import Kernels, block_tokens, new_cache
 from setpoint.engine.openvino.masks import Masks
 from setpoint.engine.openvino.sampler import Sampler
-from setpoint.engine.openvino.small_steps import PROPERTIES, SMALL_STEP_TOKENS, pays
+from setpoint.engine.openvino.small_steps import EIGHT_BIT, SMALL_STEP_TOKENS, pays
 from setpoint.engine.request import EngineFailed
 from setpoint.engine.sequence import Sequence
 from setpoint.engine.speculation.verification import row_starts, verified_greedily, verified_sampled, widths
@@ -86,10 +86,10 @@ class OpenVinoExecutor:
 
     def submit(self, batch: Batch) -> Batch:
         """Set the block tables and start; the ticket is the batch."""
-        inputs = _inputs(batch)
         self._running = self._small if batch.work.tokens <= SMALL_STEP_TOKENS else self._large
+        self._running.take(_inputs(batch))
         self._start_s = self._clock()
-        self._running.start(inputs)
+        self._running.start()
         return batch
 
     def collect(self, ticket: Batch) -> StepOutput:
@@ -180,7 +180,7 @@ def _small_kernels(model: Any, folder: Path, options: ExecutorOptions, large: Ke
         wanted = pays(folder / WEIGHTS_FILE, device=options.device, precision=options.precision)
     if not wanted:
         return large
-    small = Kernels(model, options.device, {**options.properties(), **PROPERTIES})
+    small = Kernels(model, options.device, {**options.properties(), **EIGHT_BIT})
     return small if small.cache_is_like(large) else large
 
 

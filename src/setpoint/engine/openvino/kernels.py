@@ -38,10 +38,13 @@ class Kernels:
         """Whether both lay their KV out alike, so that one may go on where the other ended."""
         return _layout(self.caches) == _layout(other.caches)
 
-    def start(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Begin a step. Arrays are shared with the runtime, and written in place while their shape stays."""
+    def take(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Inputs of the next step. Arrays are shared with the runtime, and written in place while their shape stays."""
         for name, array in inputs.items():
             self._set(name, array)
+
+    def start(self) -> None:
+        """Begin the step whose inputs were taken."""
         self._request.start_async()
 
     def _set(self, name: str, array: npt.NDArray[Any]) -> None:

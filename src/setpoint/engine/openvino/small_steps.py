@@ -18,7 +18,7 @@ from setpoint.record.processor import cpu_features
 SMALL_STEP_TOKENS: Final = 40
 """The most tokens of a step that small kernels take: where both took as long, on two cores."""
 
-PROPERTIES: Final[dict[str, Any]] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 32}
+EIGHT_BIT: Final[dict[str, Any]] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 32}
 """What makes the CPU device multiply 8-bit numbers beside quantised weights in spite of tiles."""
 
 MOST_OF_MEMORY: Final = 1 / 8
